@@ -1,0 +1,15 @@
+"""Score all checkpoints of <exp_dir>/*/*/*/ckpts/, the runs of train_all_mixtures.py, on an LMDB."""
+
+from src import cli
+
+
+def main() -> None:
+    arguments = cli.evaluation_parser(__doc__).parse_args()
+    options = cli.evaluation_options(arguments, levels=3, num_timesteps=501)
+    from src.evaluation import evaluate
+
+    evaluate(options)
+
+
+if __name__ == "__main__":
+    cli.run(main)

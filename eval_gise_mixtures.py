@@ -1,0 +1,17 @@
+"""Score one checkpoint, or all of <exp_dir>/*/*/ckpts/, on an LMDB."""
+
+from src import cli
+
+
+def main() -> None:
+    parser = cli.evaluation_parser(__doc__)
+    parser.add_argument("--num_timesteps", type=cli.positive(int), default=501, help="frames, from the clip's centre")
+    arguments = parser.parse_args()
+    options = cli.evaluation_options(arguments, levels=2, num_timesteps=arguments.num_timesteps)
+    from src.evaluation import evaluate
+
+    evaluate(options)
+
+
+if __name__ == "__main__":
+    cli.run(main)

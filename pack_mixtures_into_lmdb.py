@@ -1,0 +1,28 @@
+"""Pack folders of FLAC soundscapes and their annotations into one LMDB."""
+
+import argparse
+
+from src import cli
+from src.preparation.packing import pack_mixtures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--mixture_dir", required=True, type=cli.path_list, help="folders of NAME.flac and NAME.txt, separated by ';'")
+    add("--lmdb_path", required=True, help="LMDB to write")
+    add("--write_frequency", type=cli.positive(int), default=1000, help="records in one transaction")
+    add("--map_size", type=cli.positive(float), default=5e9, help="bytes the LMDB may grow to at first, such as 2e10")
+    add("--audio_min_duration", type=cli.positive(float), default=5.0, help="seconds; shorter clips are tiled up to it")
+    add("--sample_rate", type=cli.positive(int), default=22050, help="Hz; clips at another rate are refused")
+    add("--delimiter", default=",", help="between the labels of one record")
+    arguments = parser.parse_args()
+    pack_mixtures(
+        arguments.mixture_dir, arguments.lmdb_path, map_size=arguments.map_size,
+        write_frequency=arguments.write_frequency, min_duration=arguments.audio_min_duration,
+        sample_rate=arguments.sample_rate, delimiter=arguments.delimiter,
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

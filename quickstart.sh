@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# The project's main job on real sound, from a fresh clone: sampled events -> soundscapes -> FLAC ->
+# LMDBs -> ResNet-18 on three training-set sizes -> results.csv and a curve. Everything it makes is
+# in .venv/ and demo/. It can be interrupted and run again: what is done is kept.
+set -euo pipefail
+cd "$(dirname "$0")"
+source scripts/environment.sh
+trap 'echo; echo "Stopped. Run ./quickstart.sh again to go on from here." >&2' INT TERM
+
+make_environment
+export PATH="$PWD/.venv/bin:$PATH"
+begun=$SECONDS
+
+step() { # TITLE
+    printf '\n== %s (%d:%02d)\n' "$1" $(((SECONDS - begun) / 60)) $(((SECONDS - begun) % 60))
+}
+run() { # COMMAND...: print it as it could be typed, and run it
+    printf '$'
+    printf ' %q' "$@"
+    printf '\n'
+    "$@"
+}
+
+step "Isolated events: sampled sounds of 18 classes"
+run python scripts/make_demo_corpus.py --out_folder demo
+
+step "Soundscapes, as FLAC"
+mix() { # SPLIT FOLDER COUNT SEED
+    run python scripts/generate_mixtures.py --fg_path "demo/isolated_events/$1" --bg_path demo/noises \
+        --out_folder "demo/mixtures/$2" --num_soundscapes "$3" --lbl_map demo/meta/lbl_map.json \
+        --seed "$4" --num_workers 2
+    run python scripts/wav2flac.py --src_dir "demo/mixtures/$2" --tgt_dir "demo/mixtures_flac/$2" \
+        --move_txt --move_jams --num_workers 2
+}
+mix train train_part1 64 1
+mix train train_part2 64 2
+mix train train_part3 128 3
+mix val val 64 4
+mix eval eval 128 5
+
+step "LMDBs: nested training sets, validation and evaluation"
+pack() { # NAME FOLDERS
+    if [ -e "demo/mixtures_lmdb/$1.lmdb" ]; then
+        echo "demo/mixtures_lmdb/$1.lmdb is there"
+    else
+        run python pack_mixtures_into_lmdb.py --mixture_dir "$2" --lmdb_path "demo/mixtures_lmdb/$1.lmdb"
+    fi
+}
+flac=demo/mixtures_flac
+pack train_64 "$flac/train_part1"
+pack train_128 "$flac/train_part1;$flac/train_part2"
+pack train_256 "$flac/train_part1;$flac/train_part2;$flac/train_part3"
+pack val "$flac/val"
+pack eval "$flac/eval"
+
+step "Training ResNet-18 on each set"
+lmdbs=demo/mixtures_lmdb
+run python train_all_mixtures.py --cfg_file cfgs_v2/demo/resnet_18_lmdb.cfg \
+    -e demo/experiments/r1/mixup/resnet_18_lmdb --epochs 5 --use_mixup --seed 1 --num_workers 2 \
+    --val_clip_size 501 --lmdbs_list "$lmdbs/train_64.lmdb;$lmdbs/train_128.lmdb;$lmdbs/train_256.lmdb"
+
+step "Scoring each run's best checkpoint, and an untrained network"
+run python eval_all_mixtures.py --exp_dir demo/experiments/r1 --lbl_map demo/meta/lbl_map.json \
+    --lmdb_path "$lmdbs/eval.lmdb" --results_csv demo/results.csv --best_only --untrained \
+    --export_weights --export_dir demo/exported_weights --num_workers 2
+
+step "Table and curve"
+run python scripts/plot_soundscapes_vs_map.py --results_csv demo/results.csv --out_png demo/soundscapes_vs_map.png
+
+step "Done; what was made"
+cat <<END
+demo/isolated_events/     sampled events, <split>/<class>/*.wav
+demo/noises/              backgrounds
+demo/mixtures/            soundscapes: WAV, events (.txt), JAMS
+demo/mixtures_flac/       the same as FLAC
+END
+find demo/mixtures_lmdb demo/exported_weights -type f | sort
+find demo/experiments -path '*/ckpts' | sort | sed 's|$|/*.ckpt|'
+find demo/experiments -name metrics.csv | sort
+printf '%s\n' demo/results.csv demo/soundscapes_vs_map.png

@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Makes or reuses .venv and installs what the project needs. Sourced by quickstart.sh and run_tests.sh:
+#   make_environment            the system's packages, .venv, requirements.txt, requirements-demo.txt
+#   make_environment --dev      and requirements-dev.txt
+# PYTHON names another interpreter than the first fitting one on the PATH.
+
+SUPPORTED="3.10, 3.11, 3.12, 3.13 or 3.14"
+
+fits() { # PYTHON: whether it runs and is of a supported version
+    "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' >/dev/null 2>&1
+}
+
+choose_python() { # print the interpreter to use, or nothing
+    local candidate
+    for candidate in ${PYTHON:+"$PYTHON"} python3 python3.12 python3.11 python3.13 python3.10 python3.14; do
+        if fits "$candidate"; then
+            command -v "$candidate"
+            return
+        fi
+        if [ "$candidate" = "${PYTHON:-}" ]; then
+            echo "PYTHON=$PYTHON does not run, or is not Python $SUPPORTED" >&2
+            return
+        fi
+    done
+}
+
+missing_packages() { # PYTHON: print the names of the system's packages that are missing
+    local python=$1 version
+    if [ -z "$python" ]; then
+        echo python3 python3-dev python3-venv
+    else
+        version=$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+        "$python" -c 'import os, sys, sysconfig
+sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || echo "$version-dev"
+        "$python" -c 'import ensurepip, venv' 2>/dev/null || echo "$version-venv"
+    fi
+    command -v c++ >/dev/null || echo g++
+    command -v sox >/dev/null || echo sox
+    [ -e /usr/include/sox.h ] || echo libsox-dev
+}
+
+install_packages() { # PACKAGE...: with apt, as root or through sudo; otherwise say what to run
+    local install="apt-get update && apt-get install -y $*"
+    if ! command -v apt-get >/dev/null; then
+        echo "These packages are missing (by their Debian names): $*. Install them and run this again." >&2
+        return 1
+    fi
+    if [ "$(id -u)" = 0 ]; then
+        echo "Installing $*"
+        DEBIAN_FRONTEND=noninteractive sh -c "apt-get update -qq && apt-get install -y -qq $* >/dev/null"
+    elif command -v sudo >/dev/null; then
+        echo "Installing $* (with sudo)"
+        sudo sh -c "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $* >/dev/null"
+    else
+        echo "These packages are missing: $*. As root, run this, and then the script again:" >&2
+        echo "  $install" >&2
+        return 1
+    fi
+}
+
+pip_install_once() { # STAMP FILE [PIP OPTION...]: install a requirements file unless it was before
+    local stamp=.venv/$1 file=$2 sum
+    shift 2
+    sum=$(.venv/bin/python -V)-$(sha256sum <"$file")
+    if [ "$(cat "$stamp" 2>/dev/null)" = "$sum" ]; then
+        return
+    fi
+    echo "Installing $file into .venv"
+    .venv/bin/python -m pip install --disable-pip-version-check -q -r "$file" "$@"
+    echo "$sum" >"$stamp"
+}
+
+make_environment() {
+    local python packages
+    python=$(choose_python)
+    packages=$(missing_packages "$python" | tr '\n' ' ')
+    if [ -n "${packages// /}" ]; then
+        # shellcheck disable=SC2086 # a list of package names
+        install_packages $packages || return 1
+        python=$(choose_python)
+    fi
+    if [ -z "$python" ]; then
+        echo "No Python $SUPPORTED was found; set PYTHON to one." >&2
+        return 1
+    fi
+    if ! fits .venv/bin/python; then
+        echo "Making .venv with $("$python" -V)"
+        "$python" -m venv --clear .venv || return 1
+    fi
+    pip_install_once .requirements requirements.txt || return 1
+    pip_install_once .requirements-demo requirements-demo.txt --no-deps || return 1
+    if [ "${1:-}" = --dev ]; then
+        pip_install_once .requirements-dev requirements-dev.txt || return 1
+    fi
+}

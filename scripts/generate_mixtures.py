@@ -1,0 +1,42 @@
+"""Mix soundscapes from isolated events and backgrounds with Scaper."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from src import cli  # noqa: E402
+from src.data.labels import LabelMap  # noqa: E402
+from src.preparation.soundscapes import Recipe, generate_soundscapes  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--fg_path", required=True, help="isolated events of one split, <class>/*.wav")
+    add("--bg_path", required=True, help="backgrounds, <kind>/*.wav or *.wav")
+    add("--out_folder", required=True, help="folder for NAME.wav, NAME.txt and NAME.jams")
+    add("--num_soundscapes", type=cli.positive(int), default=5000, help="how many")
+    add("--max_events", type=cli.positive(int), default=3, help="1 to so many events in a soundscape")
+    add("--duration", type=cli.positive(float), default=5.0, help="seconds of a soundscape")
+    add("--lbl_map", default="meta/lbl_map.json", help="label map; its classes and the folders' must be the same")
+    add("--cw", help="file with a tensor of class weights (torch.save); by default classes are as likely")
+    add("--proc_idx", type=cli.count, default=0, help="which part: soundscapes from proc_idx · num_soundscapes on")
+    add("--seed", type=cli.count, default=0, help="soundscape i depends on the seed and i alone")
+    add("--num_workers", type=cli.positive(int), default=1, help="processes")
+    arguments = parser.parse_args()
+    label_map = LabelMap.load(arguments.lbl_map)
+    weights = None
+    if arguments.cw:
+        from src.checkpoints import load_class_weights
+
+        weights = load_class_weights(arguments.cw, len(label_map)).tolist()
+    recipe = Recipe(arguments.fg_path, arguments.bg_path, arguments.seed, arguments.duration, arguments.max_events)
+    first = arguments.proc_idx * arguments.num_soundscapes
+    generate_soundscapes(recipe, arguments.out_folder, range(first, first + arguments.num_soundscapes), label_map,
+                         weights, arguments.num_workers)
+
+
+if __name__ == "__main__":
+    cli.run(main)

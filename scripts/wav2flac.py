@@ -1,0 +1,34 @@
+"""Convert a folder of WAV files to 16-bit mono FLAC."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from src import cli  # noqa: E402
+from src.errors import UserError  # noqa: E402
+from src.preparation.flac_conversion import convert_folder  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--src_dir", required=True, help="folder of WAV files")
+    add("--tgt_dir", required=True, help="folder for the FLAC files; those already there are left alone")
+    add("--tgt_sample_rate", type=cli.positive(int), default=22050, help="Hz")
+    add("--move_txt", action="store_true", help="copy each file's .txt along")
+    add("--move_jams", action="store_true", help="copy each file's .jams along")
+    add("--num_workers", type=cli.positive(int), default=1, help="processes")
+    arguments = parser.parse_args()
+    annotations = [".txt"] * arguments.move_txt + [".jams"] * arguments.move_jams
+    problems = convert_folder(arguments.src_dir, arguments.tgt_dir, arguments.tgt_sample_rate, annotations,
+                              arguments.num_workers)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if problems:
+        raise UserError(f"{len(problems)} of the files in {arguments.src_dir} could not be converted; see above")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,1 @@
+"""Sound event recognition baselines on GISE-51-Mixtures."""

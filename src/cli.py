@@ -1,0 +1,176 @@
+"""What the command lines share: flags, logging, and one clear line for a mistake of the user's."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+
+from src.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call a script's `main` and exit: 0 when it ends well, 1 on an error of the user's, 130 on Ctrl-C."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.captureWarnings(True)
+    warnings.formatwarning = lambda message, *_: str(message)
+    for noise in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*LeafSpec.*"):
+        warnings.filterwarnings("ignore", message=noise)
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"{_script()}: error: {_last_line(error)}")
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"{_script()}: error: {where}{error.strerror or error}")
+    except KeyboardInterrupt:
+        print(f"{_script()}: interrupted; what was complete is kept", file=sys.stderr)
+        sys.exit(130)
+
+
+def _script() -> str:
+    return os.path.basename(sys.argv[0])
+
+
+def _last_line(error: UserError) -> str:
+    """The message itself where a loader worker's whole traceback was put before it."""
+    return str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
+
+
+def positive(kind: type) -> Callable[[str], float]:
+    """An argparse type: a number above 0. `5e9` is a whole number too."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        if not 0 < value < float("inf") or (kind is int and value != int(value)):
+            raise argparse.ArgumentTypeError(f"{text} is not a {'whole ' if kind is int else ''}number above 0")
+        return kind(value)
+
+    return parse
+
+
+def count(text: str) -> int:
+    """An argparse type: 0, 1, 2, …"""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return value
+
+
+def path_list(text: str) -> list[str]:
+    """An argparse type: paths separated by `;`."""
+    paths = [part.strip() for part in text.split(";") if part.strip()]
+    if not paths:
+        raise argparse.ArgumentTypeError("no path given")
+    return paths
+
+
+def device_list(text: str) -> list[int]:
+    """An argparse type: GPU indices such as "0" or "0, 1, 2, 3"."""
+    try:
+        indices = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of GPU indices such as '0, 1'") from None
+    if not indices or min(indices) < 0 or len(set(indices)) != len(indices):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of different GPU indices such as '0, 1'")
+    return indices
+
+
+def training_parser(description: str, random_clip_size: int = 500,
+                    val_clip_size: int = 1000) -> argparse.ArgumentParser:
+    """The flags of every training script; `training_options` makes options of them."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--cfg_file", required=True, help="experiment configuration")
+    add("--expdir", "-e", required=True, help="run folder: checkpoints in ckpts/, logs in logs/")
+    add("--epochs", type=positive(int), default=100, help="train for so many epochs")
+    add("--num_workers", type=count, default=4, help="loader processes; 0 loads in the main process")
+    add("--prefetch_factor", type=positive(int), default=4, help="batches each worker prepares ahead")
+    add("--cw", help="file with a tensor of class weights (torch.save)")
+    add("--resume_from", help="checkpoint to go on from; by default the run folder's last one")
+    add("--fp16", action="store_true", help="16-bit mixed precision (on a GPU)")
+    add("--gpus", type=device_list, default="0", help="GPU indices, such as '0, 1, 2, 3'; the CPU where there are none")
+    add("--random_clip_size", type=positive(int), default=random_clip_size, help="frames of a training clip")
+    add("--val_clip_size", type=positive(int), default=val_clip_size, help="frames of a validation clip")
+    add("--use_mixup", action="store_true", help="mix the training batches (multilabel)")
+    add("--use_mixers", action="store_true", help="retired, and refused")
+    add("--mixer_prob", type=float, default=0.75, help="retired with --use_mixers")
+    add("--seed", type=count, help="fixes the run; drawn at random, and recorded, if left out")
+    add("--set", dest="overrides", metavar="SECTION.KEY=VALUE", action="append", default=[],
+        help="override a value of the cfg, such as data.train_lmdb=mixtures_lmdb/train_5k.lmdb; may be repeated")
+    return parser
+
+
+def training_options(arguments: argparse.Namespace):
+    """`src.training.TrainingOptions` of parsed flags.
+
+    Raises:
+        UserError: for the retired mixers.
+    """
+    from src.training import TrainingOptions  # PyTorch takes seconds to import: --help need not wait
+
+    if arguments.use_mixers:
+        raise UserError("--use_mixers: background mixers are retired; use --use_mixup, as the published runs did")
+    return TrainingOptions(
+        cfg_file=arguments.cfg_file, expdir=arguments.expdir, epochs=arguments.epochs,
+        num_workers=arguments.num_workers, prefetch_factor=arguments.prefetch_factor, class_weights=arguments.cw,
+        resume_from=arguments.resume_from, fp16=arguments.fp16, gpus=tuple(arguments.gpus),
+        random_clip_size=arguments.random_clip_size, val_clip_size=arguments.val_clip_size,
+        use_mixup=arguments.use_mixup, seed=arguments.seed, overrides=tuple(arguments.overrides),
+    )
+
+
+def evaluation_parser(description: str) -> argparse.ArgumentParser:
+    """The flags of the evaluation scripts; `evaluation_options` makes options of them."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--ckpt_path", help="one checkpoint")
+    what.add_argument("--exp_dir", help="all checkpoints of the runs below this folder")
+    add("--lbl_map", default="meta/lbl_map.json", help="label map that the checkpoints were trained with")
+    add("--lmdb_path", required=True, help="clips to score on")
+    add("--results_csv", default="results.csv", help="table to write; rows of other checkpoints in it are kept")
+    add("--export_weights", action="store_true", help="write each scored checkpoint's weights as a .pth")
+    add("--export_dir", default="exported_weights", help="folder for --export_weights")
+    add("--overlap_analysis", action="store_true", help="also score clips of one, two, three … events apart, "
+        "into a CSV beside --results_csv")
+    add("--best_only", action="store_true", help="of each run, only the checkpoint with the best validation figure")
+    add("--untrained", action="store_true", help="also score each run's network as it was before training")
+    add("--overwrite", action="store_true", help="score again what --results_csv already holds")
+    add("--batch_size", type=positive(int), default=32, help="clips in a batch")
+    add("--num_workers", type=count, default=4, help="loader processes; 0 loads in the main process")
+    add("--gpus", type=device_list, default="0", help="GPU index; the CPU where there is none")
+    return parser
+
+
+def evaluation_options(arguments: argparse.Namespace, levels: int, num_timesteps: int):
+    """`src.evaluation.EvaluationOptions` of parsed flags.
+
+    Args:
+        levels: folders between --exp_dir and a run's `ckpts/`.
+        num_timesteps: frames of a clip.
+    """
+    from src.evaluation import EvaluationOptions
+
+    return EvaluationOptions(
+        ckpt_path=arguments.ckpt_path, exp_dir=arguments.exp_dir, lbl_map=arguments.lbl_map,
+        lmdb_path=arguments.lmdb_path, results_csv=arguments.results_csv, num_timesteps=num_timesteps, levels=levels,
+        export_dir=arguments.export_dir if arguments.export_weights else None,
+        overlap_analysis=arguments.overlap_analysis, best_only=arguments.best_only, untrained=arguments.untrained,
+        overwrite=arguments.overwrite, batch_size=arguments.batch_size, num_workers=arguments.num_workers,
+        gpu=arguments.gpus[0],
+    )

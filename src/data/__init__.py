@@ -1,0 +1,1 @@
+"""From stored audio to batches: nothing in here knows of networks."""

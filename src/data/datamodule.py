@@ -1,0 +1,98 @@
+"""The one LightningDataModule: a configuration's training and validation sets and their loaders."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader
+
+from src.config import AudioConfig, Config, DataConfig
+from src.data.batching import collate
+from src.data.clip_dataset import ClipDataset
+from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset, LMDBDataset
+from src.data.labels import LabelMap
+from src.data.manifest_dataset import ManifestDataset
+from src.data.sampling import EpochSampler
+from src.data.transforms import Transform, evaluation_chain, training_chain
+from src.errors import UserError
+
+
+def open_dataset(data: DataConfig, source: str, audio: AudioConfig, label_map: LabelMap,
+                 target_type: Literal["multilabel", "multiclass"], transform: Transform, seed: int = 0) -> ClipDataset:
+    """The data set class that fits where the clips are stored.
+
+    Raises:
+        UserError: `source` cannot be opened, holds no clips, or has labels that the map lacks.
+    """
+    if not data.is_lmdb:
+        storage = ManifestDataset
+    else:
+        storage = InMemoryLMDBDataset if data.in_memory else LMDBDataset
+    dataset = storage(source, audio, label_map, target_type, transform, seed)
+    if len(dataset) == 0:
+        raise UserError(f"{source}: holds no clips")
+    return dataset
+
+
+def loader(dataset: ClipDataset, sampler: EpochSampler, batch_size: int, num_workers: int, prefetch_factor: int = 4,
+           drop_last: bool = False) -> DataLoader:
+    """Batches of a data set."""
+    return DataLoader(
+        dataset, batch_size=batch_size, sampler=sampler, num_workers=num_workers, collate_fn=collate,
+        drop_last=drop_last, prefetch_factor=prefetch_factor if num_workers else None,
+        persistent_workers=num_workers > 0,
+    )
+
+
+class ClipDataModule(pl.LightningDataModule):
+    """Training and validation clips of one run.
+
+    Args:
+        config: the experiment.
+        label_map: its classes.
+        random_clip_size: frames of a training clip.
+        val_clip_size: frames of a validation clip.
+        num_workers: loader processes of each set; 0 loads in the main process.
+        prefetch_factor: batches that each worker prepares ahead.
+        seed: of the order and of the training chain's draws.
+
+    Raises:
+        UserError: from the data sets, and for a batch that the training set cannot fill.
+    """
+
+    def __init__(self, config: Config, label_map: LabelMap, random_clip_size: int, val_clip_size: int,
+                 num_workers: int = 4, prefetch_factor: int = 4, seed: int = 0):
+        super().__init__()
+        self.batch_size = config.opt.batch_size
+        self.num_workers = num_workers
+        self.prefetch_factor = prefetch_factor
+        self.seed = seed
+
+        def opened(split: Literal["train", "val"], transform: Transform) -> ClipDataset:
+            source = config.data.source(split)
+            return open_dataset(config.data, source, config.audio_config, label_map, config.model.type, transform, seed)
+
+        self.train_set = opened("train", training_chain(random_clip_size))
+        self.val_set = opened("val", evaluation_chain(val_clip_size))
+        self.train_source = config.data.source("train")
+        self.require_a_batch(num_ranks=1)
+
+    def require_a_batch(self, num_ranks: int) -> None:
+        """Refuse a batch size that would drop the whole training set as one incomplete batch."""
+        clips = -(-len(self.train_set) // num_ranks)
+        if clips < self.batch_size:
+            each = f"{clips} for each of {num_ranks} devices" if num_ranks > 1 else f"{clips}"
+            raise UserError(
+                f"{self.train_source}: {each} training clips do not fill one batch of opt.batch_size "
+                f"{self.batch_size}; choose a smaller one with --set opt.batch_size={clips}"
+            )
+
+    def train_dataloader(self) -> DataLoader:
+        self.require_a_batch(self.trainer.world_size)
+        sampler = EpochSampler(len(self.train_set), self.seed, True, self.trainer.global_rank, self.trainer.world_size)
+        return loader(self.train_set, sampler, self.batch_size, self.num_workers, self.prefetch_factor, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader:
+        sampler = EpochSampler(len(self.val_set), self.seed, False, self.trainer.global_rank, self.trainer.world_size)
+        return loader(self.val_set, sampler, self.batch_size, self.num_workers, self.prefetch_factor)

@@ -1,0 +1,67 @@
+"""One LMDB as a torch Dataset, held in memory: FLAC bytes stay FLAC until a clip is asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+
+from src.data.clip_dataset import ClipDataset
+from src.data.lmdb_store import LMDBReader, data_file
+from src.data.waveform import decode
+from src.progress import progress
+
+
+class LMDBDataset(ClipDataset):
+    """Reads records from an LMDB on the fly; for `in_memory: False`.
+
+    Args:
+        lmdb_path: an LMDB of src/data/lmdb_store.py.
+        The rest is `ClipDataset`'s.
+    """
+
+    readahead = False  # records are read in random order
+
+    def __init__(self, lmdb_path: str, *args, **kwargs):
+        self.reader = LMDBReader(lmdb_path, self.readahead)
+        super().__init__(*args, **kwargs)
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def labels(self) -> Iterator[str | int]:
+        return self.reader.labels()
+
+    def waveform(self, index: int) -> np.ndarray:
+        return decode(self.reader[index].flac, self.audio.sample_rate, self.where(index))
+
+    def where(self, index: int) -> str:
+        return self.reader.where(index)
+
+
+class InMemoryLMDBDataset(LMDBDataset):
+    """An LMDB read into memory once; for `in_memory: True`, the default.
+
+    The file is read from end to end as the data set opens. It is mapped, not copied: the one copy
+    in the system's page cache serves all loader workers, forked or spawned, and all ranks of a
+    machine, and no process holds records of its own.
+    """
+
+    readahead = True
+
+    CHUNK = 1 << 24  # bytes read at a time
+
+    def __init__(self, lmdb_path: str, *args, **kwargs):
+        self._read_through(lmdb_path)
+        super().__init__(lmdb_path, *args, **kwargs)
+
+    def _read_through(self, lmdb_path: str) -> None:
+        file = data_file(lmdb_path)
+        if not file.is_file():
+            return  # the reader says what is wrong
+        description = f"reading {os.path.basename(lmdb_path)}"
+        with (open(file, "rb", buffering=0) as stream,
+              progress(os.path.getsize(file), description, "B", unit_scale=True, leave=False) as bar):
+            while chunk := stream.read(self.CHUNK):
+                bar.update(len(chunk))

@@ -1,0 +1,94 @@
+"""Label maps, and label strings as targets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from src.errors import UserError
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """Class names in the order of their indices 0 … C-1."""
+
+    names: tuple[str, ...]
+    path: str = "label map"  # where it came from, for messages
+
+    @classmethod
+    def load(cls, path: str | Path) -> LabelMap:
+        """Read `lbl_map.json`, an object of class name → index.
+
+        Raises:
+            UserError: the file is missing, is not such an object, or its indices are not 0 … C-1.
+        """
+        try:
+            mapping = json.loads(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such label map") from None
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise UserError(f"{path}: is not JSON ({error}); a label map was expected") from None
+        return cls.from_mapping(mapping, str(path))
+
+    @classmethod
+    def from_mapping(cls, mapping: object, path: str = "label map") -> LabelMap:
+        """Build from class name → index; see `load`."""
+        if not isinstance(mapping, dict) or not mapping:
+            raise UserError(f"{path}: an object of class name → index was expected")
+        indices = list(mapping.values())
+        if any(type(index) is not int for index in indices) or sorted(indices) != list(range(len(indices))):
+            raise UserError(
+                f"{path}: the indices of its {len(indices)} classes must be 0 to {len(indices) - 1}, each once"
+            )
+        return cls(tuple(sorted(mapping, key=mapping.get)), path)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def mapping(self) -> dict[str, int]:
+        """Class name → index, as in `lbl_map.json`."""
+        return {name: index for index, name in enumerate(self.names)}
+
+    def require_size(self, num_classes: int, where: str) -> None:
+        """Refuse a network that has another number of outputs than there are classes."""
+        if len(self) != num_classes:
+            raise UserError(
+                f"{where}: model.num_classes is {num_classes}, but the label map {self.path} has {len(self)} classes"
+            )
+
+    def indices(self, label: str | int, delimiter: str, where: str) -> list[int]:
+        """Class indices of a record's label field.
+
+        Args:
+            label: names joined by `delimiter`, or the class index itself (ESC-50's records).
+            where: the record, for messages.
+
+        Raises:
+            UserError: there is no label, or one that the map does not have.
+        """
+        if isinstance(label, int):
+            if not 0 <= label < len(self):
+                raise UserError(f"{where}: class index {label} is outside 0 to {len(self) - 1} of {self.path}")
+            return [label]
+        names = [name for name in label.split(delimiter) if name]
+        if not names:
+            raise UserError(f"{where}: has no label")
+        unknown = [name for name in names if name not in self.mapping]
+        if unknown:
+            hint = ""
+            if label in self.mapping or ";" in label:
+                hint = f" (the delimiter is {delimiter!r}: does audio_config.delimiter fit this data?)"
+            raise UserError(f"{where}: label '{unknown[0]}' is not in the label map {self.path}{hint}")
+        return [self.mapping[name] for name in names]
+
+    def multi_hot(self, indices: Sequence[int]) -> np.ndarray:
+        """(C,) float32 with ones at `indices`; repeats count once."""
+        target = np.zeros(len(self), dtype=np.float32)
+        target[list(indices)] = 1.0
+        return target

@@ -1,0 +1,226 @@
+"""The record format: one LMDB of FLAC bytes and labels, written whole and read in place.
+
+    key  b"0" … b"N-1"  ->  MessagePack (flac bytes, "LabelA,LabelB")
+                            or, for ESC-50, (flac bytes, target int, fold int 1…5)
+    key  b"__keys__"    ->  MessagePack list of the N keys (bytes)
+    key  b"__len__"     ->  MessagePack N
+
+A path that is an existing folder holds the LMDB inside it (LMDB's `subdir`), any other path is
+the file itself.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import lmdb
+import msgpack
+
+from src.errors import UserError
+from src.files import sync
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One clip as stored."""
+
+    flac: bytes
+    label: str | int  # joined label names, or ESC-50's class index
+    fold: int | None = None  # ESC-50's fold, 1 … 5
+
+    def pack(self) -> bytes:
+        """The record as MessagePack."""
+        fields = (self.flac, self.label) if self.fold is None else (self.flac, self.label, self.fold)
+        return msgpack.packb(fields)
+
+
+def data_file(path: str | Path) -> Path:
+    """The file that holds the data: `path` itself, or `data.mdb` in it where it is a folder."""
+    path = Path(path)
+    return path / "data.mdb" if path.is_dir() else path
+
+
+class LMDBReader:
+    """Random access to the records of an LMDB.
+
+    The file is mapped into memory, so that all processes of a machine share one copy of its pages
+    in the page cache. A reader may be pickled or inherited by a forked worker: each process maps
+    the file anew when it first reads.
+
+    Raises:
+        UserError: there is no such file, it is not an LMDB, or it has no `__len__`.
+    """
+
+    def __init__(self, path: str | Path, readahead: bool = True):
+        self.path = str(path)
+        self.readahead = readahead
+        if not data_file(path).exists():
+            missing = "is a folder without data.mdb in it" if Path(path).is_dir() else "no such LMDB"
+            raise UserError(f"{path}: {missing}; pack one with pack_mixtures_into_lmdb.py")
+        with self._begin() as transaction:
+            count = transaction.get(b"__len__")
+            if count is None:
+                raise UserError(f"{path}: has no __len__ entry; was its packing interrupted?")
+            try:
+                self._length = int(msgpack.unpackb(count))
+            except (ValueError, TypeError, msgpack.UnpackException):
+                raise UserError(f"{path}: its __len__ entry cannot be read; the file is damaged") from None
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Record:
+        with self._begin() as transaction:
+            value = self._value(transaction, index)
+            try:
+                flac, label, *fold = msgpack.unpackb(value)
+            except (ValueError, TypeError, msgpack.UnpackException):
+                raise UserError(f"{self.where(index)} is not (flac, label); the file is damaged") from None
+            return Record(flac, label, fold[0] if fold else None)
+
+    def labels(self) -> Iterator[str | int]:
+        """The label field of every record in turn, without touching the audio's pages."""
+        with self._begin() as transaction:
+            for index in range(len(self)):
+                value = self._value(transaction, index)
+                try:
+                    unpacker = msgpack.Unpacker()
+                    unpacker.feed(value[_audio_end(value):])
+                    yield unpacker.unpack()
+                except (ValueError, TypeError, struct.error, msgpack.UnpackException):
+                    raise UserError(f"{self.where(index)} is not (flac, label); the file is damaged") from None
+
+    def where(self, index: int) -> str:
+        """How messages call a record."""
+        return f"{self.path}, record {index}"
+
+    def _value(self, transaction: lmdb.Transaction, index: int) -> memoryview:
+        value = transaction.get(str(index).encode())
+        if value is None:
+            raise UserError(f"{self.where(index)} is missing, though __len__ is {len(self)}; the file is damaged")
+        return value
+
+    def _begin(self) -> lmdb.Transaction:
+        return _environment(self.path, self.readahead).begin(buffers=True)
+
+
+def _audio_end(value: memoryview) -> int:
+    """Where the FLAC bytes of a packed record end: after a 1-byte array head, a length head and the bytes."""
+    head = value[1]
+    if head in (0xC4, 0xD9):  # bin 8, str 8
+        return 3 + value[2]
+    if head in (0xC5, 0xDA):  # bin 16, str 16
+        return 4 + struct.unpack_from(">H", value, 2)[0]
+    if head in (0xC6, 0xDB):  # bin 32, str 32
+        return 6 + struct.unpack_from(">I", value, 2)[0]
+    raise ValueError(f"unexpected MessagePack head {head:#x}")
+
+
+# LMDB refuses to open a file twice in one process, and an open environment must not be used
+# across a fork: one environment for each file, state of the file, and process.
+_environments: dict[tuple, lmdb.Environment] = {}
+
+
+def _environment(path: str, readahead: bool) -> lmdb.Environment:
+    file = data_file(path)
+    status = file.stat()
+    key = (os.getpid(), str(file.resolve()), status.st_ino, readahead)
+    if key not in _environments:
+        # What a fork inherited, or was replaced on disk, or is now read in another way.
+        for other in [other for other in _environments if other[0] != key[0] or other[1] == key[1]]:
+            _environments.pop(other).close()
+        try:
+            _environments[key] = lmdb.open(
+                str(path), subdir=Path(path).is_dir(), readonly=True, lock=False, readahead=readahead
+            )
+        except lmdb.Error as error:
+            raise UserError(f"{path}: is not an LMDB, or is damaged ({error})") from None
+    return _environments[key]
+
+
+class LMDBWriter:
+    """Writes an LMDB beside `path` and puts it in its place once it is complete and synced.
+
+    Until then, and whatever happens, a file that was at `path` stays as it was. Records are
+    numbered in the order in which they are added.
+
+    Args:
+        path: the LMDB; an existing folder holds it inside.
+        map_size: bytes that the LMDB may grow to at first; it is doubled as often as needed.
+        write_frequency: records in one transaction.
+    """
+
+    MIN_MAP_SIZE = 1 << 20  # room for LMDB's own pages
+
+    def __init__(self, path: str | Path, map_size: float = 5e9, write_frequency: int = 1000):
+        self.path = data_file(path)
+        self.map_size = max(int(map_size), self.MIN_MAP_SIZE)
+        self.write_frequency = write_frequency
+        self._partial = self.path.with_name(self.path.name + ".partial")
+        self._pending: list[bytes] = []
+        self._written = 0
+
+    def __enter__(self) -> LMDBWriter:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self._partial, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise UserError(f"{self.path}: another process is packing into it") from None
+        os.ftruncate(self._lock, 0)  # what an interrupted packing may have left
+        self._env = lmdb.open(str(self._partial), subdir=False, map_size=self.map_size, lock=False, mode=0o666)
+        return self
+
+    def add(self, record: Record) -> None:
+        """Append one record."""
+        self._pending.append(record.pack())
+        if len(self._pending) >= self.write_frequency:
+            self._commit()
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        try:
+            if kind is None:
+                self._commit()
+                keys = [str(index).encode() for index in range(self._written)]
+                self._put({b"__keys__": msgpack.packb(keys), b"__len__": msgpack.packb(self._written)})
+                self._env.sync(True)
+        finally:
+            self._env.close()
+            if kind is None:
+                sync(self._partial)
+                os.replace(self._partial, self.path)
+            else:
+                self._partial.unlink(missing_ok=True)
+            os.close(self._lock)
+
+    def _commit(self) -> None:
+        first = self._written
+        self._put({str(first + i).encode(): value for i, value in enumerate(self._pending)})
+        self._written += len(self._pending)
+        self._pending = []
+
+    def _put(self, items: dict[bytes, bytes]) -> None:
+        """Write in one transaction, growing the map until it fits."""
+        while True:
+            try:
+                with self._env.begin(write=True) as transaction:
+                    for key, value in items.items():
+                        transaction.put(key, value)
+                return
+            except lmdb.MapFullError:
+                grown = 2 * self.map_size
+                log.warning(
+                    "%s: --map_size %.3g bytes is too small; grown to %.3g, nothing is lost",
+                    self.path, self.map_size, grown,
+                )
+                self.map_size = grown
+                self._env.set_mapsize(grown)

@@ -1,0 +1,62 @@
+"""Audio files listed in a CSV as a torch Dataset; for `is_lmdb: False`."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+
+import numpy as np
+
+from src.data.clip_dataset import ClipDataset
+from src.data.waveform import decode, tile
+from src.errors import UserError
+
+
+class ManifestDataset(ClipDataset):
+    """Reads clips from the files of a manifest, a CSV with the columns `files` and `labels`.
+
+    Clips shorter than `audio.min_duration` seconds are tiled up to it.
+
+    Args:
+        manifest: the CSV; its paths are as the current folder sees them.
+        The rest is `ClipDataset`'s.
+    """
+
+    def __init__(self, manifest: str, *args, **kwargs):
+        self.manifest = manifest
+        self.rows = read_manifest(manifest)
+        super().__init__(*args, **kwargs)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def labels(self) -> Iterator[str]:
+        return (label for _, label in self.rows)
+
+    def waveform(self, index: int) -> np.ndarray:
+        samples = decode(self.rows[index][0], self.audio.sample_rate, self.where(index))
+        return tile(samples, round((self.audio.min_duration or 0) * self.audio.sample_rate))
+
+    def where(self, index: int) -> str:
+        return f"{self.manifest}, {self.rows[index][0]}"
+
+
+def read_manifest(path: str) -> list[tuple[str, str]]:
+    """(file, label field) of every row.
+
+    Raises:
+        UserError: no such file, a column is missing, or there are no rows.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such manifest") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: is not a CSV file ({error})") from None
+    if not rows:
+        raise UserError(f"{path}: lists no clips; a CSV with the columns files,labels was expected")
+    for column in ("files", "labels"):
+        if rows[0].get(column) is None:
+            raise UserError(f"{path}: has no column '{column}'; a CSV with the columns files,labels was expected")
+    return [(row["files"], row["labels"] or "") for row in rows]

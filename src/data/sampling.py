@@ -1,0 +1,56 @@
+"""Which clips, in which order, and with which random draws: by seed, epoch and record index alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+# Separate streams of one seed; a clip's key is (seed, CLIP, epoch, index).
+ORDER, CLIP, MIXUP = 0, 1, 2
+
+
+def clip_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """The generator of one clip in one epoch, whichever worker or rank serves it."""
+    return np.random.default_rng((seed, CLIP, epoch, index))
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Yields (epoch, record index), so that the data set knows the epoch wherever it runs.
+
+    In training every epoch is a new permutation of all records, dealt out to the ranks; where
+    their number is no multiple of the ranks', its first records are dealt out twice. In evaluation
+    the records come in order and each goes to exactly one rank.
+
+    Args:
+        num_records: N.
+        seed: of the permutations.
+        training: shuffle and pad, or neither.
+        rank, num_ranks: which share to yield.
+    """
+
+    def __init__(self, num_records: int, seed: int, training: bool, rank: int = 0, num_ranks: int = 1):
+        self.num_records = num_records
+        self.seed = seed
+        self.training = training
+        self.rank = rank
+        self.num_ranks = num_ranks
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of every epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.arange(self.num_records)
+        if self.training:
+            order = np.random.default_rng((self.seed, ORDER, self.epoch)).permutation(self.num_records)
+            order = np.resize(order, -(-self.num_records // self.num_ranks) * self.num_ranks)
+        for index in order[self.rank :: self.num_ranks]:
+            yield self.epoch, int(index)
+
+    def __len__(self) -> int:
+        if self.training:
+            return -(-self.num_records // self.num_ranks)
+        return len(range(self.rank, self.num_records, self.num_ranks))

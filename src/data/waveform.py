@@ -1,0 +1,55 @@
+"""Audio bytes or files -> samples."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from src.errors import UserError
+
+
+def decode(source: bytes | str | Path, sample_rate: int, where: str | None = None,
+           dtype: str = "float32") -> np.ndarray:
+    """Samples of a mono clip.
+
+    Args:
+        source: the bytes of an audio file, or its path.
+        sample_rate: what the clip must have, in Hz.
+        where: how messages call the clip; the path if left out.
+        dtype: float32 or float64.
+
+    Returns:
+        (N,) samples in [-1, 1), N ≥ 1.
+
+    Raises:
+        UserError: not audio, truncated, empty, at another rate, or of several channels.
+    """
+    where = where or str(source)
+    if not isinstance(source, bytes) and not Path(source).is_file():
+        raise UserError(f"{where}: no such audio file")
+    try:
+        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
+            promised, rate = file.frames, file.samplerate
+            samples = file.read(dtype=dtype, always_2d=True)  # (N, channels)
+    except soundfile.LibsndfileError as error:
+        raise UserError(f"{where}: is not audio, or is truncated ({error.error_string.rstrip('.')})") from None
+    if rate != sample_rate:
+        raise UserError(f"{where}: its sample rate is {rate} Hz, not {sample_rate} Hz; resample it first")
+    if samples.shape[1] != 1:
+        raise UserError(f"{where}: has {samples.shape[1]} channels; mono is needed")
+    if promised == 0:
+        raise UserError(f"{where}: is empty, it has no samples")
+    if len(samples) != promised:
+        raise UserError(f"{where}: is truncated: {len(samples)} of its {promised} samples can be read")
+    return samples[:, 0]
+
+
+def tile(samples: np.ndarray, min_length: int) -> np.ndarray:
+    """Repeat (N,) samples until there are `min_length`; longer clips are left alone."""
+    if len(samples) >= min_length:
+        return samples
+    return np.tile(samples, math.ceil(min_length / len(samples)))[:min_length]

@@ -1,0 +1,86 @@
+"""Scores of a set of clips: average precision, ROC AUC, d′, accuracy.
+
+Predictions are (N, C) probabilities or any scores that rank alike, targets (N, C) of 0 and 1 or,
+for accuracy, (N,) class indices. A class without a positive clip has no average precision, and one
+without positives or without negatives no AUC: those are NaN and left out of the means.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import norm
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+
+@dataclass(frozen=True)
+class RankingScores:
+    """Per-class and mean scores."""
+
+    ap: np.ndarray  # (C,) average precision in [0, 1], NaN where undefined
+    auc: np.ndarray  # (C,) area under the ROC curve in [0, 1], NaN where undefined
+
+    @property
+    def mAP(self) -> float:  # noqa: N802 (the field's spelling)
+        """Macro average precision."""
+        return _mean(self.ap)
+
+    @property
+    def mAUC(self) -> float:  # noqa: N802
+        """Macro ROC AUC."""
+        return _mean(self.auc)
+
+    @property
+    def dprime(self) -> float:
+        """d′ of the mean AUC."""
+        return dprime(self.mAUC)
+
+
+def ranking_scores(predictions: np.ndarray, targets: np.ndarray) -> RankingScores:
+    """Average precision and ROC AUC of every class, by scikit-learn.
+
+    Raises:
+        ValueError: shapes that differ or are not (N, C), or predictions that are not finite.
+    """
+    _validate(predictions, targets)
+    ap = np.full(targets.shape[1], np.nan)
+    auc = np.full(targets.shape[1], np.nan)
+    for c in range(targets.shape[1]):
+        positives = int(targets[:, c].sum())
+        if positives > 0:
+            ap[c] = average_precision_score(targets[:, c], predictions[:, c])
+        if 0 < positives < len(targets):
+            auc[c] = roc_auc_score(targets[:, c], predictions[:, c])
+    return RankingScores(ap, auc)
+
+
+def mean_average_precision(predictions: np.ndarray, targets: np.ndarray) -> float:
+    """Macro average precision alone."""
+    return ranking_scores(predictions, targets).mAP
+
+
+def dprime(auc: float) -> float:
+    """d′ = √2 · Φ⁻¹(AUC): the distance, in standard deviations, of two normal distributions with that AUC."""
+    return float(np.sqrt(2) * norm.ppf(auc))
+
+
+def accuracy(predictions: np.ndarray, targets: np.ndarray) -> float:
+    """Share of (N, C) predictions whose largest score is at the (N,) target."""
+    return float((predictions.argmax(axis=1) == targets).mean())
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+
+def _validate(predictions: np.ndarray, targets: np.ndarray) -> None:
+    if predictions.ndim != 2 or predictions.shape != targets.shape:
+        raise ValueError(
+            f"predictions {predictions.shape} and targets {targets.shape} must both be (N, C); "
+            "are the targets class indices?"
+        )
+    if not np.isfinite(predictions).all():
+        raise ValueError("predictions are not all finite; did the network diverge?")
+    if not np.isin(targets, (0, 1)).all():
+        raise ValueError("targets are not all 0 or 1; are they mixed?")

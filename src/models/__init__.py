@@ -1,0 +1,1 @@
+"""The networks, one small file a family, behind one registry."""

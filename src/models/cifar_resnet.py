@@ -1,0 +1,71 @@
+"""The CIFAR-style three-stage ResNet (He et al., 2016, arXiv 1512.03385, section 4.2), widened to 32, 64, 128."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+DEPTHS = (20, 32, 44, 56, 110)
+WIDTHS = (32, 64, 128)
+
+
+def build(depth: int, num_classes: int) -> nn.Module:
+    """A network of (depth - 2) / 6 blocks a stage."""
+    return CifarResNet((depth - 2) // 6, num_classes)
+
+
+class Block(nn.Module):
+    """Two 3×3 convolutions around an identity, or around an option-A shortcut where the shape changes."""
+
+    def __init__(self, in_planes: int, planes: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_planes, planes, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.stride = stride
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = functional.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return functional.relu(out + self.shortcut(x))
+
+    def shortcut(self, x: torch.Tensor) -> torch.Tensor:
+        """Option A: every second row and column, and zero channels on either side."""
+        if self.stride == 1:
+            return x
+        extra = self.bn2.num_features // 4
+        return functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, extra, extra))
+
+
+class CifarResNet(nn.Module):
+    """(B, 1, F, T) -> (B, C) logits."""
+
+    def __init__(self, blocks: int, num_classes: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, WIDTHS[0], 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(WIDTHS[0])
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1 = self._stage(WIDTHS[0], WIDTHS[0], blocks, stride=1)
+        self.layer2 = self._stage(WIDTHS[0], WIDTHS[1], blocks, stride=2)
+        self.layer3 = self._stage(WIDTHS[1], WIDTHS[2], blocks, stride=2)
+        self.linear = nn.Linear(WIDTHS[2], num_classes)
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                nn.init.kaiming_normal_(module.weight)
+
+    @staticmethod
+    def _stage(in_planes: int, planes: int, blocks: int, stride: int) -> nn.Sequential:
+        first = Block(in_planes, planes, stride)
+        return nn.Sequential(first, *(Block(planes, planes, 1) for _ in range(blocks - 1)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.maxpool(functional.relu(self.bn1(self.conv1(x))))  # (B, 32, F / 4, T / 4)
+        x = self.layer3(self.layer2(self.layer1(x)))  # (B, 128, F / 16, T / 16)
+        return self.linear(x.mean(dim=(2, 3)))
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """A fresh last layer."""
+        self.linear = nn.Linear(self.linear.in_features, num_classes)
+        nn.init.kaiming_normal_(self.linear.weight)

@@ -1,0 +1,24 @@
+"""Optimiser and learning-rate schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
+
+from src.config import OptConfig
+
+
+def build_optimizer(opt: OptConfig, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """Adam, or SGD with Nesterov momentum 0.9."""
+    if opt.optimizer == "SGD":
+        return torch.optim.SGD(parameters, lr=opt.lr, momentum=0.9, nesterov=True, weight_decay=opt.weight_decay)
+    return torch.optim.Adam(parameters, lr=opt.lr, weight_decay=opt.weight_decay)
+
+
+def build_schedule(opt: OptConfig, optimizer: torch.optim.Optimizer) -> ReduceLROnPlateau | StepLR:
+    """A tenth of the learning rate where the validation figure stands still for 5 epochs, or every 10 epochs."""
+    if opt.scheduler == "step":
+        return StepLR(optimizer, step_size=10, gamma=0.1)
+    return ReduceLROnPlateau(optimizer, mode="max", factor=0.1, patience=5)

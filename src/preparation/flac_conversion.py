@@ -1,0 +1,70 @@
+"""WAV -> 16-bit mono FLAC, with the annotation files copied along."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import soundfile
+
+from src.errors import UserError
+from src.files import whole_file
+from src.preparation.parallel import map_in_processes
+
+log = logging.getLogger(__name__)
+
+
+def convert_folder(src_dir: str | Path, tgt_dir: str | Path, sample_rate: int = 22050, annotations: Sequence[str] = (),
+                   num_workers: int = 1) -> list[str]:
+    """Convert every `*.wav` of a folder that has no FLAC in `tgt_dir` yet.
+
+    Args:
+        sample_rate: of the FLAC files, in Hz; others are resampled, several channels averaged.
+        annotations: suffixes of files to copy along, such as ".txt".
+
+    Returns:
+        A line for each file that could not be converted; the others were.
+
+    Raises:
+        UserError: no WAV files in `src_dir`.
+    """
+    src_dir, tgt_dir = Path(src_dir), Path(tgt_dir)
+    files = sorted(src_dir.glob("*.wav"))
+    if not files:
+        raise UserError(f"{src_dir}: no WAV files in this folder")
+    tgt_dir.mkdir(parents=True, exist_ok=True)
+    todo = [file for file in files if not (tgt_dir / f"{file.stem}.flac").exists()]
+    if len(todo) < len(files):
+        log.info("%s: %d of %d FLAC files are there already", tgt_dir, len(files) - len(todo), len(files))
+    convert = functools.partial(_convert, tgt_dir, sample_rate, tuple(annotations))
+    problems = map_in_processes(convert, todo, num_workers, f"FLAC for {tgt_dir.name}")
+    return [problem for problem in problems if problem]
+
+
+def _convert(tgt_dir: Path, sample_rate: int, annotations: Sequence[str], file: Path) -> str | None:
+    """Convert one file; what is wrong with it, if anything is."""
+    beside = [file.with_suffix(suffix) for suffix in annotations]
+    missing = [annotation.name for annotation in beside if not annotation.exists()]
+    if missing:
+        return f"{file}: has no {missing[0]} beside it"
+    try:
+        samples, rate = soundfile.read(file, dtype="float32", always_2d=True)  # (N, channels)
+    except soundfile.LibsndfileError as error:
+        return f"{file}: is not audio, or is truncated ({error.error_string.rstrip('.')})"
+    if len(samples) == 0:
+        return f"{file}: is empty"
+    mono = samples.mean(axis=1)  # (N,)
+    if rate != sample_rate:
+        import torch
+        import torchaudio.functional
+
+        mono = torchaudio.functional.resample(torch.from_numpy(mono), rate, sample_rate).numpy()
+    for annotation in beside:
+        with whole_file(tgt_dir / annotation.name) as temporary:
+            shutil.copyfile(annotation, temporary)
+    with whole_file(tgt_dir / f"{file.stem}.flac") as temporary:
+        soundfile.write(temporary, mono, sample_rate, subtype="PCM_16", format="FLAC")
+    return None

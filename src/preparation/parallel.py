@@ -1,0 +1,45 @@
+"""The same work on many items in several processes, with a progress bar."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from src.errors import UserError
+from src.progress import progress
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def map_in_processes(function: Callable[[Item], Result], items: Sequence[Item], num_workers: int,
+                     description: str) -> Iterator[Result]:
+    """`function` of every item, in order; what it raises is raised here, and ends the other workers.
+
+    Args:
+        function: picklable, as are items and results.
+        num_workers: processes; with 1 or less the work is done in this one.
+    """
+    with progress(len(items), description, "file") as bar:
+        if num_workers <= 1 or len(items) <= 1:
+            for item in items:
+                yield function(item)
+                bar.update()
+            return
+        with ProcessPoolExecutor(min(num_workers, len(items)), initializer=_leave_interrupts_to_the_parent) as pool:
+            try:
+                for result in pool.map(function, items):
+                    yield result
+                    bar.update()
+            except BrokenProcessPool:
+                raise UserError(f"{description}: a worker process was killed; is there too little memory? "
+                                "What was complete is kept") from None
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

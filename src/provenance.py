@@ -1,0 +1,45 @@
+"""Where a run came from: its command, the versions of what it stands on, the git commit."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = ("torch", "torchvision", "torchaudio", "pytorch-lightning", "timm", "lmdb", "soundfile", "numpy", "scipy",
+            "scikit-learn")
+
+
+def command_line() -> str:
+    """The command as it could be typed again."""
+    return shlex.join([Path(sys.executable).name, *sys.argv])
+
+
+def versions() -> dict[str, str]:
+    """Python's and the main packages' versions."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def git_commit() -> str:
+    """The commit of this code, with `+changes` where files differ from it; `unknown` outside a checkout."""
+    folder = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        result = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=30)
+        return result.stdout.strip() if result.returncode == 0 else ""
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return (commit + ("+changes" if changed else "")) or "unknown"

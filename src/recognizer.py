@@ -1,0 +1,92 @@
+"""The one LightningModule: a network, its task, and the training and validation steps of every experiment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.distributed
+from torch import nn
+
+from src.data.labels import LabelMap
+from src.data.mixup import mixup
+from src.optim import build_optimizer, build_schedule
+from src.tasks import Task
+
+
+class Recognizer(pl.LightningModule):
+    """Sound event recogniser over (B, 1, F, T) spectrograms.
+
+    Args:
+        network: gives (B, C) logits; its parameters are stored under `net.`.
+        task: loss, probabilities and scores.
+        label_map: the classes.
+        seed: of mixup's draws.
+        use_mixup: mix the training batches.
+        record: plain data on the run that every checkpoint carries (`hyper_parameters`).
+    """
+
+    def __init__(self, network: nn.Module, task: Task, label_map: LabelMap, seed: int = 0, use_mixup: bool = False,
+                 record: dict[str, Any] | None = None):
+        super().__init__()
+        self.net = network
+        self.task = task
+        self.label_map = label_map
+        self.seed = seed
+        self.use_mixup = use_mixup
+        self.record = record or {}
+        self._validated: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._reported_undefined = False
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(B, 1, F, T) -> (B, C) logits."""
+        return self.net(inputs)
+
+    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        inputs, targets = batch
+        if self.use_mixup:
+            mixed = mixup(inputs, self.task.config.protocol, self.seed, self.current_epoch, batch_idx, self.global_rank)
+            loss = self.task.mixup_loss(self.net, inputs, targets, mixed)
+        else:
+            loss = self.task.loss(self(inputs), targets)
+        self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(inputs), sync_dist=True)
+        return loss
+
+    def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> None:
+        inputs, targets = batch
+        self._validated.append((self(inputs).float().cpu(), targets.cpu()))
+
+    def on_validation_epoch_end(self) -> None:
+        logits, targets = (torch.cat(parts) for parts in zip(*self._validated))
+        self._validated.clear()
+        logits, targets = (gather_over_ranks(part) for part in (logits, targets))
+        if not self._reported_undefined:
+            self.task.report_undefined(targets.numpy(), self.label_map, "validation set")
+            self._reported_undefined = True
+        figure = self.task.figure(self.task.probabilities(logits).numpy(), targets.numpy())
+        # Every rank has the whole set and the same figures: nothing to average over ranks.
+        self.log("val_loss", self.task.loss(logits, targets), rank_zero_only=False)
+        self.log(self.task.monitor, torch.tensor(figure, dtype=torch.float64), prog_bar=True, rank_zero_only=False)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        opt = self.task.config.opt
+        optimizer = build_optimizer(opt, self.net.parameters())
+        schedule = {"scheduler": build_schedule(opt, optimizer), "interval": "epoch", "monitor": self.task.monitor}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["hyper_parameters"] = self.record
+
+
+def gather_over_ranks(share: torch.Tensor) -> torch.Tensor:
+    """The whole set's (N, …) tensor from each rank's share, records rank, rank + ranks, …, of it."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return share
+    shares: list = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(shares, share.numpy())
+    whole = np.empty((sum(map(len, shares)), *share.shape[1:]), dtype=shares[0].dtype)
+    for rank, part in enumerate(shares):
+        whole[rank :: len(shares)] = part
+    return torch.from_numpy(whole)

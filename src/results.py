@@ -1,0 +1,173 @@
+"""Run folders, the names of files in them, and the rows of results.csv."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src.errors import UserError
+from src.files import whole_file
+
+CHECKPOINT_NAME = re.compile(
+    r"epoch=(?P<epoch>\d+)_train_loss=(?P<train_loss>[^_]+)_val_(?:mAP|acc)=(?P<figure>.+?)(?:-v\d+)?\.ckpt"
+)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """`<expdir>/` of one training run: `ckpts/`, `logs/` and the run's record, `run.json`."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "ckpts"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def record_file(self) -> Path:
+        return self.path / "run.json"
+
+    def record(self) -> dict[str, Any] | None:
+        """What `run.json` says, or None in a new folder."""
+        try:
+            return json.loads(self.record_file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{self.record_file}: cannot be read ({error}); choose another --expdir") from None
+
+    def write_record(self, record: dict[str, Any]) -> None:
+        """Replace `run.json`."""
+        with whole_file(self.record_file) as temporary:
+            temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def checkpoint_files(self) -> list[Path]:
+        """Checkpoints under their published names, by epoch."""
+        found = [file for file in self.checkpoints.glob("*.ckpt") if CHECKPOINT_NAME.fullmatch(file.name)]
+        return sorted(found, key=lambda file: (epoch_of(file), file.name))
+
+
+def epoch_of(checkpoint: Path) -> int | None:
+    """The epoch in a checkpoint's name."""
+    match = CHECKPOINT_NAME.fullmatch(checkpoint.name)
+    return int(match["epoch"]) if match else None
+
+
+def validation_figure(checkpoint: Path) -> float:
+    """The validation figure in a checkpoint's name; NaN where there is none."""
+    match = CHECKPOINT_NAME.fullmatch(checkpoint.name)
+    try:
+        return float(match["figure"]) if match else math.nan
+    except ValueError:
+        return math.nan
+
+
+def find_checkpoints(exp_dir: str | Path, levels: int) -> list[Path]:
+    """All checkpoints `levels` folders below `exp_dir`, sorted.
+
+    Raises:
+        UserError: no such folder, or none in it.
+    """
+    exp_dir = Path(exp_dir)
+    if not exp_dir.is_dir():
+        raise UserError(f"{exp_dir}: no such experiment folder")
+    pattern = "/".join(["*"] * levels + ["ckpts", "*.ckpt"])
+    found = sorted(exp_dir.glob(pattern))
+    if not found:
+        raise UserError(f"{exp_dir}: no checkpoints match {pattern} in it; is it the folder of one run index (…/r1)?")
+    return found
+
+
+def best_of_each_run(checkpoints: Iterable[Path]) -> list[Path]:
+    """Of each run folder, the first checkpoint with the highest validation figure in its name."""
+    best: dict[Path, Path] = {}
+    for checkpoint in checkpoints:
+        rival = best.get(checkpoint.parent)
+        if rival is None or validation_figure(checkpoint) > validation_figure(rival):
+            best[checkpoint.parent] = checkpoint
+    return list(best.values())
+
+
+def row_name(checkpoint: Path, levels: int) -> dict[str, str]:
+    """The columns of results.csv that say which run a checkpoint is of.
+
+    With two levels (`<run>/<group>/<model>/ckpts`) `Model` is the run's own folder; with three
+    (`<run>/<group>/<model>/<train set>/ckpts`) it is `<run>/<model>/<train set>`.
+    """
+    folders = Path(checkpoint).resolve().parts[:-2]
+    if levels == 2:
+        return {"Model": folders[-1]}
+    padded = ("",) * 4 + folders
+    run, model, train_set = padded[-4], padded[-2], padded[-1]
+    return {"Model": "/".join((run, model, train_set)), "run": run, "train_set": train_set}
+
+
+def export_path(export_dir: str | Path, checkpoint: Path, mAP: float, dprime: float, num_classes: int) -> Path:  # noqa: N803
+    """`<export_dir>/<two folders above ckpts/>/mAP=…_dprime=…_num_classes=….pth`."""
+    group, run = Path(checkpoint).resolve().parts[-4:-2]
+    return Path(export_dir) / group / run / f"mAP={mAP:.4f}_dprime={dprime:.4f}_num_classes={num_classes}.pth"
+
+
+class ResultsTable:
+    """A CSV of result rows, rewritten whole whenever rows come; rows are told apart by `key`.
+
+    Raises:
+        UserError: the file at `path` is a table with other columns.
+    """
+
+    def __init__(self, path: str | Path, columns: Sequence[str], key: Sequence[str]):
+        self.path = Path(path)
+        self.columns = list(columns)
+        self.key = list(key)
+        self.rows: list[dict[str, str]] = []
+        if self.path.exists():
+            self.rows = read_table(self.path, self.columns)
+
+    def get(self, **key: Any) -> dict[str, str] | None:
+        """The row with that key, if there is one."""
+        return next((row for row in self.rows if all(row[name] == str(key[name]) for name in self.key)), None)
+
+    def put(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Add rows, in place of those with the same key, and write the file."""
+        for new in rows:
+            new = {name: str(new.get(name, "")) for name in self.columns}
+            old = self.get(**{name: new[name] for name in self.key})
+            if old is None:
+                self.rows.append(new)
+            else:
+                self.rows[self.rows.index(old)] = new
+        with whole_file(self.path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, self.columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+def read_table(path: str | Path, columns: Sequence[str] | None = None) -> list[dict[str, str]]:
+    """Rows of a results CSV.
+
+    Raises:
+        UserError: no such file, or not a table with these columns.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream)
+            rows = list(reader)
+            found = reader.fieldnames or []
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such results table") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: is not a CSV table ({error})") from None
+    missing = [name for name in columns or () if name not in found]
+    if missing:
+        raise UserError(f"{path}: is a table without the column '{missing[0]}'; choose another file")
+    return rows

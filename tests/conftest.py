@@ -1,0 +1,123 @@
+"""What the tests share: a tiny corpus, a cfg for it, and the command lines as a user calls them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+GOLDEN = Path(__file__).resolve().parent / "golden"
+FIXTURES = Path(__file__).resolve().parent / "fixtures"
+SAMPLE_RATE = 22050
+CLASSES = ("Drum", "Harp", "Organ")
+TONES = {"Drum": 220.0, "Harp": 1760.0, "Organ": 5000.0}  # Hz
+CLIP = 15000  # samples, 69 frames
+
+
+def run_script(*arguments, cwd=ROOT, check=None, env=None, timeout=300):
+    """Run a script of the repository in its own process; `check` is the exit status to insist on."""
+    script, *rest = map(str, arguments)
+    result = subprocess.run([sys.executable, str(ROOT / script), *rest], cwd=cwd, capture_output=True, text=True,
+                            timeout=timeout, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL)
+    if check is not None:
+        assert result.returncode == check, result.stderr[-3000:]
+    return result
+
+
+def error_line(result):
+    """The one line of a user's mistake: status 1, no traceback, the last line says what is wrong."""
+    assert result.returncode == 1, (result.returncode, result.stderr[-3000:])
+    assert "Traceback" not in result.stderr, result.stderr[-3000:]
+    line = result.stderr.replace("\r", "\n").strip().splitlines()[-1]
+    assert ": error: " in line, result.stderr[-3000:]
+    return line
+
+
+def tone_clip(labels, seed, length=CLIP):
+    """(length,) samples: a tone a label in a little noise."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(length) / SAMPLE_RATE
+    samples = 0.01 * rng.standard_normal(length)
+    for label in labels:
+        samples += 0.2 * np.sin(2 * np.pi * TONES[label] * rng.uniform(0.9, 1.1) * t)
+    return samples
+
+
+def write_soundscape(folder, name, labels, seed=0, length=CLIP):
+    """NAME.flac and NAME.txt."""
+    folder.mkdir(parents=True, exist_ok=True)
+    soundfile.write(folder / f"{name}.flac", tone_clip(labels, seed, length), SAMPLE_RATE, subtype="PCM_16")
+    events = "".join(f"{0.1 * k}\t{0.1 * k + 0.2}\t{label}\n" for k, label in enumerate(labels))
+    (folder / f"{name}.txt").write_text(events)
+
+
+def write_folder(folder, count, seed):
+    """`count` soundscapes of one or two events."""
+    rng = np.random.default_rng(seed)
+    for number in range(count):
+        labels = [CLASSES[number % 3]] + ([CLASSES[rng.integers(3)]] if rng.random() < 0.4 else [])
+        write_soundscape(folder, f"s{number:03d}", labels, seed=1000 * seed + number)
+    return folder
+
+
+def write_lbl_map(path, classes=CLASSES):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({name: index for index, name in enumerate(classes)}))
+    return path
+
+
+def cfg_tree(folder):
+    """A small configuration on the corpus in `folder`, as nested dicts."""
+    return {
+        "protocol": "paper",
+        "model": {"arch": "cifar_resnet", "model_depth": 20, "num_classes": 3, "pool": "avgpool", "type": "multilabel"},
+        "opt": {"optimizer": "Adam", "lr": "1e-3", "batch_size": 4, "scheduler": "reduce"},
+        "audio_config": {"feature": "spectrogram", "n_fft": 441, "hop_len": 220, "win_len": 441, "sample_rate": 22050,
+                         "normalize": False, "min_duration": 0.5},
+        "data": {"meta_root": str(folder / "meta"), "label_map": "lbl_map.json", "is_lmdb": True, "in_memory": True,
+                 "train_lmdb": str(folder / "train.lmdb"), "val_lmdb": str(folder / "val.lmdb")},
+    }
+
+
+def write_cfg(path, tree):
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """Folders train/ (12 clips), val/ and eval/ (6), their LMDBs, meta/lbl_map.json and tiny.cfg."""
+    folder = tmp_path_factory.mktemp("corpus")
+    write_lbl_map(folder / "meta" / "lbl_map.json")
+    for split, count, seed in (("train", 12, 1), ("val", 6, 2), ("eval", 6, 3)):
+        write_folder(folder / split, count, seed)
+        run_script("pack_mixtures_into_lmdb.py", "--mixture_dir", folder / split, "--lmdb_path",
+                   folder / f"{split}.lmdb", "--audio_min_duration", "0.5", check=0)
+    write_cfg(folder / "tiny.cfg", cfg_tree(folder))
+    return folder
+
+
+def train_command(corpus, expdir, *more, script="train_gise_mixtures.py", epochs=1, cfg=None):
+    """The words of a quick training run."""
+    return (script, "--cfg_file", cfg or corpus / "tiny.cfg", "-e", expdir, "--epochs", epochs, "--num_workers", 0,
+            "--random_clip_size", 64, "--val_clip_size", 64, "--seed", 3, *more)
+
+
+@pytest.fixture(scope="session")
+def trained(corpus, tmp_path_factory):
+    """An experiment folder r1/mixup/tiny/<train LMDB>/ of train_all_mixtures.py, two sizes, two epochs each."""
+    exp = tmp_path_factory.mktemp("experiment")
+    for number in (4, 8):
+        run_script("pack_mixtures_into_lmdb.py", "--mixture_dir",
+                   write_folder(corpus / f"train_{number}", number, 4), "--lmdb_path",
+                   corpus / f"train_{number}.lmdb", "--audio_min_duration", 0.5, check=0)
+    run_script(*train_command(
+        corpus, exp / "r1" / "mixup" / "tiny", "--use_mixup", "--lmdbs_list",
+        f"{corpus / 'train_8.lmdb'};{corpus / 'train_4.lmdb'}", script="train_all_mixtures.py", epochs=2), check=0)
+    return exp

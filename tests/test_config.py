@@ -1,0 +1,124 @@
+"""Every .cfg of the tree, and what is refused."""
+
+import copy
+
+import pytest
+from conftest import ROOT, cfg_tree, write_cfg
+
+from src.config import load_config
+from src.data.labels import LabelMap
+from src.errors import UserError
+from src.models.registry import FAMILIES
+
+CFGS = sorted(path.relative_to(ROOT) for path in (ROOT / "cfgs_v2").rglob("*.cfg"))
+
+
+def test_there_are_cfgs():
+    assert CFGS
+
+
+@pytest.mark.parametrize("path", CFGS, ids=str)
+def test_every_cfg_of_the_tree_parses(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = load_config(path)
+    assert config.protocol == "paper"
+    assert config.model.model_depth in FAMILIES[config.model.arch].DEPTHS
+    if config.data.label_map_path().exists():
+        LabelMap.load(config.data.label_map_path()).require_size(config.model.num_classes, str(path))
+
+
+def test_values_have_their_types(tmp_path):
+    config = load_config(write_cfg(tmp_path / "a.cfg", cfg_tree(tmp_path)))
+    assert config.opt.lr == 1e-3 and isinstance(config.opt.lr, float)  # YAML 1.1 reads 1e-3 as text
+    assert config.audio_config.win_len == 441 and config.opt.weight_decay == 0.0
+
+
+def test_unused_keys_of_published_cfgs_are_accepted(tmp_path):
+    tree = cfg_tree(tmp_path)
+    tree["data"]["test_manifest"] = "None"
+    tree["data"]["cw"] = "None"
+    tree["model"]["pretrained"] = "None"
+    tree["audio_config"]["bg_files"] = None
+    config = load_config(write_cfg(tmp_path / "a.cfg", tree))
+    assert config.model.pretrained is None
+
+
+def test_overrides(tmp_path):
+    path = write_cfg(tmp_path / "a.cfg", cfg_tree(tmp_path))
+    config = load_config(path, ["opt.lr=1e-2", "data.train_lmdb=a b;c.lmdb", "protocol=corrected",
+                                "audio_config.precompute_features=true", "model.model_depth=44"])
+    assert config.opt.lr == 0.01 and config.data.train_lmdb == "a b;c.lmdb" and config.protocol == "corrected"
+    assert config.audio_config.precompute_features is True and config.model.model_depth == 44
+
+
+REMOVE = object()
+BROKEN = [
+    (("model", "depht"), 18, "unknown key 'model.depht'"),
+    (("extra",), {}, "unknown key 'extra'"),
+    (("opt",), REMOVE, "section 'opt' is missing"),
+    (("opt",), 3, "section 'opt' is 3"),
+    (("model", "arch"), REMOVE, "key 'model.arch' is missing"),
+    (("opt", "batch_size"), "many", "opt.batch_size is 'many'; expected a whole number"),
+    (("opt", "batch_size"), 2.5, "opt.batch_size is 2.5"),
+    (("opt", "batch_size"), True, "opt.batch_size is True"),
+    (("opt", "batch_size"), 0, "opt.batch_size is 0; at least 1"),
+    (("opt", "lr"), "fast", "opt.lr is 'fast'; expected a number"),
+    (("opt", "lr"), "nan", "opt.lr is nan"),
+    (("opt", "optimizer"), "Adagrad", "opt.optimizer is 'Adagrad'; expected 'Adam' or 'SGD'"),
+    (("audio_config", "win_len"), 500, "cannot exceed n_fft"),
+    (("audio_config", "bg_files"), "bg.txt", "mixers are retired"),
+    (("audio_config", "mixup"), "yes please", "audio_config.mixup is 'yes please'; expected True or False"),
+    (("data", "train_lmdb"), None, "data.train_lmdb is None"),
+    (("data", "is_lmdb"), False, "data.train_manifest is None"),
+    (("model", "pretrained_fc"), 51, "pretrained_fc"),
+    (("protocol",), "new", "'paper' or 'corrected'"),
+]
+
+
+@pytest.mark.parametrize("keys, value, message", BROKEN)
+def test_what_does_not_fit_is_refused_by_name(tmp_path, keys, value, message):
+    tree = copy.deepcopy(cfg_tree(tmp_path))
+    *sections, key = keys
+    target = tree
+    for section in sections:
+        target = target[section]
+    if value is REMOVE:
+        del target[key]
+    else:
+        target[key] = value
+    with pytest.raises(UserError) as error:
+        load_config(write_cfg(tmp_path / "a.cfg", tree))
+    assert message in str(error.value) and "a.cfg" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text, message", [
+    ("model: [", "not valid YAML"), ("", "no sections"), ("- a\n- b", "no sections"),
+    ("model: !!python/object/apply:os.system ['true']", "not valid YAML"),
+])
+def test_files_that_are_no_cfg(tmp_path, text, message):
+    path = tmp_path / "a.cfg"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_config(path)
+
+
+@pytest.mark.parametrize("override", ["opt.lr", "=3", "a.b.c=3", "protocol.x=1", "opt.lr=["])
+def test_overrides_that_make_no_sense(tmp_path, override):
+    with pytest.raises(UserError, match="--set"):
+        load_config(write_cfg(tmp_path / "a.cfg", cfg_tree(tmp_path)), [override])
+
+
+@pytest.mark.parametrize("text, message", [
+    ("[]", "class name"), ("{}", "class name"), ("{", "JSON"), ('{"a": 0, "b": 0}', "each once"),
+    ('{"a": 1}', "each once"), ('{"a": "0"}', "each once"), ('{"a": true}', "each once"),
+])
+def test_label_maps_that_make_no_sense(tmp_path, text, message):
+    path = tmp_path / "lbl_map.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        LabelMap.load(path)
+
+
+def test_the_published_label_map_is_alphabetical():
+    names = LabelMap.load(ROOT / "meta" / "lbl_map.json").names
+    assert len(names) == 51 and list(names) == sorted(names) and names[0] == "Applause"

@@ -1,0 +1,222 @@
+"""Clips as examples: every storage gives the same, and no worker changes what is drawn."""
+
+import csv
+import multiprocessing
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import FIXTURES, SAMPLE_RATE, cfg_tree, write_folder
+
+from src.config import AudioConfig, DataConfig, load_config
+from src.data.batching import collate
+from src.data.datamodule import loader, open_dataset
+from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset, LMDBDataset
+from src.data.labels import LabelMap
+from src.data.lmdb_store import LMDBWriter, Record
+from src.data.manifest_dataset import ManifestDataset
+from src.data.sampling import EpochSampler
+from src.data.transforms import evaluation_chain, training_chain
+from src.errors import UserError
+from src.preparation.packing import pack_mixtures
+
+AUDIO = AudioConfig(min_duration=0.5)
+
+
+def labels_of(corpus):
+    return LabelMap.load(corpus / "meta" / "lbl_map.json")
+
+
+def manifest(corpus, path, split="train"):
+    with open(path, "w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["files", "labels"])
+        for file in sorted((corpus / split).glob("*.flac")):
+            events = file.with_suffix(".txt").read_text().splitlines()
+            writer.writerow([file, ",".join(line.split("\t")[2] for line in events)])
+    return path
+
+
+def test_every_storage_gives_the_same_examples(corpus, tmp_path):
+    arguments = (AUDIO, labels_of(corpus), "multilabel", training_chain(64), 5)
+    lmdb = str(corpus / "train.lmdb")
+    precomputed = (AudioConfig(min_duration=0.5, precompute_features=True), *arguments[1:])
+    sets = [InMemoryLMDBDataset(lmdb, *arguments), LMDBDataset(lmdb, *arguments),
+            ManifestDataset(str(manifest(corpus, tmp_path / "train.csv")), *arguments),
+            InMemoryLMDBDataset(lmdb, *precomputed)]
+    assert [len(one) for one in sets] == [12] * 4
+    for index in range(12):
+        spectrogram, target = sets[0][3, index]
+        assert spectrogram.shape == (221, 64) and spectrogram.dtype == np.float32 and target.sum() >= 1
+        for other in sets[1:]:
+            assert np.array_equal(other[3, index][0], spectrogram) and np.array_equal(other[3, index][1], target)
+
+
+def test_the_configuration_chooses_the_storage(corpus, tmp_path):
+    common = (AUDIO, labels_of(corpus), "multilabel", evaluation_chain(64))
+    data = DataConfig(label_map="x")
+    assert type(open_dataset(data, str(corpus / "val.lmdb"), *common)) is InMemoryLMDBDataset
+    on_disk = DataConfig(label_map="x", in_memory=False)
+    assert type(open_dataset(on_disk, str(corpus / "val.lmdb"), *common)) is LMDBDataset
+    files = DataConfig(label_map="x", is_lmdb=False)
+    assert type(open_dataset(files, str(manifest(corpus, tmp_path / "a.csv")), *common)) is ManifestDataset
+
+
+def test_manifest_clips_are_tiled_up_to_min_duration(tmp_path, corpus):
+    write_folder(tmp_path / "train", 1, 0)
+    path = manifest(tmp_path, tmp_path / "a.csv")
+    dataset = ManifestDataset(str(path), AudioConfig(min_duration=2.0), labels_of(corpus), "multilabel",
+                              evaluation_chain(64))
+    original, _ = soundfile.read(tmp_path / "train" / "s000.flac", dtype="float32")
+    assert np.array_equal(dataset.waveform(0), np.resize(original, 2 * SAMPLE_RATE))
+
+
+def batches_of(dataset, num_workers, epoch, context=None):
+    sampler = EpochSampler(len(dataset), dataset.seed, training=True)
+    sampler.set_epoch(epoch)
+    batches = loader(dataset, sampler, 4, num_workers, drop_last=True)
+    batches.multiprocessing_context = context
+    return [(inputs.clone(), targets.clone()) for inputs, targets in batches]
+
+
+def same(one, other):
+    return len(one) == len(other) and all(
+        torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(one, other))
+
+
+def test_batches_do_not_depend_on_the_workers(corpus):
+    arguments = (AUDIO, labels_of(corpus), "multilabel", training_chain(64), 5)
+    dataset = InMemoryLMDBDataset(str(corpus / "train.lmdb"), *arguments)
+    alone = batches_of(dataset, 0, epoch=1)
+    assert len(alone) == 3 and alone[0][0].shape == (4, 1, 221, 64) and alone[0][1].shape == (4, 3)
+    assert same(alone, batches_of(dataset, 2, epoch=1))
+    assert same(alone, batches_of(dataset, 3, epoch=1, context="spawn"))
+    assert not same(alone, batches_of(dataset, 0, epoch=2))
+    other_seed = InMemoryLMDBDataset(str(corpus / "train.lmdb"), *arguments[:-1], 6)
+    assert not same(alone, batches_of(other_seed, 0, epoch=1))
+
+
+def test_precomputed_spectrograms_reach_spawned_workers(corpus):
+    audio = AudioConfig(min_duration=0.5, precompute_features=True)
+    dataset = InMemoryLMDBDataset(str(corpus / "train.lmdb"), audio, labels_of(corpus), "multilabel",
+                                  training_chain(64))
+    assert same(batches_of(dataset, 0, 0), batches_of(dataset, 2, 0, context="spawn"))
+
+
+def test_a_clips_draws_are_those_of_seed_epoch_and_index(corpus):
+    arguments = (AUDIO, labels_of(corpus), "multilabel", training_chain(30))
+    dataset = InMemoryLMDBDataset(str(corpus / "train.lmdb"), *arguments, 5)
+    first = [dataset[2, index][0] for index in range(12)]
+    backwards = [dataset[2, index][0] for index in reversed(range(12))][::-1]
+    assert all(np.array_equal(a, b) for a, b in zip(first, backwards))
+    assert sum(np.array_equal(a, dataset[3, index][0]) for index, a in enumerate(first)) < 4
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 5])
+def test_the_sampler_deals_out_every_record(ranks):
+    epochs = []
+    for epoch in range(2):
+        shares = []
+        for rank in range(ranks):
+            sampler = EpochSampler(13, 0, True, rank, ranks)
+            sampler.set_epoch(epoch)
+            share = list(sampler)
+            assert len(share) == len(sampler) and all(key[0] == epoch for key in share)
+            shares.append([index for _, index in share])
+        assert len({len(share) for share in shares}) == 1
+        dealt = sum(shares, [])
+        assert set(dealt) == set(range(13)) and len(dealt) - 13 < ranks
+        epochs.append(shares)
+    assert epochs[0] != epochs[1]
+    once = sum(([index for _, index in EpochSampler(13, 0, False, rank, ranks)] for rank in range(ranks)), [])
+    assert sorted(once) == list(range(13))
+    assert [len(EpochSampler(13, 0, False, rank, ranks)) for rank in range(ranks)] == [
+        len(list(EpochSampler(13, 0, False, rank, ranks))) for rank in range(ranks)]
+
+
+def test_shorter_spectrograms_are_padded_with_zeros_on_the_right():
+    inputs, targets = collate([(np.ones((2, 3), np.float32), np.array([0, 1], np.float32)),
+                               (np.ones((2, 5), np.float32), np.array([1, 0], np.float32))])
+    assert inputs.shape == (2, 1, 2, 5) and inputs.dtype == torch.float32
+    assert inputs[0, 0, :, 3:].abs().sum() == 0 and inputs.sum() == 16
+    assert torch.equal(targets, torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+    assert collate([(np.ones((2, 3), np.float32), 4)])[1].dtype == torch.int64
+
+
+def test_esc50_records_have_class_indices():
+    names = LabelMap(tuple(f"class {index}" for index in range(50)))
+    dataset = InMemoryLMDBDataset(str(FIXTURES / "released_esc50_layout.lmdb"), AUDIO, names, "multiclass",
+                                  evaluation_chain(64))
+    assert all(0 <= dataset[index][1] < 50 for index in range(10))
+
+
+def test_labels_are_checked_when_the_set_is_opened(corpus):
+    two = LabelMap(("Drum", "Harp"), "two.json")
+    with pytest.raises(UserError, match="'Organ' is not in the label map two.json"):
+        LMDBDataset(str(corpus / "train.lmdb"), AUDIO, two, "multilabel", evaluation_chain(64))
+
+
+def test_multiclass_wants_one_label_a_clip(corpus):
+    with pytest.raises(UserError, match="needs one"):
+        LMDBDataset(str(corpus / "train.lmdb"), AUDIO, labels_of(corpus), "multiclass", evaluation_chain(64))
+
+
+def test_a_delimiter_that_does_not_fit_is_named(tmp_path, corpus):
+    pack_mixtures([corpus / "train"], tmp_path / "a.lmdb", min_duration=0.5, delimiter=";")
+    with pytest.raises(UserError, match="does audio_config.delimiter fit"):
+        LMDBDataset(str(tmp_path / "a.lmdb"), AUDIO, labels_of(corpus), "multilabel", evaluation_chain(64))
+    semicolons = AudioConfig(delimiter=";")
+    assert len(LMDBDataset(str(tmp_path / "a.lmdb"), semicolons, labels_of(corpus), "multilabel", evaluation_chain(64)))
+
+
+def own_memory():
+    """Bytes that this process shares with no file and no other process's mapping of one."""
+    fields = dict(line.split(":") for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:])
+    return 1024 * int(fields["Anonymous"].split()[0])
+
+
+def _own_memory_around_reading(dataset, queue):
+    before = own_memory()
+    for index in range(len(dataset)):
+        dataset.reader[index]
+    queue.put((before, own_memory()))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_share_one_copy_of_the_records(tmp_path, method):
+    """A worker that reads all of a 64 MB set keeps next to nothing of it to itself."""
+    rng = np.random.default_rng(0)
+    with LMDBWriter(tmp_path / "big.lmdb") as writer:
+        for _ in range(64):
+            writer.add(Record(rng.bytes(1 << 20), "Harp"))
+    dataset = InMemoryLMDBDataset(str(tmp_path / "big.lmdb"), AUDIO, LabelMap(("Harp",)), "multilabel",
+                                  evaluation_chain(64))
+    assert len(pickle.dumps(dataset)) < 100_000
+    context = multiprocessing.get_context(method)
+    queue = context.Queue()
+    worker = context.Process(target=_own_memory_around_reading, args=(dataset, queue))
+    worker.start()
+    before, after = queue.get(timeout=120)
+    worker.join()
+    assert after - before < 16e6, (before, after)
+
+
+def test_opening_reads_the_file_into_the_page_cache_only_when_in_memory(corpus, monkeypatch):
+    reads = []
+    monkeypatch.setattr(InMemoryLMDBDataset, "_read_through", lambda self, path: reads.append(path))
+    common = (AUDIO, labels_of(corpus), "multilabel", evaluation_chain(64))
+    LMDBDataset(str(corpus / "val.lmdb"), *common)
+    assert reads == []
+    InMemoryLMDBDataset(str(corpus / "val.lmdb"), *common)
+    assert reads == [str(corpus / "val.lmdb")]
+
+
+def test_relative_label_maps_lie_under_meta_root(tmp_path, corpus):
+    from conftest import write_cfg
+
+    config = load_config(write_cfg(tmp_path / "a.cfg", cfg_tree(corpus)))
+    assert os.fspath(config.data.label_map_path()) == str(corpus / "meta" / "lbl_map.json")

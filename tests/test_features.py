@@ -1,0 +1,75 @@
+"""Spectrograms against the golden values, and against librosa's definition through torch."""
+
+import numpy as np
+import pytest
+import torch
+import torchaudio
+from conftest import GOLDEN
+
+from src.config import AudioConfig
+from src.data.spectrogram import FeatureExtractor
+
+SAMPLE_RATE = 22050
+
+
+def golden_waveforms():
+    t = np.arange(110250) / SAMPLE_RATE
+    click = np.zeros(110250)
+    click[50000] = 1
+    click[50001:50101] = -0.25
+    return {
+        "sweep": 0.5 * np.sin(2 * np.pi * (200 * t + (4000 - 200) / 10 * t**2)),
+        "click": click,
+        "short": 0.3 * np.sin(2 * np.pi * 440 * np.arange(26460) / SAMPLE_RATE),
+    }
+
+
+@pytest.mark.parametrize("name", ["sweep", "click", "short"])
+def test_double_precision_gives_the_golden_features(name):
+    golden = np.load(GOLDEN / "features.npz")[name]
+    features = FeatureExtractor.of(AudioConfig())(golden_waveforms()[name])
+    assert features.dtype == np.float64 and features.shape == golden.shape
+    assert np.abs(features - golden).max() < 1e-4
+
+
+@pytest.mark.parametrize("name", ["sweep", "click", "short"])
+def test_single_precision_stays_close_to_the_golden_features(name):
+    golden = np.load(GOLDEN / "features.npz")[name]
+    features = FeatureExtractor.of(AudioConfig())(golden_waveforms()[name].astype(np.float32))
+    assert features.dtype == np.float32
+    error = np.abs(features - golden)
+    assert error[golden > golden.max() - 90].max() < 0.02
+    assert error.mean() < 0.05
+
+
+@pytest.mark.parametrize("length", [1, 2, 219, 441, 4400, 15001])
+def test_clips_of_any_length_have_the_frames_of_a_centred_stft(length):
+    rng = np.random.default_rng(length)
+    samples = rng.standard_normal(length)
+    features = FeatureExtractor.of(AudioConfig())(samples)
+    assert features.shape[0] == 221 and np.isfinite(features).all()
+    assert abs(features.mean()) < 1e-9
+    if length > 220:  # torch reflects no further than the clip is long
+        magnitude = torch.stft(torch.from_numpy(samples), 441, 220, window=torch.hann_window(441, dtype=torch.float64),
+                               center=True, pad_mode="reflect", return_complex=True).abs().numpy()
+        decibels = 20 * np.log10(np.maximum(magnitude, 1e-5))
+        assert features.shape == decibels.shape
+        assert np.allclose(features, decibels - decibels.mean(), atol=1e-6)
+
+
+def test_quiet_bins_are_floored_150_db_below_the_maximum():
+    features = FeatureExtractor.of(AudioConfig())(golden_waveforms()["click"])
+    assert features.max() - features.min() <= 150 + 1e-9
+    silence = FeatureExtractor.of(AudioConfig())(np.zeros(4410))
+    assert np.array_equal(silence, np.zeros_like(silence))
+
+
+def test_mel_spectrogram_agrees_with_torchaudio():
+    samples = np.random.default_rng(0).standard_normal(22050) * 0.1
+    extractor = FeatureExtractor.of(AudioConfig(feature="melspectrogram"))
+    assert (extractor.n_fft, extractor.win_len, extractor.hop_len, extractor.num_bins) == (1920, 661, 220, 96)
+    mel = torchaudio.transforms.MelSpectrogram(
+        SAMPLE_RATE, n_fft=1920, win_length=661, hop_length=220, n_mels=96, norm="slaney", mel_scale="slaney",
+        center=True, pad_mode="reflect", power=2.0)(torch.from_numpy(samples).float()).double()
+    decibels = torchaudio.functional.amplitude_to_DB(mel, 10.0, 1e-10, 0.0, top_db=80.0).numpy()
+    assert np.abs(extractor(samples) - (decibels - decibels.mean())).max() < 1e-2

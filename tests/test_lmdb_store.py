@@ -1,0 +1,152 @@
+"""The record format: what is released opens here, what is written here looks the same."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import lmdb
+import msgpack
+import numpy as np
+import pytest
+import soundfile
+from conftest import CLIP, FIXTURES, SAMPLE_RATE, run_script, write_folder, write_soundscape
+
+from src.data.lmdb_store import LMDBReader, LMDBWriter, Record
+from src.data.waveform import decode
+from src.errors import UserError
+from src.preparation.packing import pack_mixtures
+
+RELEASED = FIXTURES / "released_mixtures_layout.lmdb"
+RELEASED_ESC50 = FIXTURES / "released_esc50_layout.lmdb"
+
+
+def raw(path):
+    """Every entry of an LMDB file as bytes; of a copy, for LMDB opens no file twice in a process."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = str(shutil.copy(path, Path(folder) / "copy.lmdb"))
+        with lmdb.open(copy, subdir=False, readonly=True, lock=False) as env, env.begin() as transaction:
+            return dict(transaction.cursor().iternext())
+
+
+def shape_of(value):
+    """A MessagePack value's first byte of each part: its type and encoding, without its content."""
+    return [value[0], value[1], type(msgpack.unpackb(value)[1])]
+
+
+def test_every_record_of_a_released_lmdb_decodes():
+    reader = LMDBReader(RELEASED)
+    assert len(reader) == 48
+    for index, label in enumerate(reader.labels()):
+        record = reader[index]
+        assert record.label == label and record.fold is None and label
+        assert decode(record.flac, SAMPLE_RATE).shape == (110250,)
+
+
+def test_every_record_of_a_released_esc50_lmdb_decodes():
+    reader = LMDBReader(RELEASED_ESC50)
+    assert [reader[index].fold for index in range(10)] == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5] or len(reader) == 10
+    assert list(reader.labels()) == [reader[index].label for index in range(10)]
+    assert all(isinstance(reader[index].label, int) and reader[index].fold in range(1, 6) for index in range(10))
+    assert all(len(decode(reader[index].flac, SAMPLE_RATE)) > 0 for index in range(10))
+
+
+def test_a_released_lmdb_written_again_is_the_same_entry_by_entry(tmp_path):
+    for source in (RELEASED, RELEASED_ESC50):
+        reader = LMDBReader(source)
+        with LMDBWriter(tmp_path / source.name, write_frequency=7) as writer:
+            for index in range(len(reader)):
+                writer.add(reader[index])
+        assert raw(tmp_path / source.name) == raw(source)
+
+
+def test_packing_gives_the_released_keys_encodings_and_types(tmp_path):
+    folder = write_folder(tmp_path / "mix", 3, 0)
+    pack_mixtures([folder], tmp_path / "a.lmdb", min_duration=5.0)
+    ours, released = raw(tmp_path / "a.lmdb"), raw(RELEASED)
+    assert set(ours) == {b"0", b"1", b"2", b"__keys__", b"__len__"}
+    assert shape_of(ours[b"0"]) == shape_of(released[b"0"])
+    assert msgpack.unpackb(ours[b"__keys__"]) == [b"0", b"1", b"2"] and msgpack.unpackb(ours[b"__len__"]) == 3
+    assert ours[b"__keys__"][1] == msgpack.packb(b"0")[0]  # keys are bytes, as in the released files
+    assert not (tmp_path / "a.lmdb-lock").exists() and not list(tmp_path.glob("*.partial"))
+
+
+def test_records_are_in_sorted_file_order_and_keep_the_files_bytes(tmp_path):
+    for name, labels in (("b", ["Harp"]), ("a", ["Drum", "Organ", "Drum"]), ("c", ["Organ"])):
+        write_soundscape(tmp_path / "mix", name, labels)
+    pack_mixtures([tmp_path / "mix"], tmp_path / "one.lmdb", min_duration=0.5)
+    pack_mixtures([tmp_path / "mix"], tmp_path / "two.lmdb", min_duration=0.5, write_frequency=1)
+    reader = LMDBReader(tmp_path / "one.lmdb")
+    assert list(reader.labels()) == ["Drum,Organ,Drum", "Harp", "Organ"]
+    assert reader[0].flac == (tmp_path / "mix" / "a.flac").read_bytes()
+    assert raw(tmp_path / "one.lmdb") == raw(tmp_path / "two.lmdb")
+
+
+def test_short_clips_are_tiled_up_to_the_minimum(tmp_path):
+    write_soundscape(tmp_path / "mix", "a", ["Harp"])
+    pack_mixtures([tmp_path / "mix"], tmp_path / "a.lmdb", min_duration=2.0)
+    packed = decode(LMDBReader(tmp_path / "a.lmdb")[0].flac, SAMPLE_RATE)
+    original, _ = soundfile.read(tmp_path / "mix" / "a.flac", dtype="float32")
+    assert len(packed) == 2 * SAMPLE_RATE and np.array_equal(packed, np.resize(original, 2 * SAMPLE_RATE))
+    assert len(original) == CLIP
+
+
+def test_several_folders_with_equal_names_stay_apart(tmp_path):
+    write_soundscape(tmp_path / "one", "a", ["Harp"], seed=1)
+    write_soundscape(tmp_path / "two", "a", ["Organ"], seed=2)
+    result = run_script("pack_mixtures_into_lmdb.py", "--mixture_dir", f"{tmp_path / 'one'};{tmp_path / 'two'}",
+                        "--lmdb_path", tmp_path / "sub" / "a.lmdb", "--audio_min_duration", "0.5", check=0)
+    assert list(LMDBReader(tmp_path / "sub" / "a.lmdb").labels()) == ["Harp", "Organ"]
+    assert "2 records" in result.stderr
+
+
+def test_an_existing_folder_holds_the_lmdb_inside(tmp_path):
+    folder = write_folder(tmp_path / "mix", 2, 0)
+    (tmp_path / "dir.lmdb").mkdir()
+    pack_mixtures([folder], tmp_path / "dir.lmdb", min_duration=0.5)
+    assert (tmp_path / "dir.lmdb" / "data.mdb").is_file()
+    assert len(LMDBReader(tmp_path / "dir.lmdb")) == 2
+
+
+def test_a_map_too_small_grows_and_loses_nothing(tmp_path):
+    folder = write_folder(tmp_path / "mix", 6, 0)
+    pack_mixtures([folder], tmp_path / "large.lmdb", min_duration=10.0)
+    result = run_script("pack_mixtures_into_lmdb.py", "--mixture_dir", folder, "--lmdb_path", tmp_path / "a.lmdb",
+                        "--map_size", "1e3", "--audio_min_duration", "10", check=0)
+    assert "--map_size 1.05e+06 bytes is too small; grown to 2.1e+06, nothing is lost" in result.stderr
+    assert raw(tmp_path / "a.lmdb") == raw(tmp_path / "large.lmdb")
+
+
+def test_a_failed_packing_leaves_the_earlier_lmdb_as_it_was(tmp_path):
+    folder = write_folder(tmp_path / "mix", 3, 0)
+    pack_mixtures([folder], tmp_path / "a.lmdb", min_duration=0.5)
+    before = (tmp_path / "a.lmdb").read_bytes()
+    (folder / "s002.txt").unlink()
+    with pytest.raises(UserError):
+        pack_mixtures([folder], tmp_path / "a.lmdb", min_duration=0.5, write_frequency=1)
+    assert (tmp_path / "a.lmdb").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("a.")] == ["a.lmdb"]
+
+
+def test_a_second_packing_into_the_same_file_is_refused(tmp_path):
+    with LMDBWriter(tmp_path / "a.lmdb") as writer:
+        writer.add(Record(b"x", "Harp"))
+        with pytest.raises(UserError, match="another process"), LMDBWriter(tmp_path / "a.lmdb"):
+            pass
+    assert len(LMDBReader(tmp_path / "a.lmdb")) == 1
+
+
+def test_a_replaced_file_is_read_anew(tmp_path):
+    for count in (1, 2):
+        with LMDBWriter(tmp_path / "a.lmdb") as writer:
+            for _ in range(count):
+                writer.add(Record(b"x" * count, "Harp"))
+        assert len(LMDBReader(tmp_path / "a.lmdb")) == count
+        assert LMDBReader(tmp_path / "a.lmdb")[count - 1].flac == b"x" * count
+
+
+@pytest.mark.parametrize("size", [1, 200, 300, 70000])
+def test_labels_are_found_behind_audio_of_any_size(tmp_path, size):
+    with LMDBWriter(tmp_path / "a.lmdb") as writer:
+        writer.add(Record(b"f" * size, "Ünïcode,名"))
+        writer.add(Record(b"f" * size, 7, 3))
+    assert list(LMDBReader(tmp_path / "a.lmdb").labels()) == ["Ünïcode,名", 7]

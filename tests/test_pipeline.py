@@ -1,0 +1,188 @@
+"""Pack, train, evaluate, export through the command lines, on a tiny corpus."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, run_script, train_command, write_folder
+
+from src.checkpoints import read_checkpoint
+from src.data.labels import LabelMap
+from src.evaluation import EvaluationOptions, evaluate, open_for, predict
+from src.models.registry import create
+
+NAME = re.compile(r"epoch=\d\d_train_loss=\d+\.\d{3}_val_mAP=[01]\.\d{3}\.ckpt")
+
+
+def rows_of(path):
+    with open(path, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def eval_all(corpus, trained, results, *more, check=0):
+    return run_script("eval_all_mixtures.py", "--exp_dir", trained / "r1", "--lbl_map", corpus / "meta/lbl_map.json",
+                      "--lmdb_path", corpus / "eval.lmdb", "--results_csv", results, "--num_workers", 0, *more,
+                      check=check)
+
+
+def test_a_run_folder_holds_every_epoch_and_the_runs_record(corpus, trained):
+    for name, clips in (("train_4", 4), ("train_8", 8)):
+        folder = trained / "r1" / "mixup" / "tiny" / name
+        checkpoints = sorted(path.name for path in (folder / "ckpts").iterdir())
+        assert len(checkpoints) == 2 and all(NAME.fullmatch(checkpoint) for checkpoint in checkpoints)
+        rows = rows_of(folder / "logs" / "metrics.csv")
+        assert [row["epoch"] for row in rows] == ["0", "1"]
+        for row, checkpoint in zip(rows, checkpoints):
+            figures = f"train_loss={float(row['train_loss']):.3f}_val_mAP={float(row['val_mAP']):.3f}"
+            assert figures in checkpoint and float(row["lr"]) == 1e-3 and float(row["val_loss"]) > 0
+        assert list((folder / "logs").glob("events.out.tfevents.*"))
+        record = json.loads((folder / "run.json").read_text())
+        assert record["seed"] == 3 and record["protocol"] == "paper" and record["mixup"] is True
+        assert record["num_train_clips"] == clips and record["finished"]["epochs"] == 2
+        assert "train_all_mixtures.py" in record["command"] and "--use_mixup" in record["command"]
+        assert record["cfg"]["opt"]["lr"] == 1e-3 and record["cfg"]["data"]["train_lmdb"].endswith(f"{name}.lmdb")
+        assert record["versions"]["torch"] == torch.__version__.split("+")[0] or record["versions"]["torch"]
+        assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?|unknown", record["git_commit"])
+
+
+def test_checkpoints_carry_plain_data_and_the_published_names(corpus, trained):
+    path = next((trained / "r1").rglob("epoch=01*.ckpt"))
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    assert content["hyper_parameters"]["cfg"]["model"]["arch"] == "cifar_resnet"
+    assert content["hyper_parameters"]["lbl_map"] == {"Drum": 0, "Harp": 1, "Organ": 2}
+    keys = list(create("cifar_resnet", 20, 3).state_dict())
+    assert list(content["state_dict"]) == [f"net.{key}" for key in keys]
+    json.dumps(content["hyper_parameters"])
+
+
+def test_eval_all_scores_every_checkpoint_and_exports(corpus, trained, tmp_path):
+    result = eval_all(corpus, trained, tmp_path / "results.csv", "--export_weights", "--export_dir",
+                      tmp_path / "weights", "--untrained")
+    rows = rows_of(tmp_path / "results.csv")
+    assert list(rows[0])[:7] == ["Model", "run", "train_set", "mAP", "mAUC", "dprime", "ckpt_path"]
+    assert len(rows) == 6 and {row["Model"] for row in rows} == {"r1/tiny/train_4", "r1/tiny/train_8"}
+    assert {row["run"] for row in rows} == {"r1"} and {row["train_set"] for row in rows} == {"train_4", "train_8"}
+    trained_rows = [row for row in rows if not row["ckpt_path"].endswith("untrained")]
+    exported = sorted((tmp_path / "weights").rglob("*.pth"))
+    assert len(exported) == len({(row["train_set"], row["mAP"], row["dprime"]) for row in trained_rows})
+    row = trained_rows[-1]
+    name = f"mAP={float(row['mAP']):.4f}_dprime={float(row['dprime']):.4f}_num_classes=3.pth"
+    weights = torch.load(tmp_path / "weights" / "tiny" / row["train_set"] / name, weights_only=True)
+    checkpoint = read_checkpoint(row["ckpt_path"])
+    assert list(weights) == list(checkpoint.weights)
+    assert all(torch.equal(weights[key], checkpoint.weights[key]) for key in weights)
+    assert "results:" in result.stderr
+
+
+def test_a_results_row_is_what_the_network_scores(corpus, trained, tmp_path):
+    path = next((trained / "r1").rglob("epoch=01*.ckpt"))
+    run_script("eval_gise_mixtures.py", "--ckpt_path", path, "--lbl_map", corpus / "meta/lbl_map.json", "--lmdb_path",
+               corpus / "eval.lmdb", "--results_csv", tmp_path / "r.csv", "--num_timesteps", 64, check=0)
+    row, = rows_of(tmp_path / "r.csv")
+    assert list(row)[:5] == ["Model", "mAP", "mAUC", "dprime", "ckpt_path"] and row["Model"] == path.parts[-3]
+    checkpoint = read_checkpoint(path)
+    label_map = LabelMap.load(corpus / "meta" / "lbl_map.json")
+    options = EvaluationOptions(str(corpus / "eval.lmdb"), "", num_timesteps=64, num_workers=0, batch_size=1)
+    dataset = open_for(checkpoint, label_map, options, None)
+    network = checkpoint.network().eval()
+    with torch.no_grad():
+        by_hand = np.concatenate([network(torch.from_numpy(dataset[i][0])[None, None]).sigmoid() for i in range(6)])
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    targets = np.stack([dataset[i][1] for i in range(6)])
+    assert abs(float(row["mAP"]) - average_precision_score(targets, by_hand, average="macro")) < 1e-6
+    assert abs(float(row["mAUC"]) - roc_auc_score(targets, by_hand, average="macro")) < 1e-6
+    logits, _ = predict([network], dataset, options, "")
+    assert np.allclose(logits[0].sigmoid().numpy(), by_hand, atol=1e-6)
+
+
+def test_scored_checkpoints_are_not_scored_again(corpus, trained, tmp_path):
+    first = eval_all(corpus, trained, tmp_path / "results.csv", "--best_only")
+    assert "already holds" not in first.stderr
+    before = (tmp_path / "results.csv").read_text()
+    again = eval_all(corpus, trained, tmp_path / "results.csv")
+    assert "already holds 2 of 4 rows" in again.stderr
+    after = (tmp_path / "results.csv").read_text()
+    assert after.startswith(before) and len(after.splitlines()) == 5
+    # What is asked for in addition is made.
+    eval_all(corpus, trained, tmp_path / "results.csv", "--best_only", "--export_weights", "--export_dir",
+             tmp_path / "weights")
+    assert len(list((tmp_path / "weights").rglob("*.pth"))) == 2
+
+
+def test_best_only_takes_the_highest_validation_figure_of_each_run(corpus, trained, tmp_path):
+    eval_all(corpus, trained, tmp_path / "best.csv", "--best_only")
+    rows = rows_of(tmp_path / "best.csv")
+    assert len(rows) == 2
+    for row in rows:
+        figures = [float(path.name.split("val_mAP=")[1][:5]) for path in
+                   (trained / "r1" / "mixup" / "tiny" / row["train_set"] / "ckpts").iterdir()]
+        assert float(row["val_figure"]) == max(figures)
+
+
+def test_overlap_analysis_splits_the_clips_by_their_events(corpus, trained, tmp_path):
+    eval_all(corpus, trained, tmp_path / "r.csv", "--best_only", "--overlap_analysis")
+    rows = rows_of(tmp_path / "r_overlap.csv")
+    by_checkpoint = {}
+    for row in rows:
+        by_checkpoint.setdefault(row["ckpt_path"], []).append(int(row["clips"]))
+    assert {row["events"] for row in rows} == {"1", "2"} and all(sum(c) == 6 for c in by_checkpoint.values())
+
+
+def test_chunks_of_checkpoints_score_like_single_ones(corpus, trained, tmp_path, monkeypatch):
+    common = dict(lmdb_path=str(corpus / "eval.lmdb"), lbl_map=str(corpus / "meta" / "lbl_map.json"),
+                  exp_dir=str(trained / "r1"), levels=3, num_workers=0)
+    evaluate(EvaluationOptions(results_csv=str(tmp_path / "together.csv"), **common))
+    monkeypatch.setattr("src.evaluation.AT_ONCE", 1)
+    evaluate(EvaluationOptions(results_csv=str(tmp_path / "apart.csv"), **common))
+    for one, other in zip(rows_of(tmp_path / "together.csv"), rows_of(tmp_path / "apart.csv")):
+        assert one["ckpt_path"] == other["ckpt_path"] and one["mAP"] == other["mAP"] and one["mAUC"] == other["mAUC"]
+
+
+def test_the_table_and_the_curve(corpus, trained, tmp_path):
+    eval_all(corpus, trained, tmp_path / "results.csv", "--untrained")
+    result = run_script("scripts/plot_soundscapes_vs_map.py", "--results_csv", tmp_path / "results.csv", "--out_png",
+                        tmp_path / "curve.png", cwd=tmp_path, check=0)
+    lines = [line for line in result.stdout.splitlines() if line.startswith("|")]
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["untrained", "4", "8"]
+    best = {int(row["num_train_clips"]): row for row in sorted(
+        rows_of(tmp_path / "results.csv"), key=lambda row: float(row["val_figure"] or -1))}
+    assert f"{float(best[8]['mAP']):.3f}" in lines[4]
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_classes_that_the_evaluation_set_lacks_are_left_out_and_named(corpus, trained, tmp_path):
+    folder = tmp_path / "mix"
+    write_folder(folder, 6, 5)
+    for file in folder.glob("*.txt"):
+        labels = [line.split("\t")[2] for line in file.read_text().splitlines()]
+        file.write_text("".join(f"0\t1\t{label if label != 'Organ' else 'Drum'}\n" for label in labels))
+    run_script("pack_mixtures_into_lmdb.py", "--mixture_dir", folder, "--lmdb_path", tmp_path / "e.lmdb",
+               "--audio_min_duration", 0.5, check=0)
+    path = next((trained / "r1").rglob("epoch=01*.ckpt"))
+    result = run_script("eval_gise_mixtures.py", "--ckpt_path", path, "--lbl_map", corpus / "meta/lbl_map.json",
+                        "--lmdb_path", tmp_path / "e.lmdb", "--results_csv", tmp_path / "r.csv", check=0)
+    assert "no clip of 1 of the 3 classes" in result.stderr and "(Organ)" in result.stderr
+    row, = rows_of(tmp_path / "r.csv")
+    assert 0 <= float(row["mAP"]) <= 1
+
+
+def test_paths_with_odd_names_work(corpus, tmp_path):
+    folder = tmp_path / "an odd; 'name' & ünïcode"
+    run_script("pack_mixtures_into_lmdb.py", "--mixture_dir", corpus / "val", "--lmdb_path", folder / "v a.lmdb",
+               "--audio_min_duration", 0.5, check=0)
+    override = f"data.train_lmdb={json.dumps(str(folder / 'v a.lmdb'))}"
+    run_script(*train_command(corpus, folder / "exp", "--set", override), check=0)
+    assert len(list((folder / "exp" / "ckpts").iterdir())) == 1
+
+
+SCRIPTS = sorted(path.relative_to(ROOT) for path in (*ROOT.glob("*.py"), *ROOT.glob("scripts/*.py")))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=str)
+def test_every_script_has_help(script, tmp_path):
+    result = run_script(script, "--help", cwd=tmp_path, check=0)
+    assert "usage:" in result.stdout and "--" in result.stdout

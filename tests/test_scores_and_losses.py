@@ -1,0 +1,119 @@
+"""Metrics, losses and mixup against golden values and mathematics."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import GOLDEN
+from torch.nn import functional
+
+from src.config import load_config
+from src.data.mixup import mixing_weights, mixup
+from src.losses import multiclass_loss, multilabel_loss
+from src.metrics import accuracy, dprime, ranking_scores
+from src.tasks import build_task
+
+METRICS = json.loads((GOLDEN / "metrics.json").read_text())
+LOSSES = json.loads((GOLDEN / "losses.json").read_text())
+
+
+def test_metrics_are_the_golden_ones():
+    predictions = np.random.RandomState(0).rand(200, 18)
+    targets = (np.random.RandomState(1).rand(200, 18) > 0.85).astype(np.float32)
+    scores = ranking_scores(predictions, targets)
+    assert np.abs(scores.ap - METRICS["AP"]).max() < 1e-9
+    assert np.abs(scores.auc - METRICS["AUC"]).max() < 1e-9
+    assert abs(scores.mAP - METRICS["mAP"]) < 1e-9
+    assert abs(scores.mAUC - METRICS["mAUC"]) < 1e-9
+    assert abs(scores.dprime - METRICS["dprime"]) < 1e-9
+
+
+def test_classes_without_positives_are_left_out_of_the_means():
+    predictions = np.array([[0.9, 0.1, 0.2], [0.1, 0.8, 0.3]])
+    targets = np.array([[1, 0, 1], [0, 0, 1]])
+    scores = ranking_scores(predictions, targets)
+    assert np.isnan(scores.ap[1]) and np.isnan(scores.auc[1:]).all()
+    assert scores.mAP == 1.0 and scores.mAUC == 1.0
+    assert np.isnan(ranking_scores(predictions, np.zeros((2, 3))).mAP)
+
+
+@pytest.mark.parametrize("predictions, targets, cause", [
+    (np.zeros((3, 2)), np.zeros((3, 3)), "class indices"),
+    (np.zeros((3,)), np.zeros((3,)), "class indices"),
+    (np.full((2, 2), np.nan), np.zeros((2, 2)), "diverge"),
+    (np.zeros((2, 2)), np.full((2, 2), 0.5), "mixed"),
+])
+def test_metrics_refuse_what_they_cannot_score(predictions, targets, cause):
+    with pytest.raises(ValueError, match=cause):
+        ranking_scores(predictions, targets)
+
+
+def test_dprime_is_the_distance_of_two_normals():
+    rng = np.random.default_rng(0)
+    positives, negatives = rng.normal(1.5, 1, 4000), rng.normal(0, 1, 4000)
+    scores = ranking_scores(np.r_[positives, negatives][:, None], np.r_[np.ones(4000), np.zeros(4000)][:, None])
+    assert abs(scores.dprime - 1.5) < 0.06
+    assert dprime(0.5) == 0
+
+
+def test_accuracy_counts_the_largest_score():
+    assert accuracy(np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]]), np.array([1, 0, 0])) == pytest.approx(2 / 3)
+
+
+def loss_input():
+    return torch.linspace(-3, 3, 32).reshape(8, 4), (torch.arange(32).reshape(8, 4) % 3 == 0).float()
+
+
+def test_losses_are_the_golden_ones():
+    logits, targets = loss_input()
+    assert abs(multilabel_loss(False)(logits, targets).item() - LOSSES["bce"]) < 1e-6
+    assert abs(multilabel_loss(True)(logits, targets).item() - LOSSES["focal_loss"]) < 1e-6
+
+
+def test_class_weights_weigh_positives_or_classes():
+    logits, targets = loss_input()
+    weights = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    by_hand = -(weights * targets * logits.sigmoid().log() + (1 - targets) * (1 - logits.sigmoid()).log()).mean()
+    assert torch.isclose(multilabel_loss(False, weights)(logits, targets), by_hand, atol=1e-6)
+    indices = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3])
+    by_hand = -(weights[indices] * logits.log_softmax(1)[range(8), indices]).sum() / weights[indices].sum()
+    assert torch.isclose(multiclass_loss(logits, indices, weights), by_hand, atol=1e-6)
+
+
+def test_paper_protocol_draws_the_published_lambdas_for_every_batch():
+    for seed in range(3):
+        weights = mixing_weights(8, "paper", np.random.default_rng(seed))
+        assert np.abs(weights - LOSSES["lam_batch_8"]).max() < 1e-12
+    corrected = [mixing_weights(8, "corrected", np.random.default_rng(seed)) for seed in range(500)]
+    assert len({tuple(w) for w in corrected}) == 500
+    assert abs(np.mean(corrected) - 0.5) < 0.02 and abs(np.var(corrected) - 1 / 12) < 0.01  # Beta(1, 1) is uniform
+
+
+@pytest.mark.parametrize("protocol", ["paper", "corrected"])
+def test_mixup_blends_each_clip_with_its_partner(protocol):
+    inputs = torch.randn(8, 1, 5, 6)
+    targets = torch.eye(8)
+    mixed = mixup(inputs, protocol, seed=1, epoch=2, batch=3)
+    assert sorted(mixed.partners.tolist()) == list(range(8))
+    blended = mixed.mix(targets)
+    for k in range(8):
+        weight, partner = mixed.weights[k], mixed.partners[k]
+        assert torch.allclose(mixed.inputs[k], weight * inputs[k] + (1 - weight) * inputs[partner])
+        assert torch.allclose(blended[k], weight * targets[k] + (1 - weight) * targets[partner])
+    again = mixup(inputs, protocol, seed=1, epoch=2, batch=3)
+    assert torch.equal(again.inputs, mixed.inputs)
+    for other_key in ((2, 2, 3), (1, 3, 3), (1, 2, 4), (1, 2, 3, 1)):
+        assert mixup(inputs, protocol, *other_key).partners.tolist() != mixed.partners.tolist()
+
+
+@pytest.mark.parametrize("protocol, sees_mixed", [("paper", False), ("corrected", True)])
+def test_multiclass_mixup_loss_by_hand(corpus, protocol, sees_mixed):
+    config = load_config(corpus / "tiny.cfg", ["model.type=multiclass", f"protocol={protocol}"])
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    inputs, targets = torch.randn(8, 1, 3, 4), torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
+    mixed = mixup(inputs, protocol, 0, 0, 0)
+    logits = network(mixed.inputs if sees_mixed else inputs)
+    each = [functional.cross_entropy(logits, t, reduction="none") for t in (targets, targets[mixed.partners])]
+    by_hand = (mixed.weights * each[0] + (1 - mixed.weights) * each[1]).mean()
+    assert torch.isclose(build_task(config).mixup_loss(network, inputs, targets, mixed), by_hand)

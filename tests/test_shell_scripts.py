@@ -1,0 +1,68 @@
+"""The shell scripts: lint, and what they say where packages are missing."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+SCRIPTS = sorted(path.relative_to(ROOT) for path in (*ROOT.glob("*.sh"), *ROOT.glob("scripts/*.sh"), ROOT / ".ci/run"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=str)
+def test_shellcheck_is_clean(script):
+    shellcheck = Path(ROOT / ".venv" / "bin" / "shellcheck")
+    found = str(shellcheck) if shellcheck.exists() else shutil.which("shellcheck")
+    assert found, "shellcheck is in requirements-dev.txt"
+    result = subprocess.run([found, "-x", script], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+
+
+def in_shell(commands, path):
+    return subprocess.run(["/bin/bash", "-c", f"source scripts/environment.sh; {commands}"], cwd=ROOT,
+                          capture_output=True, text=True, env={"PATH": str(path)}, stdin=subprocess.DEVNULL)
+
+
+def tools(folder, **scripts):
+    """A PATH of just these commands; values are their shell text, or None for the real one."""
+    folder.mkdir()
+    for name, text in scripts.items():
+        name = name.replace("_", "-")
+        if text is None:
+            (folder / name).symlink_to(shutil.which(name))
+        else:
+            (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+            (folder / name).chmod(0o755)
+    return folder
+
+
+def test_without_root_and_sudo_the_one_command_is_printed(tmp_path):
+    path = tools(tmp_path / "bin", id="echo 1000", apt_get="touch called")
+    result = in_shell("install_packages sox libsox-dev", path)
+    assert result.returncode == 1 and "apt-get update && apt-get install -y sox libsox-dev" in result.stderr
+    assert not (ROOT / "called").exists()
+
+
+def test_with_sudo_or_as_root_apt_is_called(tmp_path):
+    log = tmp_path / "log"
+    for name, user in (("root", 0), ("sudo", 1000)):
+        apt = f'echo apt-get "$@" >> {log}'
+        path = tools(tmp_path / name, id=f"echo {user}", sh=None, apt_get=apt, sudo=f'echo sudo >> {log}; "$@"')
+        assert in_shell("install_packages sox", path).returncode == 0
+    assert log.read_text().splitlines() == [
+        "apt-get update -qq", "apt-get install -y -qq sox", "sudo", "apt-get update -qq", "apt-get install -y -qq sox"]
+
+
+def test_without_apt_the_packages_are_named(tmp_path):
+    result = in_shell("install_packages sox", tools(tmp_path / "bin", id=None))
+    assert result.returncode == 1 and "missing (by their Debian names): sox" in result.stderr
+
+
+def test_an_unfit_python_is_passed_over(tmp_path):
+    path = tools(tmp_path / "bin", python3="exit 1", python3_12="exit 1")
+    (path / "python3.12").write_text("#!/bin/sh\nexit 0\n")
+    (path / "python3.12").chmod(0o755)
+    assert in_shell("choose_python", path).stdout.strip() == str(path / "python3.12")
+    result = in_shell("PYTHON=python3 choose_python", path)
+    assert result.stdout == "" and "PYTHON=python3 does not run" in result.stderr
