@@ -29,12 +29,11 @@ from src.progress import progress
 from src.results import (
     ResultsTable,
     best_of_each_run,
-    epoch_of,
     export_path,
     find_checkpoints,
     row_name,
-    validation_figure,
 )
+from src.run_folder import epoch_of, validation_figure
 from src.tasks import build_task
 
 log = logging.getLogger(__name__)

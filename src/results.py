@@ -1,75 +1,15 @@
-"""Run folders, the names of files in them, and the rows of results.csv."""
+"""Which checkpoints to score, and the rows of results.csv."""
 
 from __future__ import annotations
 
 import csv
-import json
-import math
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
 from src.files import whole_file
-
-CHECKPOINT_NAME = re.compile(
-    r"epoch=(?P<epoch>\d+)_train_loss=(?P<train_loss>[^_]+)_val_(?:mAP|acc)=(?P<figure>.+?)(?:-v\d+)?\.ckpt"
-)
-
-
-@dataclass(frozen=True)
-class RunFolder:
-    """`<expdir>/` of one training run: `ckpts/`, `logs/` and the run's record, `run.json`."""
-
-    path: Path
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "ckpts"
-
-    @property
-    def logs(self) -> Path:
-        return self.path / "logs"
-
-    @property
-    def record_file(self) -> Path:
-        return self.path / "run.json"
-
-    def record(self) -> dict[str, Any] | None:
-        """What `run.json` says, or None in a new folder."""
-        try:
-            return json.loads(self.record_file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"{self.record_file}: cannot be read ({error}); choose another --expdir") from None
-
-    def write_record(self, record: dict[str, Any]) -> None:
-        """Replace `run.json`."""
-        with whole_file(self.record_file) as temporary:
-            temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-    def checkpoint_files(self) -> list[Path]:
-        """Checkpoints under their published names, by epoch."""
-        found = [file for file in self.checkpoints.glob("*.ckpt") if CHECKPOINT_NAME.fullmatch(file.name)]
-        return sorted(found, key=lambda file: (epoch_of(file), file.name))
-
-
-def epoch_of(checkpoint: Path) -> int | None:
-    """The epoch in a checkpoint's name."""
-    match = CHECKPOINT_NAME.fullmatch(checkpoint.name)
-    return int(match["epoch"]) if match else None
-
-
-def validation_figure(checkpoint: Path) -> float:
-    """The validation figure in a checkpoint's name; NaN where there is none."""
-    match = CHECKPOINT_NAME.fullmatch(checkpoint.name)
-    try:
-        return float(match["figure"]) if match else math.nan
-    except ValueError:
-        return math.nan
+from src.run_folder import validation_figure
 
 
 def find_checkpoints(exp_dir: str | Path, levels: int) -> list[Path]:

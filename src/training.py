@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import pickle
 import re
 import secrets
 import sys
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -18,19 +16,19 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from src.callbacks import InterruptMessage, MetricsCSV
 from src.checkpoints import initial_network, load_class_weights
 from src.config import Config, load_config
 from src.data.datamodule import ClipDataModule
 from src.data.labels import LabelMap
 from src.data.lmdb_store import LMDBReader
 from src.errors import UserError
-from src.files import whole_file
 from src.provenance import command_line, git_commit, versions
 from src.recognizer import Recognizer
-from src.results import RunFolder
+from src.run_folder import RunFolder, is_finished, last_checkpoint, require_same_run
 from src.tasks import build_task
 
 log = logging.getLogger(__name__)
@@ -69,16 +67,17 @@ def train(options: TrainingOptions) -> None:
     config = load_config(options.cfg_file, options.overrides)
     label_map = LabelMap.load(config.data.label_map_path())
     label_map.require_size(config.model.num_classes, config.path)
+    task = build_task(config, load_class_weights(options.class_weights, len(label_map)))
+    use_mixup = task.wants_mixup(options.use_mixup)
     folder = RunFolder(Path(options.expdir))
     earlier = folder.record()
-    refuse_another_runs_folder(folder, earlier, config, options)
+    seed = choose_seed(options.seed, earlier)
+    require_same_run(folder, earlier, {"cfg": config.as_dict(), "seed": seed, "mixup": use_mixup,
+                                       "random_clip_size": options.random_clip_size})
     if earlier and is_finished(earlier, options.epochs):
         log.info("%s: finished (%s); skipped", folder.path, earlier["finished"]["reason"])
         return
 
-    seed = choose_seed(options.seed, earlier)
-    task = build_task(config, load_class_weights(options.class_weights, len(label_map)))
-    use_mixup = task.wants_mixup(options.use_mixup)
     data = ClipDataModule(config, label_map, options.random_clip_size, options.val_clip_size, options.num_workers,
                           options.prefetch_factor, seed)
     record = describe_run(config, label_map, options, seed, use_mixup, len(data.train_set))
@@ -152,50 +151,12 @@ def describe_run(config: Config, label_map: LabelMap, options: TrainingOptions, 
     }
 
 
-def refuse_another_runs_folder(folder: RunFolder, earlier: dict[str, Any] | None, config: Config,
-                               options: TrainingOptions) -> None:
-    """A folder belongs to one configuration and seed."""
-    if earlier is None:
-        if folder.checkpoint_files() and not options.resume_from:
-            raise UserError(f"{folder.checkpoints}: holds checkpoints, but no {folder.record_file.name} beside it says "
-                            "of which run; choose another --expdir, or name one with --resume_from")
-        return
-    now = flattened(config.as_dict()) | {"random_clip_size": options.random_clip_size}
-    then = flattened(earlier["cfg"]) | {"random_clip_size": earlier["random_clip_size"]}
-    if options.seed is not None:
-        now["seed"], then["seed"] = options.seed, earlier["seed"]
-    for name in sorted(now.keys() | then.keys()):
-        if now.get(name) != then.get(name):
-            raise UserError(f"{folder.path}: belongs to another run, with {name} {then.get(name)!r} instead of "
-                            f"{now.get(name)!r}; choose another --expdir")
-
-
-def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one, with dotted names."""
-    flat = {}
-    for key, value in tree.items():
-        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
-
-
-def is_finished(record: dict[str, Any], epochs: int) -> bool:
-    """Whether the run stopped early, or has trained for as many epochs as are asked for."""
-    finished = record["finished"]
-    return bool(finished) and (finished["early"] or finished["epochs"] >= epochs)
-
-
 def how_it_ended(trainer: pl.Trainer) -> dict[str, Any]:
     """For `run.json`."""
     early = bool(trainer.early_stopping_callback.stopped_epoch)
     epochs = trainer.current_epoch
     reason = f"early stopping after {epochs} epochs" if early else f"{epochs} epochs"
     return {"epochs": epochs, "early": early, "reason": reason}
-
-
-def last_checkpoint(folder: RunFolder) -> Path | None:
-    """The newest whole checkpoint of a run folder."""
-    whole = [file for file in folder.checkpoint_files() if zipfile.is_zipfile(file)]
-    return whole[-1] if whole else None
 
 
 def build_trainer(options: TrainingOptions, folder: RunFolder, monitor: str) -> pl.Trainer:
@@ -249,42 +210,3 @@ def announce(config: Config, options: TrainingOptions, seed: int, use_mixup: boo
              config.data.source("train"), len(data.val_set), config.data.source("val"), config.opt.batch_size)
     if resume_from:
         log.info("going on from %s", resume_from)
-
-
-class MetricsCSV(Callback):
-    """`metrics.csv`: a row an epoch, the whole file rewritten each time, earlier rows kept on resume."""
-
-    def __init__(self, path: Path, monitor: str):
-        self.path = path
-        self.columns = ["epoch", "step", "lr", "train_loss", "val_loss", monitor]
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
-        figures = trainer.callback_metrics
-        row = {"epoch": trainer.current_epoch, "step": trainer.global_step,
-               "lr": trainer.optimizers[0].param_groups[0]["lr"]}
-        row |= {name: float(figures[name]) for name in self.columns[3:] if name in figures}
-        rows = [old for old in self._rows() if int(old["epoch"]) < trainer.current_epoch] + [row]
-        with whole_file(self.path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, self.columns)
-            writer.writeheader()
-            writer.writerows(rows)
-
-    def _rows(self) -> list[dict[str, str]]:
-        if not self.path.exists():
-            return []
-        with open(self.path, newline="", encoding="utf-8") as stream:
-            return list(csv.DictReader(stream))
-
-
-class InterruptMessage(Callback):
-    """Says, on Ctrl-C, that nothing is lost."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt):
-            log.warning("%s: interrupted in epoch %d; the same command goes on from the last checkpoint",
-                        self.folder, trainer.current_epoch)

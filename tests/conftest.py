@@ -1,9 +1,12 @@
 """What the tests share: a tiny corpus, a cfg for it, and the command lines as a user calls them."""
 
 import json
+import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +23,49 @@ TONES = {"Drum": 220.0, "Harp": 1760.0, "Organ": 5000.0}  # Hz
 CLIP = 15000  # samples, 69 frames
 
 
-def run_script(*arguments, cwd=ROOT, check=None, env=None, timeout=300):
-    """Run a script of the repository in its own process; `check` is the exit status to insist on."""
-    script, *rest = map(str, arguments)
-    result = subprocess.run([sys.executable, str(ROOT / script), *rest], cwd=cwd, capture_output=True, text=True,
-                            timeout=timeout, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL)
+# Importing PyTorch and Lightning takes longer than most of these runs. Scripts are therefore run in
+# processes forked from a server that has imported them, and has done nothing else.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["src.training", "src.evaluation"])
+
+
+def run_script(*arguments, cwd=ROOT, check=None, fresh=False, timeout=300):
+    """Run a script of the repository in its own process.
+
+    Args:
+        check: the exit status to insist on.
+        fresh: start a new interpreter, as a user does.
+    """
+    words = [str(ROOT / arguments[0]), *map(str, arguments[1:])]
+    if fresh:
+        result = subprocess.run([sys.executable, *words], cwd=cwd, capture_output=True, text=True, timeout=timeout,
+                                stdin=subprocess.DEVNULL)
+    else:
+        result = run_in_forked_process(words, cwd, timeout)
     if check is not None:
         assert result.returncode == check, result.stderr[-3000:]
     return result
+
+
+def run_in_forked_process(words, cwd, timeout):
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder) / "out", Path(folder) / "err"
+        process = SERVER.Process(target=_as_main, args=(words, str(cwd), str(out), str(err)))
+        process.start()
+        process.join(timeout)
+        if process.is_alive():
+            process.kill()
+            raise AssertionError(f"{words} ran for more than {timeout} s: {err.read_text()[-3000:]}")
+        return subprocess.CompletedProcess(words, process.exitcode, out.read_text(), err.read_text())
+
+
+def _as_main(words, cwd, out, err):
+    for path, descriptor in ((out, 1), (err, 2)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
+    os.chdir(cwd)
+    sys.argv = words
+    sys.path[0] = str(Path(words[0]).parent)
+    runpy.run_path(words[0], run_name="__main__")
 
 
 def error_line(result):

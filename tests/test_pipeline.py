@@ -184,5 +184,5 @@ SCRIPTS = sorted(path.relative_to(ROOT) for path in (*ROOT.glob("*.py"), *ROOT.g
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=str)
 def test_every_script_has_help(script, tmp_path):
-    result = run_script(script, "--help", cwd=tmp_path, check=0)
+    result = run_script(script, "--help", cwd=tmp_path, check=0, fresh=True)
     assert "usage:" in result.stdout and "--" in result.stdout

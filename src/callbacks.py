@@ -1,0 +1,53 @@
+"""What happens beside the fit: the table of figures, and the word on an interrupt."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from pathlib import Path
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+from src.files import whole_file
+
+log = logging.getLogger(__name__)
+
+
+class MetricsCSV(Callback):
+    """`metrics.csv`: a row an epoch, the whole file rewritten each time, earlier rows kept on resume."""
+
+    def __init__(self, path: Path, monitor: str):
+        self.path = path
+        self.columns = ["epoch", "step", "lr", "train_loss", "val_loss", monitor]
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        figures = trainer.callback_metrics
+        row = {"epoch": trainer.current_epoch, "step": trainer.global_step,
+               "lr": trainer.optimizers[0].param_groups[0]["lr"]}
+        row |= {name: float(figures[name]) for name in self.columns[3:] if name in figures}
+        rows = [old for old in self._rows() if int(old["epoch"]) < trainer.current_epoch] + [row]
+        with whole_file(self.path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, self.columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def _rows(self) -> list[dict[str, str]]:
+        if not self.path.exists():
+            return []
+        with open(self.path, newline="", encoding="utf-8") as stream:
+            return list(csv.DictReader(stream))
+
+
+class InterruptMessage(Callback):
+    """Says, on Ctrl-C, that nothing is lost."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, KeyboardInterrupt):
+            log.warning("%s: interrupted in epoch %d; the same command goes on from the last checkpoint",
+                        self.folder, trainer.current_epoch)

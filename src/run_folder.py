@@ -1,0 +1,114 @@
+"""The folder of one training run: what is in it, and which run may use it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src.errors import UserError
+from src.files import whole_file
+
+CHECKPOINT_NAME = re.compile(
+    r"epoch=(?P<epoch>\d+)_train_loss=(?P<train_loss>[^_]+)_val_(?:mAP|acc)=(?P<figure>.+?)(?:-v\d+)?\.ckpt"
+)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """`<expdir>/` of one training run: `ckpts/`, `logs/` and the run's record, `run.json`."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "ckpts"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def record_file(self) -> Path:
+        return self.path / "run.json"
+
+    def record(self) -> dict[str, Any] | None:
+        """What `run.json` says, or None in a new folder."""
+        try:
+            record = json.loads(self.record_file.read_text(encoding="utf-8"))
+            if not all(isinstance(record[name], kind) for name, kind in (("cfg", dict), ("seed", int))):
+                raise TypeError("cfg or seed is of another type")
+            return {"finished": None} | record
+        except FileNotFoundError:
+            return None
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            raise UserError(f"{self.record_file}: is not a run's record ({error}); choose another --expdir") from None
+
+    def write_record(self, record: dict[str, Any]) -> None:
+        """Replace `run.json`."""
+        with whole_file(self.record_file) as temporary:
+            temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def checkpoint_files(self) -> list[Path]:
+        """Checkpoints under their published names, by epoch."""
+        found = [file for file in self.checkpoints.glob("*.ckpt") if CHECKPOINT_NAME.fullmatch(file.name)]
+        return sorted(found, key=lambda file: (epoch_of(file), file.name))
+
+
+def epoch_of(checkpoint: Path) -> int | None:
+    """The epoch in a checkpoint's name."""
+    match = CHECKPOINT_NAME.fullmatch(checkpoint.name)
+    return int(match["epoch"]) if match else None
+
+
+def validation_figure(checkpoint: Path) -> float:
+    """The validation figure in a checkpoint's name; NaN where there is none."""
+    match = CHECKPOINT_NAME.fullmatch(checkpoint.name)
+    try:
+        return float(match["figure"]) if match else math.nan
+    except ValueError:
+        return math.nan
+
+
+def require_same_run(folder: RunFolder, earlier: dict[str, Any] | None, settings: dict[str, Any]) -> None:
+    """Refuse a folder that belongs to a run of other settings.
+
+    Args:
+        earlier: the folder's record, if it has one.
+        settings: what of a record must be the same.
+    """
+    if earlier is None:
+        if folder.checkpoint_files():
+            raise UserError(f"{folder.checkpoints}: holds checkpoints, but no {folder.record_file.name} beside it says "
+                            "of which run; choose another --expdir")
+        return
+    now = flattened(settings)
+    then = flattened({name: earlier.get(name) for name in settings})
+    for name in sorted(now.keys() | then.keys()):
+        if now.get(name) != then.get(name):
+            raise UserError(f"{folder.path}: belongs to another run, with {name.removeprefix('cfg.')} "
+                            f"{then.get(name)!r} instead of {now.get(name)!r}; choose another --expdir")
+
+
+def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one, with dotted names."""
+    flat = {}
+    for key, value in tree.items():
+        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def is_finished(record: dict[str, Any], epochs: int) -> bool:
+    """Whether the run stopped early, or has trained for as many epochs as are asked for."""
+    finished = record["finished"]
+    return bool(finished) and (finished["early"] or finished["epochs"] >= epochs)
+
+
+def last_checkpoint(folder: RunFolder) -> Path | None:
+    """The newest whole checkpoint of a run folder."""
+    whole = [file for file in folder.checkpoint_files() if zipfile.is_zipfile(file)]
+    return whole[-1] if whole else None
