@@ -32,11 +32,11 @@ mix() { # SPLIT FOLDER COUNT SEED
     run python scripts/wav2flac.py --src_dir "demo/mixtures/$2" --tgt_dir "demo/mixtures_flac/$2" \
         --move_txt --move_jams --num_workers 2
 }
-mix train train_part1 64 1
+mix train train_part1 32 1
 mix train train_part2 64 2
-mix train train_part3 128 3
-mix val val 64 4
-mix eval eval 128 5
+mix train train_part3 224 3
+mix val val 48 4
+mix eval eval 96 5
 
 step "LMDBs: nested training sets, validation and evaluation"
 pack() { # NAME FOLDERS
@@ -47,9 +47,9 @@ pack() { # NAME FOLDERS
     fi
 }
 flac=demo/mixtures_flac
-pack train_64 "$flac/train_part1"
-pack train_128 "$flac/train_part1;$flac/train_part2"
-pack train_256 "$flac/train_part1;$flac/train_part2;$flac/train_part3"
+pack train_32 "$flac/train_part1"
+pack train_96 "$flac/train_part1;$flac/train_part2"
+pack train_320 "$flac/train_part1;$flac/train_part2;$flac/train_part3"
 pack val "$flac/val"
 pack eval "$flac/eval"
 
@@ -57,7 +57,8 @@ step "Training ResNet-18 on each set"
 lmdbs=demo/mixtures_lmdb
 run python train_all_mixtures.py --cfg_file cfgs_v2/demo/resnet_18_lmdb.cfg \
     -e demo/experiments/r1/mixup/resnet_18_lmdb --epochs 5 --use_mixup --seed 1 --num_workers 2 \
-    --val_clip_size 501 --lmdbs_list "$lmdbs/train_64.lmdb;$lmdbs/train_128.lmdb;$lmdbs/train_256.lmdb"
+    --random_clip_size 250 --val_clip_size 250 \
+    --lmdbs_list "$lmdbs/train_32.lmdb;$lmdbs/train_96.lmdb;$lmdbs/train_320.lmdb"
 
 step "Scoring each run's best checkpoint, and an untrained network"
 run python eval_all_mixtures.py --exp_dir demo/experiments/r1 --lbl_map demo/meta/lbl_map.json \

@@ -138,11 +138,23 @@ def score_all(entries: Sequence[Entry], label_map: LabelMap, table: ResultsTable
         group = [(entry, fitting_checkpoint(entry.path, label_map)) for entry in entries[start : start + AT_ONCE]]
         for checkpoints in by_data(group):
             dataset = open_for(checkpoints[0][1], label_map, options, dataset)
-            networks = [c.untrained_network() if entry.untrained else c.network() for entry, c in checkpoints]
-            logits, targets = predict(networks, dataset, options, f"clips × {len(networks)} networks")
+            networks = {network_key(*pair): pair for pair in checkpoints}  # runs of one seed begin with one network
+            logits, targets = predict([built(*pair) for pair in networks.values()], dataset, options,
+                                      f"clips × {len(networks)} networks")
+            of_key = dict(zip(networks, logits))
             build_task(checkpoints[0][1].config).report_undefined(targets, label_map, options.lmdb_path)
-            for (entry, checkpoint), one in zip(checkpoints, logits):
-                write_up(entry, checkpoint, one, targets, dataset, table, options)
+            for entry, checkpoint in checkpoints:
+                write_up(entry, checkpoint, of_key[network_key(entry, checkpoint)], targets, dataset, table, options)
+
+
+def built(entry: Entry, checkpoint: Checkpoint) -> nn.Module:
+    """The entry's network."""
+    return checkpoint.untrained_network() if entry.untrained else checkpoint.network()
+
+
+def network_key(entry: Entry, checkpoint: Checkpoint) -> Any:
+    """Equal for entries whose networks are the same."""
+    return (checkpoint.config.model, checkpoint.record["seed"]) if entry.untrained else entry.path
 
 
 def fitting_checkpoint(path: Path, label_map: LabelMap) -> Checkpoint:
@@ -218,7 +230,7 @@ def write_up(entry: Entry, checkpoint: Checkpoint, logits: torch.Tensor, targets
         target = export_path(options.export_dir, entry.path, scores.mAP, scores.dprime,
                              checkpoint.config.model.num_classes)
         with whole_file(target) as temporary:
-            torch.save(checkpoint.weights, temporary)
+            torch.save({name: tensor.contiguous() for name, tensor in checkpoint.weights.items()}, temporary)
         log.info("weights: %s", target)
     if options.overlap_analysis:
         write_overlap_analysis(row, task.multi_hot(targets), probabilities, dataset, options.results_csv)

@@ -131,9 +131,9 @@ def test_warm_start_from_exported_weights(corpus, undisturbed, tmp_path):
     config = load_config(write_cfg(tmp_path / "ft.cfg", tree))
     network = initial_network(config, 0)
     for key, value in network.state_dict().items():
-        assert torch.equal(value, weights[key]) != key.startswith("linear.weight")
-    result = run_script(*train_command(corpus, tmp_path / "run", cfg=tmp_path / "ft.cfg"), check=0)
-    assert "1 training" not in result.stderr and len(list((tmp_path / "run" / "ckpts").iterdir())) == 1
+        assert torch.equal(value, weights[key]) != key.startswith("linear.")  # the last layer is fresh
+    run_script(*train_command(corpus, tmp_path / "run", cfg=tmp_path / "ft.cfg"), check=0)
+    assert len(list((tmp_path / "run" / "ckpts").iterdir())) == 1
 
 
 def test_optimisers_and_schedules(corpus):

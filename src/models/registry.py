@@ -38,7 +38,7 @@ def build_network(model: ModelConfig) -> nn.Module:
 
 
 def create(arch: str, depth: int | str, num_classes: int) -> nn.Module:
-    """A freshly initialised network.
+    """A freshly initialised network, its tensors laid out channels last: the faster layout on CPUs and GPUs.
 
     Raises:
         UserError: `arch` or `depth` is not in the registry.
@@ -49,7 +49,7 @@ def create(arch: str, depth: int | str, num_classes: int) -> nn.Module:
     if depth not in family.DEPTHS:
         known = ", ".join(map(str, family.DEPTHS))
         raise UserError(f"model.model_depth is {depth!r}; {arch} has {known}")
-    return family.build(depth, num_classes)
+    return family.build(depth, num_classes).to(memory_format=torch.channels_last)
 
 
 def load_weights(network: nn.Module, path: str | Path) -> None:
