@@ -19,7 +19,7 @@ choose_python() { # print the interpreter to use, or nothing
         fi
         if [ "$candidate" = "${PYTHON:-}" ]; then
             echo "PYTHON=$PYTHON does not run, or is not Python $SUPPORTED" >&2
-            return
+            return 1
         fi
     done
 }
@@ -47,10 +47,10 @@ install_packages() { # PACKAGE...: with apt, as root or through sudo; otherwise 
     fi
     if [ "$(id -u)" = 0 ]; then
         echo "Installing $*"
-        DEBIAN_FRONTEND=noninteractive sh -c "apt-get update -qq && apt-get install -y -qq $* >/dev/null"
+        DEBIAN_FRONTEND=noninteractive sh -c "apt-get update -q && apt-get install -y -q $*"
     elif command -v sudo >/dev/null; then
         echo "Installing $* (with sudo)"
-        sudo sh -c "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $* >/dev/null"
+        sudo sh -c "apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q $*"
     else
         echo "These packages are missing: $*. As root, run this, and then the script again:" >&2
         echo "  $install" >&2
@@ -66,13 +66,13 @@ pip_install_once() { # STAMP FILE [PIP OPTION...]: install a requirements file u
         return
     fi
     echo "Installing $file into .venv"
-    .venv/bin/python -m pip install --disable-pip-version-check -q -r "$file" "$@"
+    .venv/bin/python -m pip install --disable-pip-version-check -r "$file" "$@" || return 1
     echo "$sum" >"$stamp"
 }
 
 make_environment() {
     local python packages
-    python=$(choose_python)
+    python=$(choose_python) || return 1
     packages=$(missing_packages "$python" | tr '\n' ' ')
     if [ -n "${packages// /}" ]; then
         # shellcheck disable=SC2086 # a list of package names
@@ -83,7 +83,7 @@ make_environment() {
         echo "No Python $SUPPORTED was found; set PYTHON to one." >&2
         return 1
     fi
-    if ! fits .venv/bin/python; then
+    if ! fits .venv/bin/python || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
         echo "Making .venv with $("$python" -V)"
         "$python" -m venv --clear .venv || return 1
     fi

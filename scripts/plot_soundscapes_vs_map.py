@@ -18,6 +18,9 @@ def main() -> None:
     arguments = parser.parse_args()
     found = points(arguments.results_csv)
     print(as_markdown(found))
+    if len(found) > 1 and not found[0].soundscapes:
+        ratio = found[-1].mAP.mean() / found[0].mAP.mean()
+        print(f"{found[-1].soundscapes} soundscapes: {ratio:.1f} times the untrained network's mAP")
     draw_curve(found, arguments.out_png)
     print(f"curve: {arguments.out_png}")
 

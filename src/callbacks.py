@@ -9,7 +9,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from src.files import whole_file
+from src.files import write_csv
 
 log = logging.getLogger(__name__)
 
@@ -21,18 +21,17 @@ class MetricsCSV(Callback):
         self.path = path
         self.columns = ["epoch", "step", "lr", "train_loss", "val_loss", monitor]
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._lr = trainer.optimizers[0].param_groups[0]["lr"]
+
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
         figures = trainer.callback_metrics
-        row = {"epoch": trainer.current_epoch, "step": trainer.global_step,
-               "lr": trainer.optimizers[0].param_groups[0]["lr"]}
+        row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": self._lr}
         row |= {name: float(figures[name]) for name in self.columns[3:] if name in figures}
         rows = [old for old in self._rows() if int(old["epoch"]) < trainer.current_epoch] + [row]
-        with whole_file(self.path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, self.columns)
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(self.path, self.columns, rows)
 
     def _rows(self) -> list[dict[str, str]]:
         if not self.path.exists():
@@ -49,5 +48,5 @@ class InterruptMessage(Callback):
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, KeyboardInterrupt):
-            log.warning("%s: interrupted in epoch %d; the same command goes on from the last checkpoint",
+            log.error("%s: interrupted in epoch %d; the same command goes on from the last checkpoint",
                         self.folder, trainer.current_epoch)

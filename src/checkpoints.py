@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from src.config import Config, parse_config
 from src.data.labels import LabelMap
 from src.errors import UserError
 from src.models.registry import build_network, create
+from src.torch_files import read_torch_file
 
 WEIGHTS_PREFIX = "net."  # of the network's tensors in a checkpoint's state_dict
 
@@ -60,19 +60,13 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         UserError: no such file, not a checkpoint, or one without what is needed.
     """
     path = Path(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such checkpoint") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path}: is not a checkpoint, or is truncated: {reason}") from None
+    content = read_torch_file(path, "a checkpoint")
     try:
         record = content["hyper_parameters"]
         config = parse_config(record["cfg"], str(path))
         label_map = LabelMap.from_mapping(record["lbl_map"], f"in {path}")
         state = content["state_dict"]
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, IndexError):
         raise UserError(f"{path}: is not a checkpoint of this project (is it a .pth of weights alone?)") from None
     weights = {name.removeprefix(WEIGHTS_PREFIX): state[name] for name in state if name.startswith(WEIGHTS_PREFIX)}
     return Checkpoint(path, config, label_map, record, weights)
@@ -86,12 +80,7 @@ def load_class_weights(path: str | None, num_classes: int) -> torch.Tensor | Non
     """
     if path is None:
         return None
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"--cw {path}: no such file") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(f"--cw {path}: is not a saved tensor ({str(error).splitlines()[0]})") from None
+    weights = read_torch_file(path, "a tensor of class weights (--cw)")
     if not isinstance(weights, torch.Tensor) or weights.shape != (num_classes,):
         shape = tuple(weights.shape) if isinstance(weights, torch.Tensor) else type(weights).__name__
         raise UserError(f"--cw {path}: holds {shape}; a tensor of {num_classes} class weights was expected")

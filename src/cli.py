@@ -16,7 +16,8 @@ log = logging.getLogger(__name__)
 
 def run(main: Callable[[], None]) -> None:
     """Call a script's `main` and exit: 0 when it ends well, 1 on an error of the user's, 130 on Ctrl-C."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    first = all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
+    logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s", stream=sys.stderr)
     logging.captureWarnings(True)
     warnings.formatwarning = lambda message, *_: str(message)
     for noise in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*LeafSpec.*"):
@@ -32,7 +33,7 @@ def run(main: Callable[[], None]) -> None:
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(f"{_script()}: error: {where}{error.strerror or error}")
     except KeyboardInterrupt:
-        print(f"{_script()}: interrupted; what was complete is kept", file=sys.stderr)
+        log.error("%s: interrupted; what was complete is kept", _script())
         sys.exit(130)
 
 
@@ -153,7 +154,7 @@ def evaluation_parser(description: str) -> argparse.ArgumentParser:
     add("--overwrite", action="store_true", help="score again what --results_csv already holds")
     add("--batch_size", type=positive(int), default=32, help="clips in a batch")
     add("--num_workers", type=count, default=4, help="loader processes; 0 loads in the main process")
-    add("--gpus", type=device_list, default="0", help="GPU index; the CPU where there is none")
+    add("--gpus", type=device_list, default="0", help="GPU index, the first of several; the CPU where there is none")
     return parser
 
 
@@ -172,5 +173,5 @@ def evaluation_options(arguments: argparse.Namespace, levels: int, num_timesteps
         export_dir=arguments.export_dir if arguments.export_weights else None,
         overlap_analysis=arguments.overlap_analysis, best_only=arguments.best_only, untrained=arguments.untrained,
         overwrite=arguments.overwrite, batch_size=arguments.batch_size, num_workers=arguments.num_workers,
-        gpu=arguments.gpus[0],
+        gpus=tuple(arguments.gpus),
     )

@@ -6,7 +6,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -140,7 +140,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def parse_config(tree: dict[str, Any], path: str) -> Config:
     """Build a `Config` from nested dicts; `path` is named in messages."""
-    config = _build(Config, {**tree, "path": path}, path, "")
+    config = replace(_build(Config, tree, path, ""), path=path)
     _check_limits(config)
     return config
 
@@ -168,13 +168,15 @@ def _build(cls: type, tree: Any, path: str, section: str) -> Any:
     if not isinstance(tree, dict):
         raise UserError(f"{path}: section '{section}' is {tree!r}; keys and values were expected")
     hints = typing.get_type_hints(cls)
+    hints.pop("path", None)  # is no key of the file
     prefix = f"{section}." if section else ""
     unknown = [key for key in tree if key not in hints and key not in UNUSED_KEYS]
     if unknown:
-        known = ", ".join(key for key in hints if key != "path")
-        raise UserError(f"{path}: unknown key '{prefix}{unknown[0]}'; known here: {known}")
+        raise UserError(f"{path}: unknown key '{prefix}{unknown[0]}'; known here: {', '.join(hints)}")
     values = {}
     for spec in dataclasses.fields(cls):
+        if spec.name not in hints:
+            continue
         hint = hints[spec.name]
         name = prefix + spec.name
         if dataclasses.is_dataclass(hint):

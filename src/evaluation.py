@@ -17,11 +17,12 @@ from torch.utils.data import DataLoader
 
 from src.checkpoints import Checkpoint, read_checkpoint
 from src.data.clip_dataset import ClipDataset
-from src.data.datamodule import loader, open_dataset
 from src.data.labels import LabelMap
 from src.data.lmdb_store import data_file
+from src.data.loading import loader, open_dataset
 from src.data.sampling import EpochSampler
 from src.data.transforms import evaluation_chain
+from src.devices import present_gpus
 from src.errors import UserError
 from src.files import whole_file
 from src.metrics import RankingScores, ranking_scores
@@ -63,7 +64,7 @@ class EvaluationOptions:
     overwrite: bool = False
     batch_size: int = 32
     num_workers: int = 4
-    gpu: int = 0
+    gpus: tuple[int, ...] = (0,)  # the first that is there is used
 
 
 @dataclass(frozen=True)
@@ -133,16 +134,19 @@ def key_of(entry: Entry, options: EvaluationOptions) -> dict[str, Any]:
 
 def score_all(entries: Sequence[Entry], label_map: LabelMap, table: ResultsTable, options: EvaluationOptions) -> None:
     """Score entries in groups that share one pass over the clips."""
+    gpus = present_gpus(options.gpus) if entries else []
+    device = torch.device("cuda", gpus[0]) if gpus else torch.device("cpu")
     dataset: ClipDataset | None = None
     for start in range(0, len(entries), AT_ONCE):
         group = [(entry, fitting_checkpoint(entry.path, label_map)) for entry in entries[start : start + AT_ONCE]]
         for checkpoints in by_data(group):
             dataset = open_for(checkpoints[0][1], label_map, options, dataset)
             networks = {network_key(*pair): pair for pair in checkpoints}  # runs of one seed begin with one network
-            logits, targets = predict([built(*pair) for pair in networks.values()], dataset, options,
+            logits, targets = predict([built(*pair) for pair in networks.values()], dataset, options, device,
                                       f"clips × {len(networks)} networks")
             of_key = dict(zip(networks, logits))
-            build_task(checkpoints[0][1].config).report_undefined(targets, label_map, options.lmdb_path)
+            if start == 0:
+                build_task(checkpoints[0][1].config).report_undefined(targets, label_map, options.lmdb_path)
             for entry, checkpoint in checkpoints:
                 write_up(entry, checkpoint, of_key[network_key(entry, checkpoint)], targets, dataset, table, options)
 
@@ -189,14 +193,13 @@ def open_for(checkpoint: Checkpoint, label_map: LabelMap, options: EvaluationOpt
 
 
 @torch.inference_mode()
-def predict(networks: Sequence[nn.Module], dataset: ClipDataset, options: EvaluationOptions,
+def predict(networks: Sequence[nn.Module], dataset: ClipDataset, options: EvaluationOptions, device: torch.device,
             description: str) -> tuple[list[torch.Tensor], np.ndarray]:
     """Logits of several networks in one pass over the clips.
 
     Returns:
         an (N, C) float32 tensor of logits for each network, and the targets, (N, C) or (N,).
     """
-    device = torch.device("cuda", options.gpu) if options.gpu < torch.cuda.device_count() else torch.device("cpu")
     networks = [network.to(device).eval() for network in networks]
     batches: DataLoader = loader(dataset, EpochSampler(len(dataset), 0, training=False), options.batch_size,
                                  options.num_workers)
@@ -244,14 +247,19 @@ def as_columns(scores: RankingScores) -> dict[str, float]:
 
 def write_overlap_analysis(row: dict[str, Any], targets: np.ndarray, probabilities: np.ndarray, dataset: ClipDataset,
                            results_csv: str) -> None:
-    """Score clips of one, two, three … labelled events apart, into `<results_csv>_overlap.csv`."""
+    """Score clips of one, two, three … labelled events apart, into `<results_csv>_overlap.csv`.
+
+    `classes` is the number of classes with a positive clip among them, over which mAP is the mean.
+    """
     path = Path(results_csv).with_name(f"{Path(results_csv).stem}_overlap.csv")
-    table = ResultsTable(path, ["Model", "events", "clips", "mAP", "mAUC", "dprime", *KEY], [*KEY, "events"])
+    columns = ["Model", "events", "clips", "classes", "mAP", "mAUC", "dprime", *KEY]
+    table = ResultsTable(path, columns, [*KEY, "events"])
     events = np.array([len(dataset.class_indices(index)) for index in range(len(dataset))])
     rows = []
     for number in np.unique(events):
         chosen = events == number
         scores = ranking_scores(probabilities[chosen], targets[chosen])
-        rows.append(row | as_columns(scores) | {"events": int(number), "clips": int(chosen.sum())})
+        rows.append(row | as_columns(scores) | {
+            "events": int(number), "clips": int(chosen.sum()), "classes": int(np.isfinite(scores.ap).sum())})
     table.put(rows)
     log.info("by number of events: %s", path)

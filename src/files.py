@@ -1,12 +1,18 @@
-"""Files that are either whole or not there: written beside the target, synced, renamed."""
+"""Files that are either whole or not there, and folders that belong to one maker."""
 
 from __future__ import annotations
 
+import csv
+import fcntl
+import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from src.errors import UserError
 
 
 @contextmanager
@@ -29,6 +35,53 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def claim_folder(folder: str | os.PathLike, recipe: Mapping[str, Any], what: str) -> None:
+    """Note in `recipe.json` how the folder's files are made, or refuse a folder of another recipe.
+
+    Args:
+        what: what the folder holds, for messages.
+
+    Raises:
+        UserError: another recipe is noted, or there are WAV files and no note.
+    """
+    folder, note = Path(folder), Path(folder) / "recipe.json"
+    if note.exists():
+        try:
+            found = dict(json.loads(note.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):
+            raise UserError(f"{note}: cannot be read; choose another --out_folder") from None
+        for name, value in recipe.items():
+            if found.get(name) != value:
+                raise UserError(f"{folder}: holds {what} with {name} {found.get(name)!r} instead of {value!r}; "
+                                "choose another --out_folder")
+    elif any(folder.rglob("*.wav")):
+        raise UserError(f"{folder}: holds WAV files, but no recipe.json that says how they were made; "
+                        "choose another --out_folder")
+    else:
+        with whole_file(note) as temporary:
+            temporary.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+
+
+def write_csv(path: str | os.PathLike, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replace a CSV file by these rows."""
+    with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@contextmanager
+def exclusive(folder: str | os.PathLike) -> Iterator[None]:
+    """Keep other processes that ask for the same folder waiting. The folder is made if it is missing."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def sync(path: str | os.PathLike) -> None:

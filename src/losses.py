@@ -8,6 +8,8 @@ import torch
 from torch.nn import functional
 from torchvision.ops import sigmoid_focal_loss
 
+from src.errors import UserError
+
 MultilabelLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -18,8 +20,10 @@ def multilabel_loss(focal: bool, positive_weights: torch.Tensor | None = None) -
 
     Args:
         focal: which of the two.
-        positive_weights: (C,) factor of each class's positive term, for binary cross-entropy.
+        positive_weights: (C,) factor of each class's positive term, for binary cross-entropy alone.
     """
+    if focal and positive_weights is not None:
+        raise UserError("--cw has no place in the focal loss; leave it out, or set opt.focal_loss to False")
     if focal:
         return lambda logits, targets: sigmoid_focal_loss(logits, targets, alpha=0.25, gamma=2, reduction="mean")
 

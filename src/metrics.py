@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 
@@ -44,25 +44,29 @@ def ranking_scores(predictions: np.ndarray, targets: np.ndarray) -> RankingScore
         ValueError: shapes that differ or are not (N, C), or predictions that are not finite.
     """
     _validate(predictions, targets)
-    ap = np.full(targets.shape[1], np.nan)
     auc = np.full(targets.shape[1], np.nan)
-    for c in range(targets.shape[1]):
-        positives = int(targets[:, c].sum())
-        if positives > 0:
-            ap[c] = average_precision_score(targets[:, c], predictions[:, c])
-        if 0 < positives < len(targets):
-            auc[c] = roc_auc_score(targets[:, c], predictions[:, c])
-    return RankingScores(ap, auc)
+    for c in np.flatnonzero((targets.min(axis=0) == 0) & (targets.max(axis=0) == 1)):
+        auc[c] = roc_auc_score(targets[:, c], predictions[:, c])
+    return RankingScores(_average_precisions(predictions, targets), auc)
+
+
+def _average_precisions(predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """(C,) average precision, NaN for classes without positives."""
+    ap = np.full(targets.shape[1], np.nan)
+    for c in np.flatnonzero(targets.max(axis=0) == 1):
+        ap[c] = average_precision_score(targets[:, c], predictions[:, c])
+    return ap
 
 
 def mean_average_precision(predictions: np.ndarray, targets: np.ndarray) -> float:
     """Macro average precision alone."""
-    return ranking_scores(predictions, targets).mAP
+    _validate(predictions, targets)
+    return _mean(_average_precisions(predictions, targets))
 
 
 def dprime(auc: float) -> float:
     """d′ = √2 · Φ⁻¹(AUC): the distance, in standard deviations, of two normal distributions with that AUC."""
-    return float(np.sqrt(2) * norm.ppf(auc))
+    return float(np.sqrt(2) * ndtri(auc))
 
 
 def accuracy(predictions: np.ndarray, targets: np.ndarray) -> float:

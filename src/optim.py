@@ -22,3 +22,11 @@ def build_schedule(opt: OptConfig, optimizer: torch.optim.Optimizer) -> ReduceLR
     if opt.scheduler == "step":
         return StepLR(optimizer, step_size=10, gamma=0.1)
     return ReduceLROnPlateau(optimizer, mode="max", factor=0.1, patience=5)
+
+
+def step_schedule(schedule: ReduceLROnPlateau | StepLR, figure: float) -> None:
+    """End an epoch with this validation figure."""
+    if isinstance(schedule, ReduceLROnPlateau):
+        schedule.step(figure)
+    else:
+        schedule.step()

@@ -12,7 +12,8 @@ from torch import nn
 
 from src.data.labels import LabelMap
 from src.data.mixup import mixup
-from src.optim import build_optimizer, build_schedule
+from src.errors import UserError
+from src.optim import build_optimizer, build_schedule, step_schedule
 from src.tasks import Task
 
 
@@ -62,6 +63,9 @@ class Recognizer(pl.LightningModule):
         logits, targets = (torch.cat(parts) for parts in zip(*self._validated))
         self._validated.clear()
         logits, targets = (gather_over_ranks(part) for part in (logits, targets))
+        if not torch.isfinite(logits).all():
+            raise UserError(f"epoch {self.current_epoch}: the network's outputs are not finite, training has diverged; "
+                            f"opt.lr is {self.task.config.opt.lr:g}, try a smaller one")
         if not self._reported_undefined:
             self.task.report_undefined(targets.numpy(), self.label_map, "validation set")
             self._reported_undefined = True
@@ -69,12 +73,19 @@ class Recognizer(pl.LightningModule):
         # Every rank has the whole set and the same figures: nothing to average over ranks.
         self.log("val_loss", self.task.loss(logits, targets), rank_zero_only=False)
         self.log(self.task.monitor, torch.tensor(figure, dtype=torch.float64), prog_bar=True, rank_zero_only=False)
+        step_schedule(self.lr_schedulers(), figure)
 
     def configure_optimizers(self) -> dict[str, Any]:
         opt = self.task.config.opt
         optimizer = build_optimizer(opt, self.net.parameters())
         schedule = {"scheduler": build_schedule(opt, optimizer), "interval": "epoch", "monitor": self.task.monitor}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Nothing: the schedule moves on with the validation figure, so that the epoch's checkpoint holds its state.
+
+        Lightning would step it after the checkpoint was written, and a resumed run would miss that step.
+        """
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["hyper_parameters"] = self.record

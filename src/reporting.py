@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +15,8 @@ from src.errors import UserError
 from src.files import whole_file
 from src.results import read_table
 
-NEEDED = ("Model", "mAP", "mAUC", "dprime", "ckpt_path", "val_figure", "num_train_clips")
+NEEDED = ("Model", "run", "mAP", "mAUC", "dprime", "ckpt_path", "val_figure", "num_train_clips", "lmdb_path",
+          "num_timesteps")
 UNTRAINED = "untrained"  # the last part of an untrained network's ckpt_path
 
 
@@ -28,6 +31,12 @@ class Point:
     dprime: np.ndarray  # (runs,)
 
 
+def figure_of(row: dict[str, str]) -> float:
+    """A row's validation figure; lowest where there is none."""
+    figure = float(row["val_figure"] or "nan")
+    return -math.inf if math.isnan(figure) else figure
+
+
 def points(results: Iterable[str | Path]) -> list[Point]:
     """Results tables as points, by training-set size; the untrained network first, if it was scored.
 
@@ -35,15 +44,22 @@ def points(results: Iterable[str | Path]) -> list[Point]:
         UserError: a file is not a results table, or holds no rows.
     """
     rows = [row for path in results for row in read_table(path, NEEDED)]
+    where = ", ".join(map(str, results))
     if not rows:
-        raise UserError(f"{', '.join(map(str, results))}: no results yet; score some checkpoints first")
+        raise UserError(f"{where}: no results yet; score some checkpoints first")
+    for what, values in (("networks", {"/".join(row["Model"].split("/")[1:-1]) for row in rows}),
+                         ("evaluation sets", {row["lmdb_path"] for row in rows}),
+                         ("clip sizes", {row["num_timesteps"] for row in rows})):
+        if len(values) > 1:
+            raise UserError(f"{where}: scores of several {what} ({', '.join(sorted(values))}) make no one curve")
     best: dict[tuple[int, str], dict[str, str]] = {}
     for row in rows:
         untrained = Path(row["ckpt_path"]).name == UNTRAINED
         size = 0 if untrained else int(row["num_train_clips"] or 0)
-        run = str(Path(row["ckpt_path"]).parent)
+        # Runs of one seed begin with one untrained network, scored once for each: it counts once.
+        run = row["mAP"] if untrained else os.path.abspath(Path(row["ckpt_path"]).parent)
         rival = best.get((size, run))
-        if rival is None or float(row["val_figure"] or "nan") > float(rival["val_figure"] or "nan"):
+        if rival is None or figure_of(row) > figure_of(rival):
             best[size, run] = row
     groups = defaultdict(list)
     for (size, _), row in sorted(best.items()):
@@ -64,7 +80,7 @@ def as_markdown(found: Sequence[Point]) -> str:
     def cell(values: np.ndarray) -> str:
         if not np.isfinite(values).any():
             return ""
-        spread = f" ± {values.std(ddof=1):.3f}" if len(values) > 1 and len(set(values)) > 1 else ""
+        spread = f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""
         return f"{values.mean():.3f}{spread}"
 
     lines = ["| soundscapes | runs | val mAP | eval mAP | eval mAUC | eval d′ |", "|" + " ---: |" * 6]

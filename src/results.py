@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import math
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
-from src.files import whole_file
+from src.files import exclusive, write_csv
 from src.run_folder import validation_figure
 
 
@@ -30,12 +32,27 @@ def find_checkpoints(exp_dir: str | Path, levels: int) -> list[Path]:
 
 def best_of_each_run(checkpoints: Iterable[Path]) -> list[Path]:
     """Of each run folder, the first checkpoint with the highest validation figure in its name."""
+
+
+    def rank(checkpoint: Path) -> float:
+        figure = validation_figure(checkpoint)
+        return -math.inf if math.isnan(figure) else figure
+
     best: dict[Path, Path] = {}
     for checkpoint in checkpoints:
         rival = best.get(checkpoint.parent)
-        if rival is None or validation_figure(checkpoint) > validation_figure(rival):
+        if rival is None or rank(checkpoint) > rank(rival):
             best[checkpoint.parent] = checkpoint
     return list(best.values())
+
+
+def folders_above(checkpoint: Path, count: int) -> tuple[str, ...]:
+    """Names of the folders above `ckpts/`, the nearest last; empty where there are fewer.
+
+    A link's own name counts, not its target's.
+    """
+    folders = Path(os.path.abspath(checkpoint)).parts[1:-2]
+    return (("",) * count + folders)[-count:]
 
 
 def row_name(checkpoint: Path, levels: int) -> dict[str, str]:
@@ -44,34 +61,38 @@ def row_name(checkpoint: Path, levels: int) -> dict[str, str]:
     With two levels (`<run>/<group>/<model>/ckpts`) `Model` is the run's own folder; with three
     (`<run>/<group>/<model>/<train set>/ckpts`) it is `<run>/<model>/<train set>`.
     """
-    folders = Path(checkpoint).resolve().parts[:-2]
+    run, _, model, train_set = folders_above(checkpoint, 4)
     if levels == 2:
-        return {"Model": folders[-1]}
-    padded = ("",) * 4 + folders
-    run, model, train_set = padded[-4], padded[-2], padded[-1]
+        return {"Model": train_set}
     return {"Model": "/".join((run, model, train_set)), "run": run, "train_set": train_set}
 
 
 def export_path(export_dir: str | Path, checkpoint: Path, mAP: float, dprime: float, num_classes: int) -> Path:  # noqa: N803
     """`<export_dir>/<two folders above ckpts/>/mAP=…_dprime=…_num_classes=….pth`."""
-    group, run = Path(checkpoint).resolve().parts[-4:-2]
+    group, run = folders_above(checkpoint, 2)
     return Path(export_dir) / group / run / f"mAP={mAP:.4f}_dprime={dprime:.4f}_num_classes={num_classes}.pth"
 
 
 class ResultsTable:
-    """A CSV of result rows, rewritten whole whenever rows come; rows are told apart by `key`.
+    """A CSV of result rows, told apart by `key`, rewritten whole whenever rows come.
+
+    Columns and rows that are in the file already are kept, and so are those that another process
+    adds meanwhile.
 
     Raises:
-        UserError: the file at `path` is a table with other columns.
+        UserError: the file at `path` is another kind of table.
     """
 
     def __init__(self, path: str | Path, columns: Sequence[str], key: Sequence[str]):
         self.path = Path(path)
-        self.columns = list(columns)
+        self.wanted = list(columns)
         self.key = list(key)
-        self.rows: list[dict[str, str]] = []
-        if self.path.exists():
-            self.rows = read_table(self.path, self.columns)
+        self._read()
+
+    def _read(self) -> None:
+        self.rows = read_table(self.path, self.key) if self.path.exists() else []
+        found = list(self.rows[0]) if self.rows else []
+        self.columns = self.wanted + [name for name in found if name not in self.wanted]
 
     def get(self, **key: Any) -> dict[str, str] | None:
         """The row with that key, if there is one."""
@@ -79,17 +100,16 @@ class ResultsTable:
 
     def put(self, rows: Iterable[dict[str, Any]]) -> None:
         """Add rows, in place of those with the same key, and write the file."""
-        for new in rows:
-            new = {name: str(new.get(name, "")) for name in self.columns}
-            old = self.get(**{name: new[name] for name in self.key})
-            if old is None:
-                self.rows.append(new)
-            else:
-                self.rows[self.rows.index(old)] = new
-        with whole_file(self.path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, self.columns)
-            writer.writeheader()
-            writer.writerows(self.rows)
+        with exclusive(self.path.parent):
+            self._read()
+            for new in rows:
+                old = self.get(**{name: new[name] for name in self.key})
+                merged = (old or {}) | {name: str(value) for name, value in new.items() if name in self.columns}
+                if old is None:
+                    self.rows.append(merged)
+                else:
+                    old.update(merged)
+            write_csv(self.path, self.columns, self.rows)
 
 
 def read_table(path: str | Path, columns: Sequence[str] | None = None) -> list[dict[str, str]]:

@@ -87,9 +87,9 @@ def require_same_run(folder: RunFolder, earlier: dict[str, Any] | None, settings
                             "of which run; choose another --expdir")
         return
     now = flattened(settings)
-    then = flattened({name: earlier.get(name) for name in settings})
-    for name in sorted(now.keys() | then.keys()):
-        if now.get(name) != then.get(name):
+    then = flattened({name: earlier[name] for name in settings if name in earlier})
+    for name in sorted(now):
+        if name in then and now.get(name) != then[name]:
             raise UserError(f"{folder.path}: belongs to another run, with {name.removeprefix('cfg.')} "
                             f"{then.get(name)!r} instead of {now.get(name)!r}; choose another --expdir")
 
@@ -102,10 +102,12 @@ def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def is_finished(record: dict[str, Any], epochs: int) -> bool:
-    """Whether the run stopped early, or has trained for as many epochs as are asked for."""
-    finished = record["finished"]
-    return bool(finished) and (finished["early"] or finished["epochs"] >= epochs)
+def is_finished(record: dict[str, Any], checkpoint: Path | None, epochs: int) -> bool:
+    """Whether the run stopped early, or its last checkpoint is of the last epoch that is asked for."""
+    if record["finished"] and record["finished"]["early"]:
+        return True
+    epoch = epoch_of(checkpoint) if checkpoint else None
+    return epoch is not None and epoch + 1 >= epochs
 
 
 def last_checkpoint(folder: RunFolder) -> Path | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import pickle
+import os
 import re
 import secrets
 import sys
@@ -20,20 +20,23 @@ from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, Mode
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from src.callbacks import InterruptMessage, MetricsCSV
-from src.checkpoints import initial_network, load_class_weights
+from src.checkpoints import WEIGHTS_PREFIX, initial_network, load_class_weights
 from src.config import Config, load_config
 from src.data.datamodule import ClipDataModule
 from src.data.labels import LabelMap
 from src.data.lmdb_store import LMDBReader
+from src.devices import present_gpus
 from src.errors import UserError
 from src.provenance import command_line, git_commit, versions
 from src.recognizer import Recognizer
 from src.run_folder import RunFolder, is_finished, last_checkpoint, require_same_run
 from src.tasks import build_task
+from src.torch_files import read_torch_file
 
 log = logging.getLogger(__name__)
 
 EARLY_STOPPING_PATIENCE = 10  # epochs
+DRAWN_SEED = "GISE_DRAWN_SEED"  # environment variable
 
 
 @dataclass(frozen=True)
@@ -67,31 +70,45 @@ def train(options: TrainingOptions) -> None:
     config = load_config(options.cfg_file, options.overrides)
     label_map = LabelMap.load(config.data.label_map_path())
     label_map.require_size(config.model.num_classes, config.path)
-    task = build_task(config, load_class_weights(options.class_weights, len(label_map)))
+    class_weights = load_class_weights(options.class_weights, len(label_map))
+    task = build_task(config, class_weights)
     use_mixup = task.wants_mixup(options.use_mixup)
     folder = RunFolder(Path(options.expdir))
     earlier = folder.record()
     seed = choose_seed(options.seed, earlier)
-    require_same_run(folder, earlier, {"cfg": config.as_dict(), "seed": seed, "mixup": use_mixup,
-                                       "random_clip_size": options.random_clip_size})
-    if earlier and is_finished(earlier, options.epochs):
-        log.info("%s: finished (%s); skipped", folder.path, earlier["finished"]["reason"])
+    settings = {
+        "cfg": config.as_dict(), "seed": seed, "mixup": use_mixup, "random_clip_size": options.random_clip_size,
+        "val_clip_size": options.val_clip_size, "fp16": options.fp16,
+        "class_weights": None if class_weights is None else class_weights.tolist(),
+    }
+    require_same_run(folder, earlier, settings)
+    resume_from = Path(options.resume_from) if options.resume_from else last_checkpoint(folder)
+    if earlier and is_finished(earlier, resume_from, options.epochs):
+        log.info("%s: finished (%s); skipped", folder.path, (earlier["finished"] or {}).get("reason", "all epochs"))
         return
 
+    network = initial_network(config, seed)
+    if resume_from:
+        require_resumable(resume_from, network)
     data = ClipDataModule(config, label_map, options.random_clip_size, options.val_clip_size, options.num_workers,
                           options.prefetch_factor, seed)
-    record = describe_run(config, label_map, options, seed, use_mixup, len(data.train_set))
-    recognizer = Recognizer(initial_network(config, seed), task, label_map, seed, use_mixup, record)
+    origin = {"command": command_line(), "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+              "versions": versions(), "git_commit": git_commit()}
+    record = origin | settings | {
+        "protocol": config.protocol, "cfg_file": options.cfg_file, "lbl_map": label_map.mapping,
+        "num_train_clips": len(data.train_set), "gpus": list(options.gpus), "finished": None, "resumed": [],
+    }
+    if earlier:
+        record = earlier | {"finished": None, "resumed": [*earlier.get("resumed", []), origin]}
     trainer = build_trainer(options, folder, task.monitor)
-    resume_from = options.resume_from or last_checkpoint(folder)
-    if options.resume_from and not Path(options.resume_from).is_file():
-        raise UserError(f"--resume_from {options.resume_from}: no such checkpoint")
+    data.require_a_batch(trainer.world_size)
     if trainer.is_global_zero:
-        folder.write_record(earlier | {"finished": None} if earlier else record)
+        folder.write_record(record)
+    recognizer = Recognizer(network, task, label_map, seed, use_mixup, record)
     announce(config, options, seed, use_mixup, data, recognizer, resume_from)
     fit(trainer, recognizer, data, resume_from)
     if trainer.is_global_zero:
-        folder.write_record(folder.record() | {"finished": how_it_ended(trainer)})
+        folder.write_record(record | {"finished": how_it_ended(trainer)})
 
 
 def train_on_each(options: TrainingOptions, lmdbs: Sequence[str]) -> None:
@@ -112,43 +129,43 @@ def train_on_each(options: TrainingOptions, lmdbs: Sequence[str]) -> None:
         train(replace(options, expdir=str(Path(options.expdir) / name), overrides=overrides))
 
 
-def fit(trainer: pl.Trainer, recognizer: Recognizer, data: ClipDataModule, resume_from: str | Path | None) -> None:
-    """Lightning's fit, with an unreadable checkpoint as an error of the user's."""
-    if resume_from:
-        try:
-            torch.load(resume_from, map_location="cpu", weights_only=True)["optimizer_states"]
-        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(f"{resume_from}: cannot be resumed from, it is not a whole checkpoint ({reason})") from None
-    trainer.fit(recognizer, datamodule=data, ckpt_path=resume_from, weights_only=True)
+def fit(trainer: pl.Trainer, recognizer: Recognizer, data: ClipDataModule, resume_from: Path | None) -> None:
+    """Lightning's fit, in which an interrupt is an interrupt."""
+    try:
+        trainer.fit(recognizer, datamodule=data, ckpt_path=resume_from, weights_only=True)
+    except SystemExit:
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
+
+
+def require_resumable(path: Path, network: torch.nn.Module) -> None:
+    """Refuse a checkpoint that cannot be gone on from, before anything is written."""
+    content = read_torch_file(path, "a checkpoint to resume from")
+    if not isinstance(content, dict) or "optimizer_states" not in content or "state_dict" not in content:
+        raise UserError(f"{path}: cannot be resumed from: it is no training checkpoint (is it a .pth of weights?)")
+    found = {name.removeprefix(WEIGHTS_PREFIX): value.shape for name, value in content["state_dict"].items()}
+    for name, tensor in network.state_dict().items():
+        if found.get(name) != tensor.shape:
+            raise UserError(f"{path}: is of another network than the cfg's: {name} is "
+                            f"{list(found.get(name, [])) or 'missing'} instead of {list(tensor.shape)}")
 
 
 def choose_seed(given: int | None, earlier: dict[str, Any] | None) -> int:
-    """The flag's seed, else that of the run to go on with, else a fresh one."""
+    """The flag's seed, else that of the run to go on with, else one drawn for this command.
+
+    Raises:
+        UserError: several processes were started from outside, which cannot agree on one by themselves.
+    """
     if given is not None:
         return given
-    return earlier["seed"] if earlier else secrets.randbelow(2**31)
-
-
-def describe_run(config: Config, label_map: LabelMap, options: TrainingOptions, seed: int, use_mixup: bool,
-                 num_train_clips: int) -> dict[str, Any]:
-    """The run as plain data, for `run.json` and every checkpoint."""
-    return {
-        "command": command_line(),
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "seed": seed,
-        "protocol": config.protocol,
-        "mixup": use_mixup,
-        "random_clip_size": options.random_clip_size,
-        "val_clip_size": options.val_clip_size,
-        "num_train_clips": num_train_clips,
-        "cfg_file": options.cfg_file,
-        "cfg": config.as_dict(),
-        "lbl_map": label_map.mapping,
-        "versions": versions(),
-        "git_commit": git_commit(),
-        "finished": None,
-    }
+    if earlier:
+        return earlier["seed"]
+    if DRAWN_SEED not in os.environ:
+        if int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", 1))) > 1:
+            raise UserError("a run in several processes that were started together needs --seed")
+        os.environ[DRAWN_SEED] = str(secrets.randbelow(2**31))  # Lightning's processes for more GPUs inherit it
+    return int(os.environ[DRAWN_SEED])
 
 
 def how_it_ended(trainer: pl.Trainer) -> dict[str, Any]:
@@ -161,9 +178,9 @@ def how_it_ended(trainer: pl.Trainer) -> dict[str, Any]:
 
 def build_trainer(options: TrainingOptions, folder: RunFolder, monitor: str) -> pl.Trainer:
     """Lightning's Trainer for these devices and this run folder."""
-    accelerator, devices = choose_devices(options.gpus)
+    gpus = present_gpus(options.gpus)
     precision = "16-mixed" if options.fp16 else "32-true"
-    if options.fp16 and accelerator == "cpu":
+    if options.fp16 and not gpus:
         log.warning("--fp16: 16-bit mixed precision needs a GPU; training in 32 bits")
         precision = "32-true"
     checkpoints = ModelCheckpoint(
@@ -179,28 +196,16 @@ def build_trainer(options: TrainingOptions, folder: RunFolder, monitor: str) -> 
         TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 10),
     ]
     return pl.Trainer(
-        accelerator=accelerator, devices=devices, strategy="ddp" if accelerator == "gpu" and len(devices) > 1 else
-        "auto", precision=precision, max_epochs=options.epochs, callbacks=callbacks,
+        accelerator="gpu" if gpus else "cpu", devices=gpus or 1, strategy="ddp" if len(gpus) > 1 else "auto",
+        precision=precision, max_epochs=options.epochs, callbacks=callbacks,
         logger=TensorBoardLogger(folder.path, name=folder.logs.name, version=""), default_root_dir=folder.path,
         num_sanity_val_steps=0, use_distributed_sampler=False, enable_model_summary=False, log_every_n_steps=10,
         deterministic="warn" if options.seed is not None else None,
     )
 
 
-def choose_devices(gpus: tuple[int, ...]) -> tuple[str, list[int] | int]:
-    """Lightning's accelerator and devices for --gpus: those that are there, else the CPU, and it says so."""
-    present = [index for index in gpus if index < torch.cuda.device_count()]
-    if not present:
-        log.info("--gpus %s: no such GPU here; running on the CPU", ", ".join(map(str, gpus)))
-        return "cpu", 1
-    if len(present) < len(gpus):
-        log.warning("--gpus %s: of these only %s are here; the batch over all devices shrinks with their number",
-                    ", ".join(map(str, gpus)), ", ".join(map(str, present)))
-    return "gpu", present
-
-
 def announce(config: Config, options: TrainingOptions, seed: int, use_mixup: bool, data: ClipDataModule,
-             recognizer: Recognizer, resume_from: str | Path | None) -> None:
+             recognizer: Recognizer, resume_from: Path | None) -> None:
     """A few lines on what is about to run."""
     parameters = sum(parameter.numel() for parameter in recognizer.net.parameters())
     log.info("%s: %s %s, %.1f M parameters, %d classes; protocol %s, mixup %s, seed %d", options.expdir,

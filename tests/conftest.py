@@ -63,6 +63,7 @@ def _as_main(words, cwd, out, err):
     for path, descriptor in ((out, 1), (err, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     os.chdir(cwd)
+    multiprocessing.set_start_method("fork", force=True)  # as in a process that a user starts
     sys.argv = words
     sys.path[0] = str(Path(words[0]).parent)
     runpy.run_path(words[0], run_name="__main__")

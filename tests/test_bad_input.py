@@ -24,6 +24,7 @@ from conftest import (
 )
 
 from src.data.lmdb_store import LMDBWriter, Record
+from src.errors import UserError
 
 
 def pack(folder, target, *more):
@@ -102,7 +103,7 @@ def stereo(folder):
 
 def empty_clip(folder):
     soundfile.write(folder / "s001.flac", np.zeros(0), SAMPLE_RATE)
-    return ["s001.flac"]
+    return ["s001.flac", "empty"]
 
 
 @pytest.mark.parametrize("spoil", [no_flac, only_wav, no_folder, no_txt, empty_txt, txt_without_tabs,
@@ -214,7 +215,8 @@ def test_a_broken_record_is_named_even_by_a_loader_worker(corpus, tmp_path, work
     ({"model": {"num_classes": 4}}, "model.num_classes is 4, but the label map"),
     ({"model": {"arch": "vgg"}}, "model.arch is 'vgg'; known: resnet, cifar_resnet"),
     ({"model": {"model_depth": 19}}, "model.model_depth is 19; cifar_resnet has 20, 32, 44, 56, 110"),
-    ({"model": {"pretrained": "nowhere.pth"}}, "nowhere.pth: no such weights file"),
+    ({"model": {"pretrained": "nowhere.pth"}}, "nowhere.pth: no such file; a .pth of weights"),
+    ({"data": {"val_lmdb": "nowhere.lmdb"}}, "nowhere.lmdb: no such LMDB"),
     ({"opt": {"batch_size": 13}}, "12 training clips do not fill one batch of opt.batch_size 13"),
     ({"data": {"label_map": "nowhere.json"}}, "nowhere.json: no such label map"),
     ({"audio_config": {"bg_files": "x"}}, "mixers are retired"),
@@ -234,8 +236,8 @@ def test_a_cfg_that_does_not_fit(corpus, tmp_path, change, message):
 @pytest.mark.parametrize("more, message", [
     (("--cfg_file", "nowhere.cfg"), "nowhere.cfg: no such cfg file"),
     (("--use_mixers",), "mixers are retired"),
-    (("--cw", "nowhere.pt"), "--cw nowhere.pt: no such file"),
-    (("--resume_from", "nowhere.ckpt"), "--resume_from nowhere.ckpt: no such checkpoint"),
+    (("--cw", "nowhere.pt"), "nowhere.pt: no such file; a tensor of class weights (--cw) was expected"),
+    (("--resume_from", "nowhere.ckpt"), "nowhere.ckpt: no such file; a checkpoint to resume from was expected"),
     (("--set", "opt.lr"), "--set opt.lr: expected SECTION.KEY=VALUE"),
 ])
 def test_flags_that_do_not_fit(corpus, tmp_path, more, message):
@@ -252,6 +254,41 @@ def test_flags_that_are_no_numbers(corpus, tmp_path, flag, value):
 def test_class_weights_of_another_length(corpus, tmp_path):
     torch.save(torch.ones(5), tmp_path / "cw.pt")
     assert "holds (5,); a tensor of 3 class weights" in refused(corpus, tmp_path, "--cw", tmp_path / "cw.pt")
+
+
+def test_class_weights_and_the_focal_loss(corpus, tmp_path):
+    torch.save(torch.ones(3), tmp_path / "cw.pt")
+    assert "no place in the focal loss" in refused(corpus, tmp_path, "--cw", tmp_path / "cw.pt", "--set",
+                                                   "opt.focal_loss=True")
+
+
+@pytest.mark.parametrize("content", [b"", b"h", b"a", b"\x80", b"PK\x03\x04", b"plain text\n"])
+def test_files_that_torch_did_not_write(corpus, tmp_path, content):
+    (tmp_path / "x.pt").write_bytes(content)
+    assert "x.pt: is not a tensor of class weights" in refused(corpus, tmp_path, "--cw", tmp_path / "x.pt")
+
+
+def test_resuming_from_what_is_no_checkpoint_of_this_network(corpus, trained, tmp_path):
+    (tmp_path / "x.ckpt").write_text("text")
+    assert "x.ckpt: is not a checkpoint" in refused(corpus, tmp_path, "--resume_from", tmp_path / "x.ckpt")
+    torch.save({"a": torch.ones(1)}, tmp_path / "w.pth")
+    assert "is it a .pth of weights?" in refused(corpus, tmp_path, "--resume_from", tmp_path / "w.pth")
+    other = next((trained / "r1").rglob("epoch=01*.ckpt"))
+    resnet = ("--set", "model.arch=resnet", "--set", "model.model_depth=18")
+    line = refused(corpus, tmp_path, "--resume_from", other, *resnet)
+    assert "is of another network than the cfg's: conv1.weight is [32, 1, 7, 7] instead of [64, 1, 7, 7]" in line
+
+
+def test_several_processes_need_a_seed(corpus, tmp_path, monkeypatch):
+    from src.training import choose_seed
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("GISE_DRAWN_SEED", raising=False)
+    with pytest.raises(UserError, match="needs --seed"):
+        choose_seed(None, None)
+    assert choose_seed(5, None) == 5 and choose_seed(None, {"seed": 7}) == 7
+    monkeypatch.delenv("WORLD_SIZE")
+    assert choose_seed(None, None) == choose_seed(None, None)  # all runs of a command, and Lightning's children
 
 
 def test_two_lmdbs_of_one_name(corpus, tmp_path):
@@ -272,7 +309,7 @@ def evaluate(corpus, tmp_path, *more, lbl_map=None, lmdb_path=None):
 
 def test_evaluation_refuses(corpus, trained, tmp_path):
     ckpt = next((trained / "r1").rglob("epoch=01*.ckpt"))
-    assert "nowhere.ckpt: no such checkpoint" in evaluate(corpus, tmp_path, "--ckpt_path", "nowhere.ckpt")
+    assert "nowhere.ckpt: no such file" in evaluate(corpus, tmp_path, "--ckpt_path", "nowhere.ckpt")
     assert "no such experiment folder" in evaluate(corpus, tmp_path, "--exp_dir", tmp_path / "nowhere")
     assert "no checkpoints match" in evaluate(corpus, tmp_path, "--exp_dir", corpus)
     (tmp_path / "cut.ckpt").write_bytes(ckpt.read_bytes()[:1000])
@@ -291,5 +328,5 @@ def test_a_results_table_of_other_columns_is_left_alone(corpus, trained, tmp_pat
     ckpt = next((trained / "r1").rglob("epoch=01*.ckpt"))
     result = run_script("eval_gise_mixtures.py", "--lbl_map", corpus / "meta/lbl_map.json", "--lmdb_path",
                         corpus / "eval.lmdb", "--results_csv", tmp_path / "r.csv", "--ckpt_path", ckpt)
-    assert "without the column 'Model'" in error_line(result)
+    assert "without the column 'ckpt_path'" in error_line(result)
     assert (tmp_path / "r.csv").read_text() == "my,notes\n1,2\n"

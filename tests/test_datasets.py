@@ -14,10 +14,10 @@ from conftest import FIXTURES, SAMPLE_RATE, cfg_tree, write_folder
 
 from src.config import AudioConfig, DataConfig, load_config
 from src.data.batching import collate
-from src.data.datamodule import loader, open_dataset
 from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset, LMDBDataset
 from src.data.labels import LabelMap
 from src.data.lmdb_store import LMDBWriter, Record
+from src.data.loading import loader, open_dataset
 from src.data.manifest_dataset import ManifestDataset
 from src.data.sampling import EpochSampler
 from src.data.transforms import evaluation_chain, training_chain

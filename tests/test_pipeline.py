@@ -3,16 +3,19 @@
 import csv
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, run_script, train_command, write_folder
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from src.checkpoints import read_checkpoint
 from src.data.labels import LabelMap
 from src.evaluation import EvaluationOptions, evaluate, open_for, predict
 from src.models.registry import create
+from src.results import ResultsTable, best_of_each_run, export_path, row_name
 
 NAME = re.compile(r"epoch=\d\d_train_loss=\d+\.\d{3}_val_mAP=[01]\.\d{3}\.ckpt")
 
@@ -44,7 +47,7 @@ def test_a_run_folder_holds_every_epoch_and_the_runs_record(corpus, trained):
         assert record["num_train_clips"] == clips and record["finished"]["epochs"] == 2
         assert "train_all_mixtures.py" in record["command"] and "--use_mixup" in record["command"]
         assert record["cfg"]["opt"]["lr"] == 1e-3 and record["cfg"]["data"]["train_lmdb"].endswith(f"{name}.lmdb")
-        assert record["versions"]["torch"] == torch.__version__.split("+")[0] or record["versions"]["torch"]
+        assert record["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
         assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?|unknown", record["git_commit"])
 
 
@@ -90,12 +93,10 @@ def test_a_results_row_is_what_the_network_scores(corpus, trained, tmp_path):
     network = checkpoint.network().eval()
     with torch.no_grad():
         by_hand = np.concatenate([network(torch.from_numpy(dataset[i][0])[None, None]).sigmoid() for i in range(6)])
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
     targets = np.stack([dataset[i][1] for i in range(6)])
     assert abs(float(row["mAP"]) - average_precision_score(targets, by_hand, average="macro")) < 1e-6
     assert abs(float(row["mAUC"]) - roc_auc_score(targets, by_hand, average="macro")) < 1e-6
-    logits, _ = predict([network], dataset, options, "")
+    logits, _ = predict([network], dataset, options, torch.device("cpu"), "")
     assert np.allclose(logits[0].sigmoid().numpy(), by_hand, atol=1e-6)
 
 
@@ -167,7 +168,66 @@ def test_classes_that_the_evaluation_set_lacks_are_left_out_and_named(corpus, tr
                         "--lmdb_path", tmp_path / "e.lmdb", "--results_csv", tmp_path / "r.csv", check=0)
     assert "no clip of 1 of the 3 classes" in result.stderr and "(Organ)" in result.stderr
     row, = rows_of(tmp_path / "r.csv")
-    assert 0 <= float(row["mAP"]) <= 1
+    # The mean over the two classes that are there, not over three.
+    checkpoint, label_map = read_checkpoint(path), LabelMap.load(corpus / "meta" / "lbl_map.json")
+    dataset = open_for(checkpoint, label_map, EvaluationOptions(str(tmp_path / "e.lmdb"), ""), None)
+    network = checkpoint.network().eval()
+    with torch.no_grad():
+        outputs = torch.cat([network(torch.from_numpy(dataset[i][0])[None, None]) for i in range(6)])
+    outputs = outputs.sigmoid().numpy()
+    targets = np.stack([dataset[i][1] for i in range(6)])
+    two = [average_precision_score(targets[:, c], outputs[:, c]) for c in (0, 1)]
+    assert abs(float(row["mAP"]) - np.mean(two)) < 1e-6
+
+
+def test_both_evaluations_may_write_one_table(corpus, trained, tmp_path):
+    eval_all(corpus, trained, tmp_path / "results.csv", "--best_only")
+    common = ("--lbl_map", corpus / "meta/lbl_map.json", "--lmdb_path", corpus / "eval.lmdb", "--results_csv",
+              tmp_path / "results.csv", "--num_workers", 0)
+    run_script("eval_gise_mixtures.py", "--exp_dir", trained / "r1" / "mixup", "--best_only", "--num_timesteps", 64,
+               *common, check=0)
+    rows = rows_of(tmp_path / "results.csv")
+    assert list(rows[0])[:5] == ["Model", "mAP", "mAUC", "dprime", "ckpt_path"]
+    assert [row["Model"] for row in rows] == ["r1/tiny/train_4", "r1/tiny/train_8", "train_4", "train_8"]
+    assert [row["run"] for row in rows] == ["r1", "r1", "", ""]
+    # And a column of the user's own stays.
+    lines = (tmp_path / "results.csv").read_text().splitlines()
+    (tmp_path / "results.csv").write_text("\n".join([lines[0] + ",note"] + [line + ",mine" for line in lines[1:]]))
+    eval_all(corpus, trained, tmp_path / "results.csv")
+    rows = rows_of(tmp_path / "results.csv")
+    assert list(rows[0])[:4] == ["Model", "run", "train_set", "mAP"] and len(rows) == 6
+    assert [row["note"] for row in rows] == ["mine"] * 4 + [""] * 2
+
+
+def test_rows_of_another_process_are_kept(tmp_path):
+    one, other = (ResultsTable(tmp_path / "r.csv", ["a", "b"], ["a"]) for _ in range(2))
+    one.put([{"a": 1, "b": 2}])
+    other.put([{"a": 3, "b": 4}])
+    one.put([{"a": 1, "b": 5}])
+    assert rows_of(tmp_path / "r.csv") == [{"a": "1", "b": "5"}, {"a": "3", "b": "4"}]
+
+
+@pytest.mark.parametrize("path, levels, expected", [
+    ("/x/e/r2/mixup/net/train_5k/ckpts/a.ckpt", 3, {"Model": "r2/net/train_5k", "run": "r2", "train_set": "train_5k"}),
+    ("/x/e/r2/mixup/net/ckpts/a.ckpt", 2, {"Model": "net"}),
+    ("/a.ckpt", 2, {"Model": ""}), ("/net/ckpts/a.ckpt", 2, {"Model": "net"}),
+])
+def test_names_of_rows(path, levels, expected):
+    assert row_name(Path(path), levels) == expected
+
+
+def test_exports_stay_in_their_folder():
+    name = "mAP=0.6097_dprime=1.9525_num_classes=51.pth"
+    figures = (0.60971, 1.95249, 51)
+    assert export_path("w/r1", Path("/e/r1/mixup/net/ckpts/a.ckpt"), *figures) == Path("w/r1/mixup/net") / name
+    assert export_path("w", Path("/run/ckpts/a.ckpt"), *figures) == Path("w/run") / name
+
+
+def test_a_checkpoint_without_a_figure_is_never_the_best():
+    names = ("best.ckpt", "epoch=00_train_loss=0.1_val_mAP=nan.ckpt", "epoch=01_train_loss=0.1_val_mAP=0.300.ckpt",
+             "epoch=02_train_loss=0.1_val_mAP=0.300.ckpt", "epoch=03_train_loss=0.1_val_mAP=0.200.ckpt")
+    found = best_of_each_run([Path("/r/ckpts") / name for name in names])
+    assert [path.name for path in found] == [names[2]]
 
 
 def test_paths_with_odd_names_work(corpus, tmp_path):

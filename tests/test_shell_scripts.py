@@ -51,7 +51,7 @@ def test_with_sudo_or_as_root_apt_is_called(tmp_path):
         path = tools(tmp_path / name, id=f"echo {user}", sh=None, apt_get=apt, sudo=f'echo sudo >> {log}; "$@"')
         assert in_shell("install_packages sox", path).returncode == 0
     assert log.read_text().splitlines() == [
-        "apt-get update -qq", "apt-get install -y -qq sox", "sudo", "apt-get update -qq", "apt-get install -y -qq sox"]
+        "apt-get update -q", "apt-get install -y -q sox", "sudo", "apt-get update -q", "apt-get install -y -q sox"]
 
 
 def test_without_apt_the_packages_are_named(tmp_path):
@@ -65,4 +65,23 @@ def test_an_unfit_python_is_passed_over(tmp_path):
     (path / "python3.12").chmod(0o755)
     assert in_shell("choose_python", path).stdout.strip() == str(path / "python3.12")
     result = in_shell("PYTHON=python3 choose_python", path)
-    assert result.stdout == "" and "PYTHON=python3 does not run" in result.stderr
+    assert result.stdout == "" and "PYTHON=python3 does not run" in result.stderr and result.returncode == 1
+    assert in_shell("PYTHON=python3 make_environment", path).returncode == 1
+
+
+def test_a_failed_installation_is_tried_again(tmp_path):
+    """pip fails, then succeeds, then is not asked again."""
+    venv = tmp_path / ".venv" / "bin"
+    venv.mkdir(parents=True)
+    (venv / "python").write_text('#!/bin/sh\n[ "$1" = -V ] && exit 0\necho "$@" >> log\ntest -e allowed\n')
+    (venv / "python").chmod(0o755)
+    (tmp_path / "r.txt").write_text("torch\n")
+    command = ["bash", "-c", f"source {ROOT}/scripts/environment.sh; pip_install_once .stamp r.txt || exit 1"]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 1
+    (tmp_path / "allowed").touch()
+    for _ in range(2):
+        assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 0
+    assert len((tmp_path / "log").read_text().splitlines()) == 2
+    (tmp_path / "r.txt").write_text("torch\nnumpy\n")
+    subprocess.run(command, cwd=tmp_path, capture_output=True)
+    assert len((tmp_path / "log").read_text().splitlines()) == 3

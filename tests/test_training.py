@@ -56,6 +56,22 @@ def test_an_unseeded_run_records_the_seed_it_drew(corpus, tmp_path):
     assert same_weights(weights_of(tmp_path / "drawn", 0)[0], weights_of(tmp_path / "named", 0)[0])
 
 
+@pytest.mark.parametrize("setting", ["opt.scheduler=step", "opt.lr=1e-6"])
+def test_the_schedule_goes_on_where_it_stood(corpus, trained, tmp_path, setting):
+    """A run that ends just where the learning rate drops, and then goes on, is as one that never ended."""
+    def train(folder, epochs):
+        run_script(*train_command(corpus, folder, "--set", setting, "--set",
+                                  f"data.train_lmdb={corpus / 'train_4.lmdb'}", epochs=epochs), check=0)
+        return (folder / "logs" / "metrics.csv").read_text()
+
+    undisturbed = train(tmp_path / "whole", 12)
+    rates = [float(line.split(",")[2]) for line in undisturbed.splitlines()[1:]]
+    drop = rates.index(rates[-1])
+    assert drop > 0 and rates == [rates[0]] * drop + [pytest.approx(rates[0] / 10)] * (len(rates) - drop)
+    train(tmp_path / "parts", drop)
+    assert train(tmp_path / "parts", 12) == undisturbed
+
+
 def test_an_interrupted_run_goes_on_and_ends_as_if_undisturbed(corpus, undisturbed, tmp_path):
     folder = tmp_path / "run"
     words = [str(word) for word in train_command(corpus, folder, "--use_mixup", epochs=3)]
@@ -66,10 +82,11 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_undisturbed(corpus, undisturb
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, output = process.communicate(timeout=120)
-    assert process.returncode != 0 and "goes on from the last checkpoint" in output and "Traceback" not in output
+    assert process.returncode == 130 and "goes on from the last checkpoint" in output and "Traceback" not in output
     assert json.loads((folder / "run.json").read_text())["finished"] is None
     result = run_script(*words, check=0)
     assert "going on from" in result.stderr
+    assert len(json.loads((folder / "run.json").read_text())["resumed"]) == 1
     for epoch in range(3):
         (ours, name), (theirs, other_name) = weights_of(folder, epoch), weights_of(undisturbed, epoch)
         assert name == other_name and same_weights(ours, theirs)
@@ -83,6 +100,7 @@ def test_a_finished_run_is_left_alone_and_more_epochs_go_on(corpus, undisturbed,
     result = run_script(*train_command(corpus, folder, "--use_mixup", epochs=3), check=0)
     assert "finished (3 epochs); skipped" in result.stderr
     assert before == sorted((path.name, path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file())
+    assert "skipped" in run_script(*train_command(corpus, folder, "--use_mixup", epochs=2), check=0).stderr
     run_script(*train_command(corpus, folder, "--use_mixup", epochs=4), check=0)
     assert len(list((folder / "ckpts").iterdir())) == 4
     assert len((folder / "logs" / "metrics.csv").read_text().splitlines()) == 5
@@ -110,6 +128,7 @@ def test_a_truncated_last_checkpoint_is_passed_over(corpus, undisturbed, tmp_pat
     (("--set", "opt.lr=0.1"), "opt.lr 0.001 instead of 0.1"),
     (("--seed", "9"), "seed 3 instead of 9"),
     (("--random_clip_size", "32"), "random_clip_size 64 instead of 32"),
+    (("--val_clip_size", "32"), "val_clip_size 64 instead of 32"),
 ])
 def test_a_folder_of_another_run_is_refused(corpus, undisturbed, more, message):
     line = error_line(run_script(*train_command(corpus, undisturbed, "--use_mixup", *more, epochs=9)))

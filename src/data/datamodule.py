@@ -7,42 +7,13 @@ from typing import Literal
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
-from src.config import AudioConfig, Config, DataConfig
-from src.data.batching import collate
+from src.config import Config
 from src.data.clip_dataset import ClipDataset
-from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset, LMDBDataset
 from src.data.labels import LabelMap
-from src.data.manifest_dataset import ManifestDataset
+from src.data.loading import loader, open_dataset
 from src.data.sampling import EpochSampler
 from src.data.transforms import Transform, evaluation_chain, training_chain
 from src.errors import UserError
-
-
-def open_dataset(data: DataConfig, source: str, audio: AudioConfig, label_map: LabelMap,
-                 target_type: Literal["multilabel", "multiclass"], transform: Transform, seed: int = 0) -> ClipDataset:
-    """The data set class that fits where the clips are stored.
-
-    Raises:
-        UserError: `source` cannot be opened, holds no clips, or has labels that the map lacks.
-    """
-    if not data.is_lmdb:
-        storage = ManifestDataset
-    else:
-        storage = InMemoryLMDBDataset if data.in_memory else LMDBDataset
-    dataset = storage(source, audio, label_map, target_type, transform, seed)
-    if len(dataset) == 0:
-        raise UserError(f"{source}: holds no clips")
-    return dataset
-
-
-def loader(dataset: ClipDataset, sampler: EpochSampler, batch_size: int, num_workers: int, prefetch_factor: int = 4,
-           drop_last: bool = False) -> DataLoader:
-    """Batches of a data set."""
-    return DataLoader(
-        dataset, batch_size=batch_size, sampler=sampler, num_workers=num_workers, collate_fn=collate,
-        drop_last=drop_last, prefetch_factor=prefetch_factor if num_workers else None,
-        persistent_workers=num_workers > 0,
-    )
 
 
 class ClipDataModule(pl.LightningDataModule):

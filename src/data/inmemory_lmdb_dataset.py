@@ -45,7 +45,8 @@ class InMemoryLMDBDataset(LMDBDataset):
 
     The file is read from end to end as the data set opens. It is mapped, not copied: the one copy
     in the system's page cache serves all loader workers, forked or spawned, and all ranks of a
-    machine, and no process holds records of its own.
+    machine, and no process holds records of its own. Where memory is too short for it, the system
+    drops pages and reads them again: slower, but nothing fails.
     """
 
     readahead = True

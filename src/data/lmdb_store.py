@@ -53,10 +53,11 @@ class LMDBReader:
 
     The file is mapped into memory, so that all processes of a machine share one copy of its pages
     in the page cache. A reader may be pickled or inherited by a forked worker: each process maps
-    the file anew when it first reads.
+    the file anew when it first reads. A reader reads the file that it opened: one that was put in its
+    place since is refused.
 
     Raises:
-        UserError: there is no such file, it is not an LMDB, or it has no `__len__`.
+        UserError: there is no such file, it is not a whole LMDB, or it has no `__len__`.
     """
 
     def __init__(self, path: str | Path, readahead: bool = True):
@@ -65,6 +66,7 @@ class LMDBReader:
         if not data_file(path).exists():
             missing = "is a folder without data.mdb in it" if Path(path).is_dir() else "no such LMDB"
             raise UserError(f"{path}: {missing}; pack one with pack_mixtures_into_lmdb.py")
+        self._inode = data_file(path).stat().st_ino
         with self._begin() as transaction:
             count = transaction.get(b"__len__")
             if count is None:
@@ -94,9 +96,12 @@ class LMDBReader:
                 try:
                     unpacker = msgpack.Unpacker()
                     unpacker.feed(value[_audio_end(value):])
-                    yield unpacker.unpack()
-                except (ValueError, TypeError, struct.error, msgpack.UnpackException):
+                    label = unpacker.unpack()
+                    if not isinstance(label, (str, int)):
+                        raise TypeError(f"a label of type {type(label).__name__}")
+                except (ValueError, TypeError, IndexError, struct.error, msgpack.UnpackException):
                     raise UserError(f"{self.where(index)} is not (flac, label); the file is damaged") from None
+                yield label
 
     def where(self, index: int) -> str:
         """How messages call a record."""
@@ -109,41 +114,50 @@ class LMDBReader:
         return value
 
     def _begin(self) -> lmdb.Transaction:
-        return _environment(self.path, self.readahead).begin(buffers=True)
+        return _environment(self.path, self._inode, self.readahead).begin(buffers=True)
 
 
 def _audio_end(value: memoryview) -> int:
     """Where the FLAC bytes of a packed record end: after a 1-byte array head, a length head and the bytes."""
     head = value[1]
-    if head in (0xC4, 0xD9):  # bin 8, str 8
+    if head == 0xC4:  # bin 8
         return 3 + value[2]
-    if head in (0xC5, 0xDA):  # bin 16, str 16
+    if head == 0xC5:  # bin 16
         return 4 + struct.unpack_from(">H", value, 2)[0]
-    if head in (0xC6, 0xDB):  # bin 32, str 32
+    if head == 0xC6:  # bin 32
         return 6 + struct.unpack_from(">I", value, 2)[0]
     raise ValueError(f"unexpected MessagePack head {head:#x}")
 
 
-# LMDB refuses to open a file twice in one process, and an open environment must not be used
-# across a fork: one environment for each file, state of the file, and process.
+# LMDB refuses to open a file twice in one process, and an open environment must not be used across a
+# fork: one environment for each process and file.
 _environments: dict[tuple, lmdb.Environment] = {}
 
 
-def _environment(path: str, readahead: bool) -> lmdb.Environment:
+def _environment(path: str, inode: int, readahead: bool) -> lmdb.Environment:
+    key = (os.getpid(), path, inode, readahead)
+    if key in _environments:
+        return _environments[key]
     file = data_file(path)
-    status = file.stat()
-    key = (os.getpid(), str(file.resolve()), status.st_ino, readahead)
-    if key not in _environments:
-        # What a fork inherited, or was replaced on disk, or is now read in another way.
-        for other in [other for other in _environments if other[0] != key[0] or other[1] == key[1]]:
-            _environments.pop(other).close()
-        try:
-            _environments[key] = lmdb.open(
-                str(path), subdir=Path(path).is_dir(), readonly=True, lock=False, readahead=readahead
-            )
-        except lmdb.Error as error:
-            raise UserError(f"{path}: is not an LMDB, or is damaged ({error})") from None
-    return _environments[key]
+    if not file.exists() or file.stat().st_ino != inode:
+        raise UserError(f"{path}: was replaced or removed while it was in use; start again")
+    # What a fork inherited, and this path read in another way or with another file in its place.
+    for other in [other for other in _environments if other[0] != key[0] or _same_place(other[1], path)]:
+        _environments.pop(other).close()
+    try:
+        environment = lmdb.open(path, subdir=Path(path).is_dir(), readonly=True, lock=False, readahead=readahead)
+    except lmdb.Error as error:
+        raise UserError(f"{path}: is not an LMDB, or is damaged ({error})") from None
+    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    if file.stat().st_size < needed:  # reading on would end the process: the map reaches past the file
+        environment.close()
+        raise UserError(f"{path}: is truncated: {file.stat().st_size} of {needed} bytes; was a copy interrupted?")
+    _environments[key] = environment
+    return environment
+
+
+def _same_place(one: str, other: str) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 class LMDBWriter:
@@ -173,11 +187,18 @@ class LMDBWriter:
         self._lock = os.open(self._partial, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            if os.fstat(self._lock).st_ino != self._partial.stat().st_ino:
+                raise BlockingIOError  # another packing ended just now, and took the file along
+        except (BlockingIOError, FileNotFoundError):
             os.close(self._lock)
             raise UserError(f"{self.path}: another process is packing into it") from None
         os.ftruncate(self._lock, 0)  # what an interrupted packing may have left
-        self._env = lmdb.open(str(self._partial), subdir=False, map_size=self.map_size, lock=False, mode=0o666)
+        try:
+            self._env = lmdb.open(str(self._partial), subdir=False, map_size=self.map_size, lock=False, mode=0o666)
+        except (lmdb.Error, OverflowError) as error:
+            self._partial.unlink()
+            os.close(self._lock)
+            raise UserError(f"{self.path}: cannot be made with --map_size {self.map_size:.3g} ({error})") from None
         return self
 
     def add(self, record: Record) -> None:
@@ -224,3 +245,5 @@ class LMDBWriter:
                 )
                 self.map_size = grown
                 self._env.set_mapsize(grown)
+            except lmdb.Error as error:
+                raise UserError(f"{self.path}: cannot be written ({error}); is the disk full?") from None

@@ -11,7 +11,6 @@ from functools import cached_property
 
 import numpy as np
 import scipy.fft
-import scipy.signal
 
 from src.config import AudioConfig
 
@@ -65,7 +64,7 @@ class FeatureExtractor:
     @cached_property
     def _window(self) -> np.ndarray:
         """Periodic Hann window of win_len, zero-padded on both sides to n_fft."""
-        window = scipy.signal.get_window("hann", self.win_len, fftbins=True)
+        window = np.hanning(self.win_len + 1)[:-1]
         left = (self.n_fft - self.win_len) // 2
         return np.pad(window, (left, self.n_fft - self.win_len - left))
 

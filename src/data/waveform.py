@@ -11,6 +11,8 @@ import soundfile
 
 from src.errors import UserError
 
+LONGEST = 1 << 40  # samples; libsndfile gives a far larger number for a length that it does not know
+
 
 def decode(source: bytes | str | Path, sample_rate: int, where: str | None = None,
            dtype: str = "float32") -> np.ndarray:
@@ -34,8 +36,12 @@ def decode(source: bytes | str | Path, sample_rate: int, where: str | None = Non
     try:
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
             promised, rate = file.frames, file.samplerate
+            if promised > LONGEST:
+                raise UserError(f"{where}: does not say how long it is; was it written to a pipe? Encode it again")
             samples = file.read(dtype=dtype, always_2d=True)  # (N, channels)
     except soundfile.LibsndfileError as error:
+        if _is_flac_without_samples(source):
+            raise UserError(f"{where}: is empty, it has no samples") from None
         raise UserError(f"{where}: is not audio, or is truncated ({error.error_string.rstrip('.')})") from None
     if rate != sample_rate:
         raise UserError(f"{where}: its sample rate is {rate} Hz, not {sample_rate} Hz; resample it first")
@@ -46,6 +52,16 @@ def decode(source: bytes | str | Path, sample_rate: int, where: str | None = Non
     if len(samples) != promised:
         raise UserError(f"{where}: is truncated: {len(samples)} of its {promised} samples can be read")
     return samples[:, 0]
+
+
+def _is_flac_without_samples(source: bytes | str | Path) -> bool:
+    """Whether a FLAC file ends right behind its headers, which libsndfile takes for no audio file."""
+    data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    position, last = 4, not data.startswith(b"fLaC")
+    while not last and position + 4 <= len(data):  # metadata blocks: 1 byte of type, 3 of length, the block
+        last = bool(data[position] & 0x80)
+        position += 4 + int.from_bytes(data[position + 1 : position + 4], "big")
+    return last and position == len(data)
 
 
 def tile(samples: np.ndarray, min_length: int) -> np.ndarray:

@@ -7,7 +7,6 @@ num_classes)`; every network takes (B, 1, F, T) spectrograms, gives (B, C) logit
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from torch import nn
 from src.config import ModelConfig
 from src.errors import UserError
 from src.models import cifar_resnet, resnet
+from src.torch_files import read_torch_file
 
 FAMILIES = {"resnet": resnet, "cifar_resnet": cifar_resnet}
 
@@ -58,12 +58,7 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     Raises:
         UserError: no such file, not a state dict, or keys or shapes that differ.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such weights file (model.pretrained)") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(f"{path}: is not a file of weights: {str(error).splitlines()[0]}") from None
+    state = read_torch_file(path, "a .pth of weights (model.pretrained)")
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"{path}: is not a plain state dict; export one with --export_weights")
     try:

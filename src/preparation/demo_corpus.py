@@ -7,6 +7,7 @@ an instrument plays in one split, a (program, key, tuning), it plays in no other
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import logging
@@ -18,7 +19,7 @@ import numpy as np
 import soundfile
 
 from src.errors import UserError
-from src.files import whole_file
+from src.files import claim_folder, whole_file
 from src.progress import progress
 
 log = logging.getLogger(__name__)
@@ -73,9 +74,13 @@ def build_demo_corpus(folder: str | Path, clips: dict[str, int], seed: int) -> N
     Args:
         clips: number of clips of each class, by split.
         seed: equal seeds give equal files.
+
+    Raises:
+        UserError: the sample bank is not installed, or the folder holds a corpus of another seed.
     """
     folder = Path(folder)
     bank = sample_bank()
+    claim_folder(folder, {"seed": seed}, "a demo corpus")
     classes = sorted([*PITCHED, *DRUMS])
     with progress(len(classes) * sum(clips.values()) + len(BACKGROUNDS), "sampled sounds", "clip") as bar:
         for index, name in enumerate(classes):
@@ -91,7 +96,9 @@ def build_demo_corpus(folder: str | Path, clips: dict[str, int], seed: int) -> N
             path = folder / "noises" / "ambience" / f"{number:03d}.wav"
             if not path.exists():
                 notes = [(0.0, 20.0, key, 90), (0.0, 20.0, key + 7, 60)]
-                write_wav(path, play(bank, Voice(0, program, key, 0.0), notes)[: 20 * SAMPLE_RATE])
+                ambience = play(bank, Voice(0, program, key, 0.0), notes)[: 20 * SAMPLE_RATE]
+                assert len(trimmed(ambience)), f"background {number} is silent"
+                write_wav(path, ambience)
             bar.update()
     with whole_file(folder / "meta" / "lbl_map.json") as temporary:
         mapping = {name: index for index, name in enumerate(classes)}
@@ -100,11 +107,15 @@ def build_demo_corpus(folder: str | Path, clips: dict[str, int], seed: int) -> N
 
 def sample_bank() -> Path:
     """The sample bank's file."""
-    files = metadata.files("pretty_midi") or []
+    try:
+        files = metadata.files("pretty_midi") or []
+        importlib.import_module("tinysoundfont")
+    except ImportError as error:
+        raise UserError(f"{error.name} is not installed: pip install --no-deps -r requirements-demo.txt") from None
     for file in files:
         if file.suffix == ".sf2":
             return Path(file.locate())
-    raise UserError("the installed pretty_midi has no .sf2 sample bank; reinstall it from requirements-demo.txt")
+    raise UserError("the installed pretty_midi has no .sf2 sample bank: pip install --no-deps -r requirements-demo.txt")
 
 
 def voices_of(name: str) -> list[Voice]:

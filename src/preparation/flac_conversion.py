@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 def convert_folder(src_dir: str | Path, tgt_dir: str | Path, sample_rate: int = 22050, annotations: Sequence[str] = (),
                    num_workers: int = 1) -> list[str]:
-    """Convert every `*.wav` of a folder that has no FLAC in `tgt_dir` yet.
+    """Convert every `*.wav` of a folder that has no such FLAC, with its annotations, in `tgt_dir` yet.
 
     Args:
         sample_rate: of the FLAC files, in Hz; others are resampled, several channels averaged.
@@ -36,12 +36,18 @@ def convert_folder(src_dir: str | Path, tgt_dir: str | Path, sample_rate: int = 
     if not files:
         raise UserError(f"{src_dir}: no WAV files in this folder")
     tgt_dir.mkdir(parents=True, exist_ok=True)
-    todo = [file for file in files if not (tgt_dir / f"{file.stem}.flac").exists()]
+    todo = [file for file in files if not _is_converted(file, tgt_dir, sample_rate, annotations)]
     if len(todo) < len(files):
         log.info("%s: %d of %d FLAC files are there already", tgt_dir, len(files) - len(todo), len(files))
     convert = functools.partial(_convert, tgt_dir, sample_rate, tuple(annotations))
     problems = map_in_processes(convert, todo, num_workers, f"FLAC for {tgt_dir.name}")
     return [problem for problem in problems if problem]
+
+
+def _is_converted(file: Path, tgt_dir: Path, sample_rate: int, annotations: Sequence[str]) -> bool:
+    target = tgt_dir / f"{file.stem}.flac"
+    return (all((tgt_dir / file.with_suffix(suffix).name).exists() for suffix in annotations)
+            and target.exists() and soundfile.info(target).samplerate == sample_rate)
 
 
 def _convert(tgt_dir: Path, sample_rate: int, annotations: Sequence[str], file: Path) -> str | None:

@@ -7,7 +7,6 @@ make it, nor on which others are made.
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import os
 import warnings
@@ -20,7 +19,7 @@ import soundfile
 
 from src.data.labels import LabelMap
 from src.errors import UserError
-from src.files import whole_file
+from src.files import claim_folder, whole_file
 from src.preparation.parallel import map_in_processes
 
 log = logging.getLogger(__name__)
@@ -64,7 +63,8 @@ def generate_soundscapes(recipe: Recipe, out_folder: str | Path, numbers: Sequen
     out_folder = Path(out_folder)
     files = event_files(recipe.fg_path, label_map)
     background = background_folder(recipe.bg_path)
-    claim_folder(out_folder, recipe)
+    claim_folder(out_folder, asdict(recipe) | {"classes": list(label_map.names), "class_weights": class_weights},
+                 "soundscapes")
     missing = [number for number in numbers if not sound_file(out_folder, number).exists()]
     if len(missing) < len(numbers):
         log.info("%s: %d of %d soundscapes are there already", out_folder, len(numbers) - len(missing), len(numbers))
@@ -109,27 +109,6 @@ def file_weights(files: dict[str, list[str]], label_map: LabelMap, class_weights
     return each / each.sum()
 
 
-def claim_folder(folder: Path, recipe: Recipe) -> None:
-    """Note the recipe in the folder, or refuse a folder of another one."""
-    note = folder / "recipe.json"
-    wanted = asdict(recipe)
-    if note.exists():
-        try:
-            found = json.loads(note.read_text(encoding="utf-8"))
-        except json.JSONDecodeError:
-            raise UserError(f"{note}: cannot be read; choose another --out_folder") from None
-        for name, value in wanted.items():
-            if found.get(name) != value:
-                raise UserError(f"{folder}: holds soundscapes with {name} {found.get(name)!r} instead of {value!r}; "
-                                "choose another --out_folder")
-    elif any(folder.glob("*.wav")):
-        raise UserError(f"{folder}: holds WAV files, but no recipe.json that says how they were made; "
-                        "choose another --out_folder")
-    else:
-        with whole_file(note) as temporary:
-            temporary.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-
-
 def sound_file(folder: Path, number: int) -> Path:
     """Where a soundscape's audio is."""
     return folder / f"soundscape_{number:06d}.wav"
@@ -152,10 +131,14 @@ def _make(recipe: Recipe, out_folder: Path, files: tuple[str, ...], weights: np.
                              EVENT_DURATION, SNR, pitch_shift=None, time_stretch=TIME_STRETCH)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a source shorter than the drawn duration is the rule, not the exception
-        audio, jam, events, _ = soundscape.generate(
-            fix_clipping=True, allow_repeated_label=True, allow_repeated_source=True, reverb=None,
-            disable_sox_warnings=True,
-        )
+        try:
+            audio, jam, events, _ = soundscape.generate(
+                fix_clipping=True, allow_repeated_label=True, allow_repeated_source=True, reverb=None,
+                disable_sox_warnings=True,
+            )
+        except (scaper.scaper_exceptions.ScaperError, soundfile.LibsndfileError) as error:
+            used = ", ".join(str(event.source_file[1]) for event in soundscape.fg_spec)
+            raise UserError(f"soundscape {number} cannot be mixed ({error}); its events are from {used}") from None
     target = sound_file(out_folder, number)
     with whole_file(target.with_suffix(".txt")) as temporary:
         temporary.write_text("".join("\t".join(map(str, event)) + "\n" for event in events), encoding="utf-8")
