@@ -68,14 +68,13 @@ run python eval_all_mixtures.py --exp_dir demo/experiments/r1 --lbl_map demo/met
 step "Table and curve"
 run python scripts/plot_soundscapes_vs_map.py --results_csv demo/results.csv --out_png demo/soundscapes_vs_map.png
 
-step "Done; what was made"
-cat <<END
-demo/isolated_events/     sampled events, <split>/<class>/*.wav
-demo/noises/              backgrounds
-demo/mixtures/            soundscapes: WAV, events (.txt), JAMS
-demo/mixtures_flac/       the same as FLAC
-END
-find demo/mixtures_lmdb demo/exported_weights -type f | sort
-find demo/experiments -path '*/ckpts' | sort | sed 's|$|/*.ckpt|'
-find demo/experiments -name metrics.csv | sort
-printf '%s\n' demo/results.csv demo/soundscapes_vs_map.png
+step "Done; every file that was made"
+for folder in demo/isolated_events/* demo/noises/* demo/mixtures/* demo/mixtures_flac/*; do
+    echo "$folder/: $(find "$folder" -type f | wc -l) files"
+done
+find demo -type f -not -path 'demo/isolated_events/*' -not -path 'demo/noises/*' -not -path 'demo/mixtures/*' \
+    -not -path 'demo/mixtures_flac/*' | sort
+best=$(find demo/exported_weights -name '*.pth' | sort -t= -k2 -n | tail -n 1)
+echo
+echo "The best weights: $best"
+echo "The curve: demo/soundscapes_vs_map.png"
