@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from src.config import Config, parse_config
+from src.config import AudioConfig, Config, ModelConfig, OptConfig, parse_config
 from src.data.labels import LabelMap
 from src.errors import UserError
 from src.models.registry import build_network, create
+from src.models.weights import load_state
 from src.torch_files import read_torch_file
 
 WEIGHTS_PREFIX = "net."  # of the network's tensors in a checkpoint's state_dict
@@ -24,7 +25,7 @@ class Checkpoint:
 
     path: Path
     config: Config
-    label_map: LabelMap
+    label_map: LabelMap | None  # None in the checkpoints released in 2021
     record: dict[str, Any]  # `hyper_parameters`: seed, protocol, command, versions, …
     weights: dict[str, torch.Tensor]  # the network's state dict
 
@@ -35,15 +36,18 @@ class Checkpoint:
             UserError: the weights do not fit the configuration.
         """
         model = self.config.model
-        network = create(model.arch, model.model_depth, model.num_classes)
-        try:
-            network.load_state_dict(self.weights)
-        except RuntimeError as error:
-            raise UserError(f"{self.path}: weights do not fit the network: {' '.join(str(error).split())}") from None
+        network = create(model.arch, model.model_depth, model.num_classes, model.im_size)
+        load_state(network, self.weights, str(self.path))
         return network
 
     def untrained_network(self) -> nn.Module:
-        """The network as it was when the run began."""
+        """The network as it was when the run began.
+
+        Raises:
+            UserError: the checkpoint does not say with which seed.
+        """
+        if not isinstance(self.record.get("seed"), int):
+            raise UserError(f"{self.path}: does not say with which seed its run began, as --untrained needs")
         return initial_network(self.config, self.record["seed"])
 
 
@@ -54,22 +58,35 @@ def initial_network(config: Config, seed: int) -> nn.Module:
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint onto the CPU with PyTorch's weights-only unpickler: nothing in it is run.
+    """Read a checkpoint of this project, or one released in 2021, onto the CPU; nothing in it is run.
 
     Raises:
         UserError: no such file, not a checkpoint, or one without what is needed.
     """
     path = Path(path)
     content = read_torch_file(path, "a checkpoint")
-    try:
-        record = content["hyper_parameters"]
+    if not isinstance(content, dict) or not {"hyper_parameters", "state_dict"} <= content.keys():
+        raise UserError(f"{path}: is not a checkpoint of a training run (is it a .pth of weights alone?)")
+    record, state = content["hyper_parameters"], content["state_dict"]
+    if not (isinstance(record, dict) and isinstance(record.get("cfg"), dict) and isinstance(state, dict)):
+        raise UserError(f"{path}: holds no configuration, and so does not say which network it is of")
+    if "lbl_map" in record:
         config = parse_config(record["cfg"], str(path))
         label_map = LabelMap.from_mapping(record["lbl_map"], f"in {path}")
-        state = content["state_dict"]
-    except (KeyError, TypeError, IndexError):
-        raise UserError(f"{path}: is not a checkpoint of this project (is it a .pth of weights alone?)") from None
+    else:
+        config, label_map = parse_config(published_settings(record["cfg"]), str(path)), None
     weights = {name.removeprefix(WEIGHTS_PREFIX): state[name] for name in state if name.startswith(WEIGHTS_PREFIX)}
     return Checkpoint(path, config, label_map, record, weights)
+
+
+def published_settings(cfg: dict[str, Any]) -> dict[str, Any]:
+    """Of a configuration as stored in 2021, what this project knows; where its data was is left out."""
+    settings: dict[str, Any] = {"data": {"label_map": "", "train_lmdb": "", "val_lmdb": ""}}
+    for section, kind in (("model", ModelConfig), ("opt", OptConfig), ("audio_config", AudioConfig)):
+        known = {spec.name for spec in fields(kind)} - {"pretrained", "pretrained_fc", "bg_files"}
+        stored = cfg.get(section)
+        settings[section] = {k: v for k, v in stored.items() if k in known} if isinstance(stored, dict) else stored
+    return settings
 
 
 def load_class_weights(path: str | None, num_classes: int) -> torch.Tensor | None:

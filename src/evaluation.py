@@ -158,13 +158,15 @@ def built(entry: Entry, checkpoint: Checkpoint) -> nn.Module:
 
 def network_key(entry: Entry, checkpoint: Checkpoint) -> Any:
     """Equal for entries whose networks are the same."""
-    return (checkpoint.config.model, checkpoint.record["seed"]) if entry.untrained else entry.path
+    return (checkpoint.config.model, checkpoint.record.get("seed")) if entry.untrained else entry.path
 
 
 def fitting_checkpoint(path: Path, label_map: LabelMap) -> Checkpoint:
     """Read a checkpoint and see that the label map is the one it was trained with."""
     checkpoint = read_checkpoint(path)
     label_map.require_size(checkpoint.config.model.num_classes, str(path))
+    if checkpoint.label_map is None:
+        return checkpoint
     differing = [name for name, trained in zip(label_map.names, checkpoint.label_map.names) if name != trained]
     if differing:
         index = label_map.mapping[differing[0]]

@@ -1,4 +1,9 @@
-"""Files of torch.save, read as plain data: nothing inside a file is run."""
+"""Files of torch.save, read as plain data: nothing inside a file is run.
+
+PyTorch's weights-only unpickler knows tensors, containers and numbers, and refuses everything else.
+The checkpoints released in 2021 also mention a few classes of their own and of Lightning 1.1.3:
+inert stand-ins, which keep nothing and do nothing, take their place.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,32 @@ from typing import Any
 import torch
 
 from src.errors import UserError
+
+
+class StandIn:
+    """In place of an object that a released checkpoint holds."""
+
+    __slots__ = ()
+
+    def __new__(cls, *arguments: Any, **keywords: Any) -> StandIn:
+        return super().__new__(cls)
+
+    def __init__(self, *arguments: Any, **keywords: Any):
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+RELEASED_CLASSES = [
+    *(f"src.data.transforms.{name}" for name in ("Compose", "OneOf", "UseWithProb", "SpecAugment", "PadToSize",
+                                                 "RandomCrop", "CenterCrop", "ToTensor")),
+    "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
+    "pytorch_lightning.callbacks.lr_monitor.LearningRateMonitor",
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "pytorch_lightning.callbacks.progress.ProgressBar",
+]
+STAND_INS = [(type(name.rpartition(".")[2], (StandIn,), {"__slots__": ()}), name) for name in RELEASED_CLASSES]
 
 
 def read_torch_file(path: str | Path, what: str) -> Any:
@@ -22,9 +53,10 @@ def read_torch_file(path: str | Path, what: str) -> Any:
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file; {what} was expected")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
+        with torch.serialization.safe_globals(STAND_INS):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises whatever it trips over in a broken file
+        if isinstance(error, OSError) and error.filename:  # the file cannot be opened
+            raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{path}: is not {what}, or is truncated ({reason})") from None

@@ -27,6 +27,7 @@ from src.data.labels import LabelMap
 from src.data.lmdb_store import LMDBReader
 from src.devices import present_gpus
 from src.errors import UserError
+from src.models.weights import misfit
 from src.provenance import command_line, git_commit, versions
 from src.recognizer import Recognizer
 from src.run_folder import RunFolder, is_finished, last_checkpoint, require_same_run
@@ -144,11 +145,13 @@ def require_resumable(path: Path, network: torch.nn.Module) -> None:
     content = read_torch_file(path, "a checkpoint to resume from")
     if not isinstance(content, dict) or "optimizer_states" not in content or "state_dict" not in content:
         raise UserError(f"{path}: cannot be resumed from: it is no training checkpoint (is it a .pth of weights?)")
-    found = {name.removeprefix(WEIGHTS_PREFIX): value.shape for name, value in content["state_dict"].items()}
-    for name, tensor in network.state_dict().items():
-        if found.get(name) != tensor.shape:
-            raise UserError(f"{path}: is of another network than the cfg's: {name} is "
-                            f"{list(found.get(name, [])) or 'missing'} instead of {list(tensor.shape)}")
+    if "loops" not in content:
+        raise UserError(f"{path}: is of an early Lightning, {content.get('pytorch-lightning_version')}, and cannot be "
+                        "resumed; export its weights with --export_weights and start from them with model.pretrained")
+    state = {name.removeprefix(WEIGHTS_PREFIX): value for name, value in content["state_dict"].items()}
+    problem = misfit(network, state)
+    if problem:
+        raise UserError(f"{path}: is of another network than the cfg's: {problem}")
 
 
 def choose_seed(given: int | None, earlier: dict[str, Any] | None) -> int:

@@ -276,7 +276,8 @@ def test_resuming_from_what_is_no_checkpoint_of_this_network(corpus, trained, tm
     other = next((trained / "r1").rglob("epoch=01*.ckpt"))
     resnet = ("--set", "model.arch=resnet", "--set", "model.model_depth=18")
     line = refused(corpus, tmp_path, "--resume_from", other, *resnet)
-    assert "is of another network than the cfg's: conv1.weight is [32, 1, 7, 7] instead of [64, 1, 7, 7]" in line
+    assert "is of another network than the cfg's" in line
+    assert "conv1.weight [32, 1, 7, 7] instead of [64, 1, 7, 7]" in line
 
 
 def test_several_processes_need_a_seed(corpus, tmp_path, monkeypatch):

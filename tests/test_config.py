@@ -23,6 +23,7 @@ def test_every_cfg_of_the_tree_parses(path, monkeypatch):
     config = load_config(path)
     assert config.protocol == "paper"
     assert config.model.model_depth in FAMILIES[config.model.arch].DEPTHS
+    assert config.model.im_size == 221 and config.audio_config.win_len == config.audio_config.n_fft == 441
     if config.data.label_map_path().exists():
         LabelMap.load(config.data.label_map_path()).require_size(config.model.num_classes, str(path))
 

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from src.models.registry import FAMILIES, create
+from src.config import ModelConfig
+from src.errors import UserError
+from src.models.registry import FAMILIES, build_network, create
+from src.models.weights import load_weights
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "models.json").read_text())
-NETWORKS = [(arch, depth) for arch, family in FAMILIES.items() for depth in family.DEPTHS]
+NETWORKS = [(arch, depth) for arch, family in FAMILIES.items() if arch != "timm" for depth in family.DEPTHS]
 PUBLISHED = [(arch, depth) for arch, depth in NETWORKS if f"{arch}_{depth}" in GOLDEN]
 
 
@@ -71,16 +74,69 @@ def test_logits_are_the_published_ones(arch, depth):
         assert np.abs(logits - expected).max() <= 1e-9 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("arch, depth", NETWORKS)
-def test_every_network_trains_and_takes_a_new_head(arch, depth):
+def test_the_nine_published_networks_are_here():
+    assert {f"{arch}_{depth}" for arch, depth in PUBLISHED} == set(GOLDEN) and len(GOLDEN) == 9
+
+
+@pytest.mark.parametrize("arch, depth", [*NETWORKS, ("timm", "mobilenetv3_small_050")])
+def test_every_network_trains_and_starts_warm_with_other_classes(arch, depth, tmp_path):
     torch.manual_seed(0)
     network = create(arch, depth, 5)
     network(torch.randn(2, 1, 221, 64)).sum().backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
+    x = torch.randn(1, 1, 221, 64)
     copy = create(arch, depth, 5)
     copy.load_state_dict(network.state_dict())
     network.eval(), copy.eval()
-    x = torch.randn(1, 1, 221, 64)
     assert torch.equal(network(x), copy(x))
-    network.reset_classifier(7)
-    assert network(x).shape == (1, 7)
+
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    warm = build_network(ModelConfig(arch, depth, 7, "multilabel", pretrained=str(tmp_path / "w.pth"), pretrained_fc=5))
+    old, new = network.state_dict(), warm.state_dict()
+    assert list(old) == list(new)
+    changed = [name for name in old if not torch.equal(old[name], new[name])]
+    assert len(changed) == 2 and all(len(new[name]) == 7 for name in changed)  # the last layer's weight and bias
+    warm.eval()
+    assert warm(x).shape == (1, 7)
+    warm.reset_classifier(0)
+    assert warm(x).ndim == 2 and warm(x).shape[1] > 7  # what the last layer takes
+
+
+def test_a_file_that_does_not_fit_is_explained_key_by_key(tmp_path):
+    state = create("resnet", 18, 5).state_dict()
+    state["fc.weight"] = torch.zeros(4, 512)
+    state["more"] = torch.zeros(1)
+    del state["bn1.weight"], state["bn1.bias"]
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(UserError) as error:
+        load_weights(create("resnet", 18, 5), tmp_path / "w.pth")
+    assert "2 missing: bn1.weight, bn1.bias; 1 unexpected: more; 1 of another shape: fc.weight [4, 512] instead of" in (
+        str(error.value))
+    torch.save({"state_dict": state}, tmp_path / "c.ckpt")
+    with pytest.raises(UserError, match="is a checkpoint, and a .pth of weights was expected"):
+        load_weights(create("resnet", 18, 5), tmp_path / "c.ckpt")
+    with pytest.raises(UserError, match="no such file"):
+        load_weights(create("resnet", 18, 5), tmp_path / "nowhere.pth")
+
+
+@pytest.mark.parametrize("arch, depth, message", [
+    ("vgg", 16, "known: resnet, cifar_resnet, densenet, efficientnet, timm"), ("densenet", 120, "121, 161, 169, 201"),
+    ("efficientnet", "b8", "b0, b1"), ("timm", "resnet81", "timm's model names, such as resnet"),
+])
+def test_unknown_networks_are_answered_with_the_known_ones(arch, depth, message):
+    with pytest.raises(UserError, match=message):
+        create(arch, depth, 5)
+
+
+def test_efficientnets_padding_is_frozen_for_its_image_size():
+    convolutions = [m for m in create("efficientnet", "b0", 5).modules() if getattr(m, "stride", None) == (2, 2)]
+    assert [(m.before, m.after) for m in convolutions] == [(1, 1), (1, 1), (1, 2), (0, 1), (1, 2)]
+    convolutions = [m for m in create("efficientnet", "b0", 5, im_size=224).modules() if
+                    getattr(m, "stride", None) == (2, 2)]
+    assert [(m.before, m.after) for m in convolutions] == [(0, 1), (0, 1), (1, 2), (0, 1), (1, 2)]
+
+
+def test_efficientnets_dropout_and_drop_connect():
+    network = create("efficientnet", "b0", 5).network
+    rates = [getattr(block.drop_path, "drop_prob", 0.0) for stage in network.blocks for block in stage]
+    assert network.drop_rate == 0.2 and np.allclose(rates, [0.2 * k / 16 for k in range(16)])

@@ -10,7 +10,7 @@ DEPTHS = (20, 32, 44, 56, 110)
 WIDTHS = (32, 64, 128)
 
 
-def build(depth: int, num_classes: int) -> nn.Module:
+def build(depth: int, num_classes: int, im_size: int) -> nn.Module:
     """A network of (depth - 2) / 6 blocks a stage."""
     return CifarResNet((depth - 2) // 6, num_classes)
 
@@ -66,6 +66,7 @@ class CifarResNet(nn.Module):
         return self.linear(x.mean(dim=(2, 3)))
 
     def reset_classifier(self, num_classes: int) -> None:
-        """A fresh last layer."""
-        self.linear = nn.Linear(self.linear.in_features, num_classes)
-        nn.init.kaiming_normal_(self.linear.weight)
+        """A fresh last layer; none with 0 classes."""
+        self.linear = nn.Linear(WIDTHS[2], num_classes) if num_classes else nn.Identity()
+        if num_classes:
+            nn.init.kaiming_normal_(self.linear.weight)

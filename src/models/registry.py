@@ -1,23 +1,22 @@
 """(arch, depth) -> network, warm-started where the configuration says so.
 
-A family is a module beside this one with a table `DEPTHS` and a function `build(depth,
-num_classes)`; every network takes (B, 1, F, T) spectrograms, gives (B, C) logits and has
-`reset_classifier(num_classes)` for a fresh last layer, as timm's networks do.
+A family is a module beside this one with a collection `DEPTHS` and a function `build(depth,
+num_classes, im_size)`; every network takes (B, 1, F, T) spectrograms, gives (B, C) logits and has
+`reset_classifier(num_classes)` for a fresh last layer, or none with 0, as timm's networks do.
 """
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from src.config import ModelConfig
 from src.errors import UserError
-from src.models import cifar_resnet, resnet
-from src.torch_files import read_torch_file
+from src.models import any_timm, cifar_resnet, densenet, efficientnet, resnet
+from src.models.weights import load_weights
 
-FAMILIES = {"resnet": resnet, "cifar_resnet": cifar_resnet}
+FAMILIES = {"resnet": resnet, "cifar_resnet": cifar_resnet, "densenet": densenet, "efficientnet": efficientnet,
+            "timm": any_timm}
 
 
 def build_network(model: ModelConfig) -> nn.Module:
@@ -30,14 +29,14 @@ def build_network(model: ModelConfig) -> nn.Module:
         UserError: an unknown arch or depth, or a `pretrained` file that is missing or does not fit.
     """
     if model.pretrained is None:
-        return create(model.arch, model.model_depth, model.num_classes)
-    network = create(model.arch, model.model_depth, model.pretrained_fc or model.num_classes)
+        return create(model.arch, model.model_depth, model.num_classes, model.im_size)
+    network = create(model.arch, model.model_depth, model.pretrained_fc or model.num_classes, model.im_size)
     load_weights(network, model.pretrained)
     network.reset_classifier(model.num_classes)
     return network
 
 
-def create(arch: str, depth: int | str, num_classes: int) -> nn.Module:
+def create(arch: str, depth: int | str, num_classes: int, im_size: int = 221) -> nn.Module:
     """A freshly initialised network, its tensors laid out channels last: the faster layout on CPUs and GPUs.
 
     Raises:
@@ -47,21 +46,6 @@ def create(arch: str, depth: int | str, num_classes: int) -> nn.Module:
         raise UserError(f"model.arch is '{arch}'; known: {', '.join(FAMILIES)}")
     family = FAMILIES[arch]
     if depth not in family.DEPTHS:
-        known = ", ".join(map(str, family.DEPTHS))
+        known = family.DEPTHS.like(depth) if family is any_timm else ", ".join(map(str, family.DEPTHS))
         raise UserError(f"model.model_depth is {depth!r}; {arch} has {known}")
-    return family.build(depth, num_classes).to(memory_format=torch.channels_last)
-
-
-def load_weights(network: nn.Module, path: str | Path) -> None:
-    """Load a `.pth`, a plain state dict, strictly.
-
-    Raises:
-        UserError: no such file, not a state dict, or keys or shapes that differ.
-    """
-    state = read_torch_file(path, "a .pth of weights (model.pretrained)")
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(f"{path}: is not a plain state dict; export one with --export_weights")
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise UserError(f"{path}: does not fit the network: {' '.join(str(error).split())}") from None
+    return family.build(depth, num_classes, im_size).to(memory_format=torch.channels_last)

@@ -8,7 +8,7 @@ from torch import nn
 DEPTHS = (18, 34, 50, 101, 152)
 
 
-def build(depth: int, num_classes: int) -> nn.Module:
+def build(depth: int, num_classes: int, im_size: int) -> nn.Module:
     """torchvision's ResNet in keys and shapes, with the published initialisation."""
     network = timm.create_model(f"resnet{depth}", in_chans=1, num_classes=num_classes, zero_init_last=False)
     for module in network.modules():

@@ -1,0 +1,45 @@
+"""Fetch archives of the published data and checkpoints from Zenodo, check and unpack them."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from src import cli  # noqa: E402
+from src.errors import UserError  # noqa: E402
+from src.preparation.download import API, RECORD, choose, fetch, list_archives, unpack  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--archives", nargs="+", metavar="NAME", help="such as train_5k val eval meta; without it, they are listed")
+    add("--out_folder", default=".", help="folder for the archives and what is in them")
+    add("--no_unpack", action="store_true", help="leave the archives packed")
+    add("--record", type=cli.positive(int), default=RECORD, help="number of the Zenodo record")
+    add("--api", default=API, help="address of the records")
+    arguments = parser.parse_args()
+    archives = list_archives(arguments.api, arguments.record)
+    if not arguments.archives:
+        for archive in archives:
+            print(f"{archive.size / 1e9:8.2f} GB  {archive.name}")
+        return
+    Path(arguments.out_folder).mkdir(parents=True, exist_ok=True)
+    problems = []
+    for archive in choose(archives, arguments.archives):
+        try:
+            path = fetch(archive, arguments.out_folder)
+            print(path)
+            if not arguments.no_unpack and archive.name.endswith((".tar.gz", ".tgz", ".tar")):
+                for entry in unpack(path, arguments.out_folder):
+                    print(entry)
+        except UserError as error:
+            print(error, file=sys.stderr)
+            problems.append(archive.name)
+    if problems:
+        raise UserError(f"not done: {', '.join(problems)}; see above")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,210 @@
+"""Recordings of any length, rate and number of channels -> scores of every window and class."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+import torchaudio.functional
+from torch import nn
+
+from src.checkpoints import Checkpoint, read_checkpoint
+from src.data.batching import collate
+from src.data.labels import LabelMap
+from src.data.spectrogram import FeatureExtractor
+from src.data.transforms import evaluation_chain
+from src.errors import UserError
+from src.files import whole_file, write_csv
+from src.progress import progress
+from src.tasks import build_task
+
+log = logging.getLogger(__name__)
+
+BATCH = 8  # windows
+MARGIN = 0.05  # s around a window, for the resampling filter
+PICTURE_COLUMNS = 2000  # of the spectrogram drawn, whatever the recording's length
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """The scores of one recording."""
+
+    path: Path
+    starts: np.ndarray  # (W,) s
+    ends: np.ndarray  # (W,) s
+    scores: np.ndarray  # (W, C) probabilities
+    picture: np.ndarray  # (F, columns) dB, the windows' spectrograms thinned out
+
+    def strongest(self, names: Sequence[str], top_k: int, threshold: float) -> list[tuple[str, float, float]]:
+        """(class, highest score, when in s) of the top_k classes that reach the threshold."""
+        peaks = self.scores.max(axis=0)  # (C,)
+        order = np.argsort(-peaks, kind="stable")[:top_k]
+        return [(names[c], float(peaks[c]), float(self.starts[self.scores[:, c].argmax()])) for c in order
+                if peaks[c] >= threshold]
+
+
+class Tagger:
+    """A checkpoint's network over windows of recordings, as in evaluation.
+
+    Args:
+        checkpoint: a `.ckpt`.
+        lbl_map: needed where the checkpoint carries no label map.
+        window, hop: seconds.
+
+    Raises:
+        UserError: the checkpoint or the label map do not fit.
+    """
+
+    def __init__(self, checkpoint: str | Path, lbl_map: str | None = None, window: float = 5.0, hop: float = 2.5):
+        content: Checkpoint = read_checkpoint(checkpoint)
+        if lbl_map is None and content.label_map is None:
+            raise UserError(f"{checkpoint}: carries no label map; give the one it was trained with as --lbl_map")
+        self.label_map = LabelMap.load(lbl_map) if lbl_map else content.label_map
+        self.label_map.require_size(content.config.model.num_classes, str(checkpoint))
+        audio = content.config.audio_config
+        self.sample_rate = audio.sample_rate
+        self.window = max(round(window * audio.sample_rate), 1)  # samples
+        self.hop = max(round(hop * audio.sample_rate), 1)  # samples
+        self.features = FeatureExtractor.of(audio)
+        self.transform = evaluation_chain(max(self.window // audio.hop_len, 1))
+        self.network: nn.Module = content.network().eval()
+        self.task = build_task(content.config)
+
+    @torch.inference_mode()
+    def __call__(self, path: str | Path) -> Tagged:
+        """Score one recording, a few windows at a time.
+
+        Raises:
+            UserError: it cannot be read, or is empty.
+        """
+        path = Path(path)
+        rng = np.random.default_rng(0)  # the evaluation chain draws nothing from it
+        starts, ends, scores, pictures = [], [], [], []
+        try:
+            with soundfile.SoundFile(path) as file:
+                windows = window_starts(resampled_length(file, self.sample_rate, path), self.window, self.hop)
+                columns = max(PICTURE_COLUMNS // len(windows), 1)
+                with progress(len(windows), path.name, "window", leave=False) as bar:
+                    for batch in batched(windows, BATCH):
+                        examples = []
+                        for start in batch:
+                            samples = read_window(file, start, self.window, self.sample_rate)
+                            spectrogram = self.features(samples)
+                            examples.append((self.transform(spectrogram, rng), 0))
+                            starts.append(start / self.sample_rate)
+                            ends.append((start + len(samples)) / self.sample_rate)
+                            pictures.append(thinned(spectrogram, columns))
+                        logits = self.network(collate(examples)[0])
+                        scores.append(self.task.probabilities(logits).numpy())
+                        bar.update(len(batch))
+        except soundfile.LibsndfileError as error:
+            raise UserError(f"{path}: is not audio, or is truncated ({error.error_string.rstrip('.')})") from None
+        return Tagged(path, np.array(starts), np.array(ends), np.concatenate(scores), np.concatenate(pictures, axis=1))
+
+
+def window_starts(length: int, window: int, hop: int) -> list[int]:
+    """Where windows begin, in samples; the last one ends with the recording."""
+    if length <= window:
+        return [0]
+    starts = list(range(0, length - window + 1, hop))
+    if starts[-1] + window < length:
+        starts.append(length - window)
+    return starts
+
+
+def resampled_length(file: soundfile.SoundFile, sample_rate: int, path: Path) -> int:
+    """Samples of a recording at another rate."""
+    if file.frames == 0:
+        raise UserError(f"{path}: is empty, it has no samples")
+    return math.ceil(file.frames * sample_rate / file.samplerate)
+
+
+def read_window(file: soundfile.SoundFile, start: int, length: int, sample_rate: int) -> np.ndarray:
+    """(≤ length,) mono float32 samples at `sample_rate` from `start` on, as if the whole file were resampled."""
+    common = math.gcd(file.samplerate, sample_rate)
+    old, new = file.samplerate // common, sample_rate // common
+    margin = math.ceil(MARGIN * common) if old != new else 0
+    # Samples coincide at both rates every `old` and every `new` samples: reading begins there.
+    first = max(start // new - margin, 0)
+    last = -(-(start + length) // new) + margin
+    file.seek(min(first * old, file.frames))
+    samples = file.read((last - first) * old, dtype="float32", always_2d=True).mean(axis=1)  # (N,)
+    if old != new:
+        samples = torchaudio.functional.resample(torch.from_numpy(samples), file.samplerate, sample_rate).numpy()
+    offset = start - first * new
+    return samples[offset : offset + length]
+
+
+def batched(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """Consecutive groups of up to `size` items."""
+    for first in range(0, len(items), size):
+        yield items[first : first + size]
+
+
+def thinned(spectrogram: np.ndarray, columns: int) -> np.ndarray:
+    """(F, T) -> (F, ≤ columns), each the maximum of the frames it stands for."""
+    edges = np.linspace(0, spectrogram.shape[1], min(columns, spectrogram.shape[1]) + 1).astype(int)
+    return np.maximum.reduceat(spectrogram, edges[:-1], axis=1)
+
+
+def audio_files(paths: Sequence[str]) -> list[Path]:
+    """The files given, and of folders all files of a kind that soundfile reads, sorted.
+
+    Raises:
+        UserError: a path is not there, or a folder holds no audio files.
+    """
+    suffixes = {f".{name.lower()}" for name in soundfile.available_formats()} | {".aif", ".oga", ".opus"}
+    found = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
+            if not inside:
+                raise UserError(f"{path}: no audio files in this folder")
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise UserError(f"{path}: no such file or folder")
+    return found
+
+
+def write_scores(path: str | Path, recordings: Sequence[Tagged], names: Sequence[str]) -> None:
+    """A CSV row for every window and class."""
+    rows = (
+        {"file": str(tagged.path), "start": f"{start:.3f}", "end": f"{end:.3f}", "class": name, "score": f"{score:.6f}"}
+        for tagged in recordings
+        for start, end, scores in zip(tagged.starts, tagged.ends, tagged.scores)
+        for name, score in zip(names, scores)
+    )
+    write_csv(path, ("file", "start", "end", "class", "score"), rows)
+
+
+def draw(path: str | Path, tagged: Tagged, names: Sequence[str], top_k: int) -> None:
+    """A picture: the spectrogram above, the strongest classes' activity over time below."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    chosen = np.argsort(-tagged.scores.max(axis=0), kind="stable")[:top_k]
+    end = float(tagged.ends[-1])
+    figure, (above, below) = plt.subplots(2, 1, figsize=(9, 5.5), sharex=True, layout="constrained",
+                                          height_ratios=(3, max(2, 0.35 * len(chosen))))
+    above.imshow(tagged.picture, origin="lower", aspect="auto", extent=(0, end, 0, 1), cmap="magma")
+    above.set(title=tagged.path.name, ylabel="frequency", yticks=())
+    edges = np.append(tagged.starts, end) if len(tagged.starts) > 1 else np.array([0.0, end])
+    mesh = below.pcolormesh(edges, np.arange(len(chosen) + 1), tagged.scores[:, chosen].T, vmin=0, vmax=1,
+                            cmap="viridis")
+    below.set(xlabel="time (s); each window from its start", yticks=np.arange(len(chosen)) + 0.5,
+              yticklabels=[names[c] for c in chosen], xlim=(0, end))
+    below.invert_yaxis()
+    figure.colorbar(mesh, ax=below, label="score")
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=110, format=Path(path).suffix.lstrip(".") or "png")
+    plt.close(figure)

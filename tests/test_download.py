@@ -1,0 +1,248 @@
+"""The downloader against a server on loopback that misbehaves in every way."""
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from conftest import error_line, run_script
+
+from src.errors import UserError
+from src.preparation import download
+from src.preparation.download import Archive, choose, fetch, list_archives, unpack
+
+CONTENT = os.urandom(300_000)
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    monkeypatch.setattr(download, "FIRST_WAIT", 0)
+    monkeypatch.setattr(download, "LONGEST_WAIT", 0)
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `files` by path; `faults` are taken one for each request, until there are none."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files, self.faults, self.requests = {}, [], []
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+    def archive(self, name="train_5k.tar.gz", content=CONTENT, md5=None, size=None):
+        self.files[f"/{name}"] = content
+        return Archive(name, len(content) if size is None else size, md5 or hashlib.md5(content).hexdigest(),
+                       f"{self.url}/{name}")
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        fault = self.server.faults.pop(0) if self.server.faults else None
+        self.server.requests.append((self.path, self.headers.get("Range")))
+        content = self.server.files.get(self.path)
+        if isinstance(fault, int) or content is None:
+            self.send_response(fault if isinstance(fault, int) else 404)
+            self.send_header("Content-Length", "0")
+            self.send_header("Retry-After", "0")
+            self.end_headers()
+            return
+        first = 0
+        if self.headers.get("Range") and fault != "ignores ranges":
+            first = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
+        else:
+            self.send_response(200)
+        body = content[first:]
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if fault == "breaks off":
+            self.wfile.write(body[: len(body) // 2])
+            self.wfile.flush()
+            self.close_connection = True
+            self.connection.close()
+        else:
+            self.wfile.write(body)
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+
+
+def test_an_archive_arrives_whole_under_its_name(server, tmp_path):
+    archive = server.archive()
+    assert fetch(archive, tmp_path).read_bytes() == CONTENT
+    assert [path.name for path in tmp_path.iterdir()] == ["train_5k.tar.gz"]
+    fetch(archive, tmp_path)
+    assert len(server.requests) == 1  # what is there is not fetched again
+
+
+def test_a_broken_download_goes_on_where_it_broke(server, tmp_path):
+    server.faults = ["breaks off", "breaks off", 503, 429]
+    assert fetch(server.archive(), tmp_path).read_bytes() == CONTENT
+    ranges = [wanted for _, wanted in server.requests]
+    assert ranges == [None, "bytes=150000-", "bytes=225000-", "bytes=225000-", "bytes=225000-"]
+
+
+def test_a_partial_file_of_an_earlier_call_is_gone_on_with(server, tmp_path):
+    archive = server.archive()
+    (tmp_path / "train_5k.tar.gz.partial").write_bytes(CONTENT[:1000])
+    assert fetch(archive, tmp_path).read_bytes() == CONTENT
+    assert server.requests == [("/train_5k.tar.gz", "bytes=1000-")]
+
+
+def test_a_server_that_ignores_ranges_is_read_from_the_start(server, tmp_path):
+    server.faults = ["breaks off", "ignores ranges"]
+    assert fetch(server.archive(), tmp_path).read_bytes() == CONTENT
+
+
+def test_a_server_that_breaks_off_for_ever_is_given_up(server, tmp_path):
+    archive = server.archive()
+    server.faults = [503] * 100
+    with pytest.raises(UserError, match="busy .503.; given up after 6 attempts"):
+        fetch(archive, tmp_path)
+    assert not (tmp_path / "train_5k.tar.gz").exists()
+
+
+@pytest.mark.parametrize("content, size", [(CONTENT[::-1], None), (CONTENT[:-1] + b"x", None), (CONTENT, 299_999)])
+def test_wrong_bytes_never_get_the_name(server, tmp_path, content, size):
+    archive = server.archive(content=content, md5=hashlib.md5(CONTENT).hexdigest(), size=size)
+    with pytest.raises(UserError, match="record promises"):
+        fetch(archive, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_that_name_with_other_bytes_is_left_alone(server, tmp_path):
+    (tmp_path / "train_5k.tar.gz").write_text("mine")
+    with pytest.raises(UserError, match="it is not that file"):
+        fetch(server.archive(), tmp_path)
+    assert (tmp_path / "train_5k.tar.gz").read_text() == "mine"
+
+
+def test_a_missing_file_is_an_error_at_once(server, tmp_path):
+    archive = Archive("nowhere.tar.gz", 10, "0" * 32, f"{server.url}/nowhere.tar.gz")
+    with pytest.raises(UserError, match="answers 404"):
+        fetch(archive, tmp_path)
+    assert len(server.requests) == 1
+
+
+def test_a_full_disk_is_seen_before_the_download(server, tmp_path):
+    with pytest.raises(UserError, match="GB more, and"):
+        fetch(server.archive(size=10**18), tmp_path)
+    assert server.requests == []
+
+
+def tar_of(members):
+    """Bytes of a .tar.gz; members are (name, bytes), (name, "->", target) or (name, "=>", target)."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, *rest in members:
+            info = tarfile.TarInfo(name)
+            if rest[0] in ("->", "=>"):
+                info.type, info.linkname = (tarfile.SYMTYPE if rest[0] == "->" else tarfile.LNKTYPE), rest[1]
+                tar.addfile(info)
+            else:
+                info.size = len(rest[0])
+                tar.addfile(info, io.BytesIO(rest[0]))
+    return buffer.getvalue()
+
+
+def test_unpacking(tmp_path):
+    (tmp_path / "a.tar.gz").write_bytes(tar_of([("val/1.flac", b"1"), ("val/sub/2.flac", b"2")]))
+    (tmp_path / "out" / "val").mkdir(parents=True)
+    (tmp_path / "out" / "val" / "1.flac").write_bytes(b"mine")
+    assert unpack(tmp_path / "a.tar.gz", tmp_path / "out") == [tmp_path / "out" / "val"]
+    assert (tmp_path / "out/val/1.flac").read_bytes() == b"mine" and (tmp_path / "out/val/sub/2.flac").exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["val"]
+
+
+@pytest.mark.parametrize("member", [("../evil", b"x"), ("ok/../../evil", b"x"), ("link", "->", "../.."),
+                                    ("link", "->", "/etc/passwd"), ("link", "=>", "../evil")])
+def test_archives_that_reach_out_of_the_folder_are_refused(tmp_path, member):
+    (tmp_path / "a.tar.gz").write_bytes(tar_of([("ok/1.flac", b"1"), member]))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match="is not safe to unpack"):
+        unpack(tmp_path / "a.tar.gz", tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == [] and not (tmp_path / "evil").exists()
+
+
+def test_an_absolute_path_stays_inside(tmp_path):
+    (tmp_path / "a.tar.gz").write_bytes(tar_of([(f"{tmp_path}/evil", b"x")]))
+    unpack(tmp_path / "a.tar.gz", tmp_path / "out")
+    assert not (tmp_path / "evil").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", tar_of([("a", os.urandom(5000))])[:2000]])
+def test_damaged_archives(tmp_path, content):
+    (tmp_path / "a.tar.gz").write_bytes(content)
+    with pytest.raises(UserError, match="is damaged"):
+        unpack(tmp_path / "a.tar.gz", tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def publish(server, **contents):
+    """A record as Zenodo's API lists it."""
+    files = []
+    for name, content in contents.items():
+        archive = server.archive(f"{name}.tar.gz", content)
+        files.append({"key": archive.name, "size": archive.size, "checksum": f"md5:{archive.md5}",
+                      "links": {"self": archive.url}})
+    server.files["/records/4593514"] = json.dumps({"files": files}).encode()
+
+
+def test_the_script_lists_fetches_and_unpacks(server, tmp_path):
+    publish(server, meta=tar_of([("meta/lbl_map.json", b"{}")]), val=tar_of([("val/1.flac", b"1")]))
+    command = ("scripts/download_release.py", "--api", f"{server.url}/records", "--out_folder", tmp_path / "data")
+    assert "meta.tar.gz" in run_script(*command, check=0).stdout
+    server.faults = [None, "breaks off"]
+    run_script(*command, "--archives", "meta", "val.tar.gz", check=0)
+    assert sorted(str(path.relative_to(tmp_path / "data")) for path in (tmp_path / "data").rglob("*")) == [
+        "meta", "meta.tar.gz", "meta/lbl_map.json", "val", "val.tar.gz", "val/1.flac"]
+    line = error_line(run_script(*command, "--archives", "train_7k"))
+    assert "no archive is called 'train_7k'; there are meta, val" in line
+
+
+def test_the_script_goes_on_with_the_other_archives(server, tmp_path):
+    publish(server, meta=tar_of([("../evil", b"x")]), val=tar_of([("val/1.flac", b"1")]))
+    result = run_script("scripts/download_release.py", "--api", f"{server.url}/records", "--out_folder", tmp_path / "d",
+                        "--archives", "meta", "val")
+    assert "not done: meta.tar.gz" in error_line(result) and "not safe to unpack" in result.stderr
+    assert (tmp_path / "d" / "val" / "1.flac").exists() and not (tmp_path / "evil").exists()
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"{}", b'{"files": [{"key": "../a"}]}', b'{"files": 3}'])
+def test_an_answer_that_is_no_record(server, body):
+    server.files["/records/4593514"] = body
+    with pytest.raises(UserError, match="not a record's list"):
+        list_archives(f"{server.url}/records")
+
+
+def test_a_record_cannot_name_files_outside_the_folder(server):
+    publish(server, meta=b"x")
+    listed = json.loads(server.files["/records/4593514"])
+    listed["files"][0]["key"] = "../meta.tar.gz"
+    server.files["/records/4593514"] = json.dumps(listed).encode()
+    with pytest.raises(UserError, match="no plain file name"):
+        list_archives(f"{server.url}/records")
+
+
+def test_a_record_that_is_not_there(server):
+    with pytest.raises(UserError, match="answers 404"):
+        list_archives(f"{server.url}/records")
+
+
+def test_names_with_and_without_the_suffix():
+    archives = [Archive("val.tar.gz", 1, "", ""), Archive("notes.txt", 1, "", "")]
+    assert choose(archives, ["val", "notes.txt", "val.tar.gz"]) == [archives[0], archives[1], archives[0]]

@@ -1,0 +1,143 @@
+"""predict.py: recordings of any kind, scored as in evaluation."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import torchaudio
+from conftest import FIXTURES, SAMPLE_RATE, error_line, run_script
+from test_released_files import CKPT, FIRST_RECORD, LMDB
+
+from src.data.lmdb_store import LMDBReader
+from src.prediction import Tagger, audio_files, read_window, thinned, window_starts
+
+LBL_MAP = FIXTURES / "lbl_map.json"
+
+
+def clip(index=0):
+    """(110250,) samples of a released soundscape."""
+    return soundfile.read(io.BytesIO(LMDBReader(LMDB)[index].flac), dtype="float32")[0]
+
+
+def predict(*more, check=None):
+    return run_script("predict.py", "--ckpt_path", CKPT, "--lbl_map", LBL_MAP, *more, check=check)
+
+
+def rows_of(path):
+    with open(path, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_five_second_clip_gets_the_scores_of_the_evaluation(tmp_path):
+    soundfile.write(tmp_path / "a.flac", clip(), SAMPLE_RATE, subtype="PCM_16")
+    predict("--audio", tmp_path / "a.flac", "--csv", tmp_path / "a.csv", check=0)
+    rows = rows_of(tmp_path / "a.csv")
+    assert len(rows) == 18 and {(row["start"], row["end"]) for row in rows} == {("0.000", "5.000")}
+    assert np.abs(np.array([float(row["score"]) for row in rows]) - FIRST_RECORD).max() < 1e-5
+
+
+@pytest.mark.parametrize("index", [0, 3, 6, 7, 12, 13])
+def test_rates_and_channels_do_not_change_the_top_class(tmp_path, index):
+    """Of recordings whose top class leads clearly: at 16 kHz, what lies above 8 kHz is gone."""
+    samples = torch.from_numpy(clip(index))
+    at = {rate: torchaudio.functional.resample(samples, SAMPLE_RATE, rate).numpy() for rate in (44100, 16000)}
+    soundfile.write(tmp_path / "a.wav", samples.numpy(), SAMPLE_RATE)
+    soundfile.write(tmp_path / "b.wav", np.stack([at[44100]] * 2, axis=1), 44100)
+    soundfile.write(tmp_path / "c.flac", at[16000], 16000)
+    tagger = Tagger(CKPT, LBL_MAP)
+    tagged = [tagger(tmp_path / name) for name in ("a.wav", "b.wav", "c.flac")]
+    assert len({one.strongest(tagger.label_map.names, 1, 0)[0][0] for one in tagged}) == 1
+    # Twice the rate, and two equal channels, hold the same sound.
+    assert np.abs(tagged[0].scores - tagged[1].scores).max() < 0.05
+
+
+@pytest.mark.parametrize("rate", [16000, 44100, 48000, 11025, 22050])
+def test_a_window_is_what_the_whole_file_resampled_holds_there(tmp_path, rate):
+    rng = np.random.default_rng(0)
+    samples = rng.standard_normal((rate * 3, 2)).astype(np.float32) * 0.1
+    soundfile.write(tmp_path / "a.wav", samples, rate, subtype="FLOAT")
+    whole = torchaudio.functional.resample(torch.from_numpy(samples.mean(axis=1)), rate, SAMPLE_RATE).numpy()
+    with soundfile.SoundFile(tmp_path / "a.wav") as file:
+        for start in (0, 1, 12345, len(whole) - 20000, len(whole) - 100):
+            window = read_window(file, start, 20000, SAMPLE_RATE)
+            assert len(window) == min(20000, len(whole) - start)
+            assert np.abs(window - whole[start : start + 20000]).max() < 1e-4
+
+
+@pytest.mark.parametrize("length, expected", [(3, [0]), (10, [0]), (11, [0, 1]), (16, [0, 4, 6]), (18, [0, 4, 8])])
+def test_windows_reach_to_the_end(length, expected):
+    assert window_starts(length, 10, 4) == expected
+
+
+def test_long_and_very_short_recordings(tmp_path):
+    folder = tmp_path / "my recordings; ü"
+    folder.mkdir()
+    soundfile.write(folder / "long.wav", np.concatenate([clip(k) for k in range(4)]), SAMPLE_RATE)
+    soundfile.write(folder / "short.wav", clip()[:2205], SAMPLE_RATE)
+    soundfile.write(folder / "one.wav", clip()[:1], SAMPLE_RATE)
+    result = predict("--audio", folder, "--csv", tmp_path / "a.csv", "--plot", tmp_path / "a.png", "--hop", 5,
+                     "--top_k", 3, check=0)
+    rows = rows_of(tmp_path / "a.csv")
+    starts = sorted({float(row["start"]) for row in rows if row["file"].endswith("long.wav")})
+    assert starts == [0, 5, 10, 15] and len(rows) == 18 * (4 + 1 + 1)
+    assert len(list(tmp_path.glob("a_*.png"))) == 3 and "20.0 s, 4 windows" in result.stdout
+    shown = result.stdout.split("long.wav")[1].splitlines()[1:4]
+    scores = [float(line.split()[0]) for line in shown]
+    assert len(scores) == 3 and scores == sorted(scores, reverse=True)
+    # Scored window by window as each clip alone.
+    tagger = Tagger(CKPT, LBL_MAP, hop=5.0)
+    soundfile.write(tmp_path / "second.wav", clip(1), SAMPLE_RATE)
+    assert np.abs(tagger(folder / "long.wav").scores[1] - tagger(tmp_path / "second.wav").scores[0]).max() < 1e-5
+
+
+def test_a_threshold_hides_what_does_not_reach_it(tmp_path):
+    soundfile.write(tmp_path / "a.wav", clip(), SAMPLE_RATE)
+    shown = [line for line in predict("--audio", tmp_path / "a.wav", "--threshold", 0.17, check=0).stdout.splitlines()
+             if line.startswith("  ")]
+    assert len(shown) == sum(score >= 0.17 for score in FIRST_RECORD)
+
+
+def test_the_checkpoints_own_label_map(trained, tmp_path):
+    soundfile.write(tmp_path / "a.wav", clip(), SAMPLE_RATE)
+    ckpt = next((trained / "r1").rglob("epoch=01*.ckpt"))
+    result = run_script("predict.py", "--ckpt_path", ckpt, "--audio", tmp_path / "a.wav", "--top_k", 9, check=0)
+    assert sorted(line.split()[1] for line in result.stdout.splitlines()[1:]) == ["Drum", "Harp", "Organ"]
+
+
+def test_what_cannot_be_read_is_reported_and_the_rest_is_tagged(tmp_path):
+    soundfile.write(tmp_path / "a.wav", clip(), SAMPLE_RATE)
+    (tmp_path / "b.wav").write_text("not audio")
+    soundfile.write(tmp_path / "c.wav", np.zeros(0), SAMPLE_RATE)
+    result = predict("--audio", tmp_path, "--csv", tmp_path / "out.csv")
+    assert "2 of 3 recordings could not be read" in error_line(result)
+    assert "b.wav: is not audio" in result.stderr and "c.wav: is empty" in result.stderr
+    assert "a.wav" in result.stdout and len(rows_of(tmp_path / "out.csv")) == 18
+
+
+def test_predicting_refuses(tmp_path):
+    soundfile.write(tmp_path / "a.wav", clip(), SAMPLE_RATE)
+    (tmp_path / "empty").mkdir()
+    line = error_line(run_script("predict.py", "--ckpt_path", CKPT, "--audio", tmp_path / "a.wav"))
+    assert "carries no label map" in line and "--lbl_map" in line
+    line = error_line(predict("--audio", tmp_path / "a.wav", "--lbl_map", "meta/lbl_map.json"))
+    assert "model.num_classes is 18, but the label map meta/lbl_map.json has 51 classes" in line
+    assert "no audio files in this folder" in error_line(predict("--audio", tmp_path / "empty"))
+    assert "nowhere.wav: no such file or folder" in error_line(predict("--audio", "nowhere.wav"))
+
+
+def test_folders_are_searched_for_all_kinds_of_audio(tmp_path):
+    for name in ("b.WAV", "a.flac", "sub/c.mp3", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = [str(path.relative_to(tmp_path)) for path in audio_files([str(tmp_path)])]
+    assert found == ["a.flac", "b.WAV", "sub/c.mp3"]
+
+
+def test_thinning_keeps_the_maxima():
+    spectrogram = np.random.default_rng(0).standard_normal((3, 100))
+    few = thinned(spectrogram, 10)
+    assert np.array_equal(few, spectrogram.reshape(3, 10, 10).max(axis=2))
+    assert thinned(spectrogram, 500).shape == (3, 100)

@@ -1,0 +1,157 @@
+"""Files released in 2021: they load, score and export, and nothing inside a file runs."""
+
+import csv
+import json
+import os
+import pickle
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from conftest import FIXTURES, GOLDEN, error_line, run_script, train_command
+
+from src.checkpoints import read_checkpoint
+from src.data.labels import LabelMap
+from src.data.transforms import Compose
+from src.errors import UserError
+from src.evaluation import EvaluationOptions, open_for, predict
+from src.torch_files import StandIn, read_torch_file
+
+CKPT = FIXTURES / "released_cifar_resnet_20.ckpt"
+LMDB = FIXTURES / "released_mixtures_layout.lmdb"
+FIRST_RECORD = [0.032832, 0.176811, 0.166018, 0.012795, 0.057329, 0.01358, 0.056095, 0.049604, 0.065482, 0.103624,
+                0.033764, 0.16379, 0.279529, 0.084307, 0.095119, 0.053168, 0.069392, 0.013444]
+
+
+def test_a_released_checkpoint_scores_what_it_scored_then(tmp_path):
+    run_script("eval_gise_mixtures.py", "--ckpt_path", CKPT, "--lbl_map", FIXTURES / "lbl_map.json",
+                        "--lmdb_path", LMDB, "--results_csv", tmp_path / "r.csv", "--export_weights", "--export_dir",
+                        tmp_path / "weights", check=0)
+    with open(tmp_path / "r.csv", newline="") as stream:
+        row, = csv.DictReader(stream)
+    assert abs(float(row["mAP"]) - 0.391152) < 1e-4 and abs(float(row["mAUC"]) - 0.733163) < 1e-4
+    assert abs(float(row["dprime"]) - 0.880219) < 1e-3 and row["protocol"] == "paper"
+    exported, = (tmp_path / "weights").rglob("mAP=0.3912_dprime=0.8802_num_classes=18.pth")
+    state = torch.load(exported, weights_only=True)
+    golden = json.loads((GOLDEN / "models.json").read_text())["cifar_resnet_20"]
+    assert list(state) == [key for key, _ in golden["keys"]]
+    assert all(torch.equal(state[key], value) for key, value in read_checkpoint(CKPT).weights.items())
+
+
+def test_the_first_record_gets_the_outputs_it_got_then():
+    checkpoint = read_checkpoint(CKPT)
+    label_map = LabelMap.load(FIXTURES / "lbl_map.json")
+    options = EvaluationOptions(str(LMDB), "", num_workers=0)
+    dataset = open_for(checkpoint, label_map, options, None)
+    network = checkpoint.network().eval()
+    with torch.no_grad():
+        outputs = network(torch.from_numpy(dataset[0][0])[None, None]).sigmoid().numpy()[0]
+    assert np.abs(outputs - FIRST_RECORD).max() < 1e-5
+    batched, _ = predict([network], dataset, options, torch.device("cpu"), "")
+    assert np.abs(batched[0][0].sigmoid().numpy() - FIRST_RECORD).max() < 1e-5
+
+
+def test_a_released_network_can_be_fine_tuned(corpus, tmp_path):
+    torch.save(read_checkpoint(CKPT).weights, tmp_path / "w.pth")
+    settings = (f"model.pretrained={tmp_path / 'w.pth'}", "model.pretrained_fc=18")
+    words = [word for setting in settings for word in ("--set", setting)]
+    run_script(*train_command(corpus, tmp_path / "run", *words), check=0)
+    assert len(list((tmp_path / "run" / "ckpts").iterdir())) == 1
+
+
+def test_a_released_checkpoint_cannot_be_resumed_and_says_what_to_do(corpus, tmp_path):
+    line = error_line(run_script(*train_command(corpus, tmp_path / "run", "--resume_from", CKPT)))
+    assert "is of an early Lightning, 1.1.3" in line and "--export_weights" in line and not (tmp_path / "run").exists()
+
+
+class Runs:
+    """An object whose pickle calls a function as it is read."""
+
+    def __init__(self, function, *arguments):
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
+
+
+def evil_payloads(marker):
+    """What a pickle might carry to run code: each would make the file `marker`."""
+    command = f"touch {marker}"
+    return {
+        "os.system": Runs(os.system, command),
+        "builtins.eval": Runs(eval, f"open({str(marker)!r}, 'w')"),
+        "builtins.exec": Runs(exec, f"open({str(marker)!r}, 'w')"),
+        "subprocess": Runs(subprocess.check_call, ["touch", str(marker)]),
+        "getattr": Runs(getattr, Runs(__import__, "os"), "system"),
+        "a stand-in's state": HoldsState(Runs(os.system, command)),
+        "a function in torch": Runs(torch.hub.load_state_dict_from_url, f"file://{marker}"),
+    }
+
+
+class HoldsState:
+    """Pickled under the name of a released class, with a state of its own."""
+
+    def __init__(self, state):
+        self.state = state
+
+    def __reduce__(self):
+        return (Compose, ((),), {"transforms": self.state, "__setstate__": self.state})
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "old format"])
+@pytest.mark.parametrize("name", list(evil_payloads("x")))
+def test_nothing_in_a_file_runs(tmp_path, name, legacy):
+    content = {"state_dict": {}, "hyper_parameters": {"cfg": {}, "x": evil_payloads(tmp_path / "it_ran")[name]}}
+    torch.save(content, tmp_path / "evil.ckpt", _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(UserError, match="evil.ckpt: is not a checkpoint, or is truncated"):
+        read_checkpoint(tmp_path / "evil.ckpt")
+    assert not (tmp_path / "it_ran").exists()
+
+
+def test_the_payloads_do_run_where_pickle_is_trusted(tmp_path):
+    """Otherwise the test above would show nothing."""
+    for name in ("os.system", "builtins.eval", "builtins.exec", "subprocess", "a stand-in's state"):
+        marker = tmp_path / name.replace(" ", "_").replace("'", "_")
+        pickle.loads(pickle.dumps(evil_payloads(marker)[name]))
+        assert marker.exists(), name
+
+
+@pytest.mark.parametrize("script, flag", [("eval_gise_mixtures.py", "--ckpt_path"),
+                                          ("train_gise_mixtures.py", "--resume_from"),
+                                          ("train_gise_mixtures.py", "--cw"),
+                                          ("train_gise_mixtures.py", "pretrained")])
+def test_no_command_line_runs_what_a_file_brings(corpus, tmp_path, script, flag):
+    torch.save({"state_dict": {}, "x": evil_payloads(tmp_path / "it_ran")["os.system"]}, tmp_path / "evil.pt")
+    evil = tmp_path / "evil.pt"
+    words = ("--set", f"model.pretrained={evil}") if flag == "pretrained" else (flag, evil)
+    if script.startswith("eval"):
+        result = run_script(script, *words, "--lbl_map", FIXTURES / "lbl_map.json", "--lmdb_path", LMDB)
+    else:
+        result = run_script(*train_command(corpus, tmp_path / "run", *words))
+    assert "evil.pt: is not a" in error_line(result) and not (tmp_path / "it_ran").exists()
+
+
+def test_stand_ins_keep_and_do_nothing():
+    content = read_torch_file(CKPT, "a checkpoint")
+    stand_in = content["hyper_parameters"]["val_tfs"]
+    assert isinstance(stand_in, StandIn) and type(stand_in).__name__ == "Compose"
+    assert not hasattr(stand_in, "__dict__") and not hasattr(stand_in, "transforms")
+    with pytest.raises(TypeError):
+        stand_in(0)
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 5000, 1_000_000])
+def test_truncated_checkpoints(tmp_path, size):
+    (tmp_path / "cut.ckpt").write_bytes(CKPT.read_bytes()[:size])
+    with pytest.raises(UserError, match="cut.ckpt: is not a checkpoint, or is truncated"):
+        read_checkpoint(tmp_path / "cut.ckpt")
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"state_dict": {}}, {"state_dict": {}, "hyper_parameters": {}},
+                                     {"state_dict": 3, "hyper_parameters": {"cfg": {}}},
+                                     {"state_dict": {}, "hyper_parameters": {"cfg": {"model": 3}}}, torch.ones(2)])
+def test_files_that_are_no_checkpoint(tmp_path, content):
+    torch.save(content, tmp_path / "x.ckpt")
+    with pytest.raises(UserError, match=r"x\.ckpt: "):
+        read_checkpoint(tmp_path / "x.ckpt")
