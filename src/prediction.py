@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import soundfile
@@ -28,7 +29,9 @@ log = logging.getLogger(__name__)
 
 BATCH = 8  # windows
 MARGIN = 0.05  # s around a window, for the resampling filter
-PICTURE_COLUMNS = 2000  # of the spectrogram drawn, whatever the recording's length
+PICTURE_COLUMNS = 2000  # about so many of the spectrogram are drawn, whatever the recording's length
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Tagged:
     starts: np.ndarray  # (W,) s
     ends: np.ndarray  # (W,) s
     scores: np.ndarray  # (W, C) probabilities
-    picture: np.ndarray  # (F, columns) dB, the windows' spectrograms thinned out
+    picture: np.ndarray  # (F, columns) dB, the recording's spectrogram thinned out, evenly over time
 
     def strongest(self, names: Sequence[str], top_k: int, threshold: float) -> list[tuple[str, float, float]]:
         """(class, highest score, when in s) of the top_k classes that reach the threshold."""
@@ -88,18 +91,21 @@ class Tagger:
         starts, ends, scores, pictures = [], [], [], []
         try:
             with soundfile.SoundFile(path) as file:
-                windows = window_starts(resampled_length(file, self.sample_rate, path), self.window, self.hop)
-                columns = max(PICTURE_COLUMNS // len(windows), 1)
+                length = resampled_length(file, self.sample_rate, path)
+                windows = window_starts(length, self.window, self.hop)
+                parts = list(zip(windows, [*windows[1:], length]))  # a window, and where the next one begins
                 with progress(len(windows), path.name, "window", leave=False) as bar:
-                    for batch in batched(windows, BATCH):
+                    for batch in batched(parts, BATCH):
                         examples = []
-                        for start in batch:
+                        for start, following in batch:
                             samples = read_window(file, start, self.window, self.sample_rate)
                             spectrogram = self.features(samples)
                             examples.append((self.transform(spectrogram, rng), 0))
                             starts.append(start / self.sample_rate)
                             ends.append((start + len(samples)) / self.sample_rate)
-                            pictures.append(thinned(spectrogram, columns))
+                            share = (following - start) / length  # of the picture
+                            own = max(round(spectrogram.shape[1] * (following - start) / len(samples)), 1)
+                            pictures.append(thinned(spectrogram[:, :own], max(round(PICTURE_COLUMNS * share), 1)))
                         logits = self.network(collate(examples)[0])
                         scores.append(self.task.probabilities(logits).numpy())
                         bar.update(len(batch))
@@ -141,7 +147,7 @@ def read_window(file: soundfile.SoundFile, start: int, length: int, sample_rate:
     return samples[offset : offset + length]
 
 
-def batched(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+def batched(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
     """Consecutive groups of up to `size` items."""
     for first in range(0, len(items), size):
         yield items[first : first + size]
@@ -198,10 +204,11 @@ def draw(path: str | Path, tagged: Tagged, names: Sequence[str], top_k: int) -> 
                                           height_ratios=(3, max(2, 0.35 * len(chosen))))
     above.imshow(tagged.picture, origin="lower", aspect="auto", extent=(0, end, 0, 1), cmap="magma")
     above.set(title=tagged.path.name, ylabel="frequency", yticks=())
-    edges = np.append(tagged.starts, end) if len(tagged.starts) > 1 else np.array([0.0, end])
+    centres = (tagged.starts + tagged.ends) / 2
+    edges = np.concatenate([[0.0], (centres[1:] + centres[:-1]) / 2, [end]])  # halfway between windows' centres
     mesh = below.pcolormesh(edges, np.arange(len(chosen) + 1), tagged.scores[:, chosen].T, vmin=0, vmax=1,
                             cmap="viridis")
-    below.set(xlabel="time (s); each window from its start", yticks=np.arange(len(chosen)) + 0.5,
+    below.set(xlabel="time (s); each window around its centre", yticks=np.arange(len(chosen)) + 0.5,
               yticklabels=[names[c] for c in chosen], xlim=(0, end))
     below.invert_yaxis()
     figure.colorbar(mesh, ax=below, label="score")

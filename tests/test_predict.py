@@ -93,6 +93,17 @@ def test_long_and_very_short_recordings(tmp_path):
     assert np.abs(tagger(folder / "long.wav").scores[1] - tagger(tmp_path / "second.wav").scores[0]).max() < 1e-5
 
 
+@pytest.mark.parametrize("hop", [0.7, 2.5, 5.0])
+def test_the_picture_is_even_over_time(tmp_path, hop):
+    """A click at 12 s of 20 s is drawn at 12 / 20 of the width, once, however much the windows overlap."""
+    samples = 1e-4 * np.random.default_rng(0).standard_normal(20 * SAMPLE_RATE)
+    samples[12 * SAMPLE_RATE : 12 * SAMPLE_RATE + 200] = 0.9
+    soundfile.write(tmp_path / "a.wav", samples, SAMPLE_RATE)
+    picture = Tagger(CKPT, LBL_MAP, hop=hop)(tmp_path / "a.wav").picture
+    loud = np.flatnonzero(picture.mean(axis=0) > picture.mean() + 20)
+    assert abs(loud.mean() / picture.shape[1] - 12 / 20) < 0.01 and np.ptp(loud) < 0.01 * picture.shape[1]
+
+
 def test_a_threshold_hides_what_does_not_reach_it(tmp_path):
     soundfile.write(tmp_path / "a.wav", clip(), SAMPLE_RATE)
     shown = [line for line in predict("--audio", tmp_path / "a.wav", "--threshold", 0.17, check=0).stdout.splitlines()
