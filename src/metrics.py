@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import ndtri
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,8 @@ def ranking_scores(predictions: np.ndarray, targets: np.ndarray) -> RankingScore
     Raises:
         ValueError: shapes that differ or are not (N, C), or predictions that are not finite.
     """
+    from sklearn.metrics import roc_auc_score  # here, as below: 100 MB that tagging a recording does without
+
     _validate(predictions, targets)
     auc = np.full(targets.shape[1], np.nan)
     for c in np.flatnonzero((targets.min(axis=0) == 0) & (targets.max(axis=0) == 1)):
@@ -52,6 +53,8 @@ def ranking_scores(predictions: np.ndarray, targets: np.ndarray) -> RankingScore
 
 def _average_precisions(predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """(C,) average precision, NaN for classes without positives."""
+    from sklearn.metrics import average_precision_score
+
     ap = np.full(targets.shape[1], np.nan)
     for c in np.flatnonzero(targets.max(axis=0) == 1):
         ap[c] = average_precision_score(targets[:, c], predictions[:, c])

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import soundfile
@@ -27,11 +26,9 @@ from src.tasks import build_task
 
 log = logging.getLogger(__name__)
 
-BATCH = 8  # windows
+BATCH = 2  # windows at a time: more are hardly faster on a CPU, and take more memory
 MARGIN = 0.05  # s around a window, for the resampling filter
-PICTURE_COLUMNS = 2000  # about so many of the spectrogram are drawn, whatever the recording's length
-
-Item = TypeVar("Item")
+PICTURE_COLUMNS = 2000  # of the spectrogram drawn, whatever the recording's length
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Tagged:
     starts: np.ndarray  # (W,) s
     ends: np.ndarray  # (W,) s
     scores: np.ndarray  # (W, C) probabilities
-    picture: np.ndarray  # (F, columns) dB, the recording's spectrogram thinned out, evenly over time
+    picture: np.ndarray  # (F, PICTURE_COLUMNS) dB, the recording's spectrogram, evenly over time
 
     def strongest(self, names: Sequence[str], top_k: int, threshold: float) -> list[tuple[str, float, float]]:
         """(class, highest score, when in s) of the top_k classes that reach the threshold."""
@@ -87,31 +84,35 @@ class Tagger:
             UserError: it cannot be read, or is empty.
         """
         path = Path(path)
-        rng = np.random.default_rng(0)  # the evaluation chain draws nothing from it
-        starts, ends, scores, pictures = [], [], [], []
         try:
             with soundfile.SoundFile(path) as file:
                 length = resampled_length(file, self.sample_rate, path)
-                windows = window_starts(length, self.window, self.hop)
-                parts = list(zip(windows, [*windows[1:], length]))  # a window, and where the next one begins
-                with progress(len(windows), path.name, "window", leave=False) as bar:
-                    for batch in batched(parts, BATCH):
-                        examples = []
-                        for start, following in batch:
-                            samples = read_window(file, start, self.window, self.sample_rate)
-                            spectrogram = self.features(samples)
-                            examples.append((self.transform(spectrogram, rng), 0))
-                            starts.append(start / self.sample_rate)
-                            ends.append((start + len(samples)) / self.sample_rate)
-                            share = (following - start) / length  # of the picture
-                            own = max(round(spectrogram.shape[1] * (following - start) / len(samples)), 1)
-                            pictures.append(thinned(spectrogram[:, :own], max(round(PICTURE_COLUMNS * share), 1)))
-                        logits = self.network(collate(examples)[0])
-                        scores.append(self.task.probabilities(logits).numpy())
+                starts = window_starts(length, self.window, self.hop)
+                # Results are laid out at once: small arrays kept from every window would fragment the memory.
+                scores = np.empty((len(starts), len(self.label_map)), dtype=np.float32)
+                own = np.append(starts, length)  # from where on each window is drawn, up to the next one
+                columns = np.round(own / length * PICTURE_COLUMNS).astype(int)
+                picture = np.zeros((self.features.num_bins, PICTURE_COLUMNS), dtype=np.float32)
+                with progress(len(starts), path.name, "window", leave=False) as bar:
+                    for first in range(0, len(starts), BATCH):
+                        batch = range(first, min(first + BATCH, len(starts)))
+                        spectrograms = [self.features(read_window(file, starts[k], self.window, self.sample_rate))
+                                        for k in batch]
+                        scores[batch.start : batch.stop] = self._scores(spectrograms)
+                        for k, spectrogram in zip(batch, spectrograms):
+                            frames = max((own[k + 1] - own[k]) // self.features.hop_len, 1)
+                            draw_into(picture[:, columns[k] : columns[k + 1]], spectrogram[:, :frames])
                         bar.update(len(batch))
         except soundfile.LibsndfileError as error:
             raise UserError(f"{path}: is not audio, or is truncated ({error.error_string.rstrip('.')})") from None
-        return Tagged(path, np.array(starts), np.array(ends), np.concatenate(scores), np.concatenate(pictures, axis=1))
+        ends = np.minimum(np.add(starts, self.window), length)
+        return Tagged(path, np.array(starts) / self.sample_rate, ends / self.sample_rate, scores, picture)
+
+    def _scores(self, spectrograms: Sequence[np.ndarray]) -> np.ndarray:
+        """(B, C) probabilities of B spectrograms, through the evaluation chain."""
+        rng = np.random.default_rng(0)  # the chain draws nothing from it
+        inputs, _ = collate([(self.transform(spectrogram, rng), 0) for spectrogram in spectrograms])
+        return self.task.probabilities(self.network(inputs)).numpy()
 
 
 def window_starts(length: int, window: int, hop: int) -> list[int]:
@@ -147,16 +148,13 @@ def read_window(file: soundfile.SoundFile, start: int, length: int, sample_rate:
     return samples[offset : offset + length]
 
 
-def batched(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    """Consecutive groups of up to `size` items."""
-    for first in range(0, len(items), size):
-        yield items[first : first + size]
-
-
-def thinned(spectrogram: np.ndarray, columns: int) -> np.ndarray:
-    """(F, T) -> (F, ≤ columns), each the maximum of the frames it stands for."""
-    edges = np.linspace(0, spectrogram.shape[1], min(columns, spectrogram.shape[1]) + 1).astype(int)
-    return np.maximum.reduceat(spectrogram, edges[:-1], axis=1)
+def draw_into(columns: np.ndarray, spectrogram: np.ndarray) -> None:
+    """Fill (F, columns), each with the maximum of the (F, T) frames that it stands for."""
+    count = columns.shape[1]
+    for c in range(count):
+        first = c * spectrogram.shape[1] // count
+        last = max((c + 1) * spectrogram.shape[1] // count, first + 1)
+        columns[:, c] = spectrogram[:, first:last].max(axis=1)
 
 
 def audio_files(paths: Sequence[str]) -> list[Path]:

@@ -12,7 +12,7 @@ from conftest import FIXTURES, SAMPLE_RATE, error_line, run_script
 from test_released_files import CKPT, FIRST_RECORD, LMDB
 
 from src.data.lmdb_store import LMDBReader
-from src.prediction import Tagger, audio_files, read_window, thinned, window_starts
+from src.prediction import Tagger, audio_files, draw_into, read_window, window_starts
 
 LBL_MAP = FIXTURES / "lbl_map.json"
 
@@ -147,8 +147,10 @@ def test_folders_are_searched_for_all_kinds_of_audio(tmp_path):
     assert found == ["a.flac", "b.WAV", "sub/c.mp3"]
 
 
-def test_thinning_keeps_the_maxima():
+def test_a_picture_keeps_the_maxima():
     spectrogram = np.random.default_rng(0).standard_normal((3, 100))
-    few = thinned(spectrogram, 10)
+    few, many = np.zeros((3, 10)), np.zeros((3, 300))
+    draw_into(few, spectrogram)
     assert np.array_equal(few, spectrogram.reshape(3, 10, 10).max(axis=2))
-    assert thinned(spectrogram, 500).shape == (3, 100)
+    draw_into(many, spectrogram)
+    assert np.array_equal(many, np.repeat(spectrogram, 3, axis=1))
