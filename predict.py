@@ -6,6 +6,7 @@ from pathlib import Path
 
 from src import cli
 from src.errors import UserError
+from src.files import write_csv
 
 log = logging.getLogger(__name__)
 
@@ -23,31 +24,47 @@ def main() -> None:
     add("--csv", help="table to write, a row a window and class")
     add("--plot", help="picture to write; of several recordings, one each, with the recording's name added")
     arguments = parser.parse_args()
-    from src.prediction import Tagger, audio_files, draw, write_scores
+    for path, kinds in ((arguments.csv, ()), (arguments.plot, (".png", ".pdf", ".svg", ".jpg"))):
+        if path and Path(path).is_dir():
+            raise UserError(f"{path}: is a folder; a file was expected")
+        if path and kinds and Path(path).suffix.lower() not in kinds:
+            raise UserError(f"--plot {path}: a picture ends in {', '.join(kinds)}")
+    from src.prediction import COLUMNS, Tagger, audio_files, rows_of
 
     files = audio_files(arguments.audio)
     tagger = Tagger(arguments.ckpt_path, arguments.lbl_map, arguments.window, arguments.hop)
+    scored: list[Path] = []
+    rows = (row for tagged in tag(tagger, files, arguments, scored) for row in rows_of(tagged, tagger.label_map.names))
+    if arguments.csv:
+        write_csv(arguments.csv, COLUMNS, rows)
+    else:
+        for _ in rows:
+            pass
+    if len(scored) < len(files):
+        raise UserError(f"{len(files) - len(scored)} of {len(files)} recordings could not be read; see above")
+
+
+def tag(tagger, files: list[Path], arguments: argparse.Namespace, scored: list[Path]):
+    """Score recordings in turn, show each and hand it on; note in `scored` those that could be read."""
+    from src.prediction import draw
+
     names = tagger.label_map.names
-    recordings = []
-    for file in files:
+    for number, file in enumerate(files, 1):
         try:
             tagged = tagger(file)
         except UserError as error:
             log.error("%s", error)
             continue
-        recordings.append(tagged)
+        scored.append(file)
         print(f"{file}  ({tagged.ends[-1]:.1f} s, {len(tagged.starts)} windows)")
         for name, score, start in tagged.strongest(names, arguments.top_k, arguments.threshold):
             print(f"  {score:6.3f}  {name}  (strongest from {start:.1f} s)")
         if arguments.plot:
             picture = Path(arguments.plot)
             if len(files) > 1:
-                picture = picture.with_name(f"{picture.stem}_{len(recordings):03d}_{file.stem}{picture.suffix}")
+                picture = picture.with_name(f"{picture.stem}_{number:03d}_{file.stem}{picture.suffix}")
             draw(picture, tagged, names, arguments.top_k)
-    if arguments.csv and recordings:
-        write_scores(arguments.csv, recordings, names)
-    if len(recordings) < len(files):
-        raise UserError(f"{len(files) - len(recordings)} of {len(files)} recordings could not be read; see above")
+        yield tagged
 
 
 if __name__ == "__main__":

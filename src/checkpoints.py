@@ -29,6 +29,15 @@ class Checkpoint:
     record: dict[str, Any]  # `hyper_parameters`: seed, protocol, command, versions, …
     weights: dict[str, torch.Tensor]  # the network's state dict
 
+    def require_label_map(self, label_map: LabelMap) -> None:
+        """Refuse a label map other than the one the checkpoint was trained with, as far as it says."""
+        label_map.require_size(self.config.model.num_classes, str(self.path))
+        trained = self.label_map.names if self.label_map else label_map.names
+        for index, (name, own) in enumerate(zip(label_map.names, trained)):
+            if name != own:
+                raise UserError(f"{label_map.path}: class {index} is '{name}', but {self.path} was trained with "
+                                f"'{own}' there; is it another data set's map?")
+
     def network(self) -> nn.Module:
         """The trained network.
 
@@ -75,6 +84,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         label_map = LabelMap.from_mapping(record["lbl_map"], f"in {path}")
     else:
         config, label_map = parse_config(published_settings(record["cfg"]), str(path)), None
+    if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()):
+        raise UserError(f"{path}: its state_dict holds something else than named tensors; the file is damaged")
     weights = {name.removeprefix(WEIGHTS_PREFIX): state[name] for name in state if name.startswith(WEIGHTS_PREFIX)}
     return Checkpoint(path, config, label_map, record, weights)
 

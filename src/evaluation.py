@@ -23,7 +23,6 @@ from src.data.loading import loader, open_dataset
 from src.data.sampling import EpochSampler
 from src.data.transforms import evaluation_chain
 from src.devices import present_gpus
-from src.errors import UserError
 from src.files import whole_file
 from src.metrics import RankingScores, ranking_scores
 from src.progress import progress
@@ -164,14 +163,7 @@ def network_key(entry: Entry, checkpoint: Checkpoint) -> Any:
 def fitting_checkpoint(path: Path, label_map: LabelMap) -> Checkpoint:
     """Read a checkpoint and see that the label map is the one it was trained with."""
     checkpoint = read_checkpoint(path)
-    label_map.require_size(checkpoint.config.model.num_classes, str(path))
-    if checkpoint.label_map is None:
-        return checkpoint
-    differing = [name for name, trained in zip(label_map.names, checkpoint.label_map.names) if name != trained]
-    if differing:
-        index = label_map.mapping[differing[0]]
-        raise UserError(f"{label_map.path}: class {index} is '{differing[0]}', but {path} was trained with "
-                        f"'{checkpoint.label_map.names[index]}' there; is it another data set's map?")
+    checkpoint.require_label_map(label_map)
     return checkpoint
 
 

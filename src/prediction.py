@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +19,9 @@ from src.data.batching import collate
 from src.data.labels import LabelMap
 from src.data.spectrogram import FeatureExtractor
 from src.data.transforms import evaluation_chain
+from src.data.waveform import LONGEST
 from src.errors import UserError
-from src.files import whole_file, write_csv
+from src.files import whole_file
 from src.progress import progress
 from src.tasks import build_task
 
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 BATCH = 2  # windows at a time: more are hardly faster on a CPU, and take more memory
 MARGIN = 0.05  # s around a window, for the resampling filter
+LARGEST_RATIO = 1000  # the larger term of the rates' ratio, up to which torchaudio resamples
 PICTURE_COLUMNS = 2000  # of the spectrogram drawn, whatever the recording's length
 
 
@@ -66,7 +68,7 @@ class Tagger:
         if lbl_map is None and content.label_map is None:
             raise UserError(f"{checkpoint}: carries no label map; give the one it was trained with as --lbl_map")
         self.label_map = LabelMap.load(lbl_map) if lbl_map else content.label_map
-        self.label_map.require_size(content.config.model.num_classes, str(checkpoint))
+        content.require_label_map(self.label_map)
         audio = content.config.audio_config
         self.sample_rate = audio.sample_rate
         self.window = max(round(window * audio.sample_rate), 1)  # samples
@@ -75,6 +77,10 @@ class Tagger:
         self.transform = evaluation_chain(max(self.window // audio.hop_len, 1))
         self.network: nn.Module = content.network().eval()
         self.task = build_task(content.config)
+        try:
+            self._scores([np.zeros((self.features.num_bins, 1), dtype=np.float32)])
+        except RuntimeError as error:
+            raise UserError(f"--window {window:g}: is too short for the network of {checkpoint} ({error})") from None
 
     @torch.inference_mode()
     def __call__(self, path: str | Path) -> Tagged:
@@ -103,11 +109,12 @@ class Tagger:
                             frames = max((own[k + 1] - own[k]) // self.features.hop_len, 1)
                             draw_into(picture[:, columns[k] : columns[k + 1]], spectrogram[:, :frames])
                         bar.update(len(batch))
-        except soundfile.LibsndfileError as error:
-            raise UserError(f"{path}: is not audio, or is truncated ({error.error_string.rstrip('.')})") from None
+        except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a raw file, of no known format
+            raise UserError(f"{path}: is not audio, or is truncated ({str(error).rstrip('.')})") from None
         ends = np.minimum(np.add(starts, self.window), length)
         return Tagged(path, np.array(starts) / self.sample_rate, ends / self.sample_rate, scores, picture)
 
+    @torch.inference_mode()
     def _scores(self, spectrograms: Sequence[np.ndarray]) -> np.ndarray:
         """(B, C) probabilities of B spectrograms, through the evaluation chain."""
         rng = np.random.default_rng(0)  # the chain draws nothing from it
@@ -129,6 +136,8 @@ def resampled_length(file: soundfile.SoundFile, sample_rate: int, path: Path) ->
     """Samples of a recording at another rate."""
     if file.frames == 0:
         raise UserError(f"{path}: is empty, it has no samples")
+    if file.frames > LONGEST:
+        raise UserError(f"{path}: does not say how long it is; was it written to a pipe? Encode it again")
     return math.ceil(file.frames * sample_rate / file.samplerate)
 
 
@@ -140,12 +149,28 @@ def read_window(file: soundfile.SoundFile, start: int, length: int, sample_rate:
     # Samples coincide at both rates every `old` and every `new` samples: reading begins there.
     first = max(start // new - margin, 0)
     last = -(-(start + length) // new) + margin
-    file.seek(min(first * old, file.frames))
-    samples = file.read((last - first) * old, dtype="float32", always_2d=True).mean(axis=1)  # (N,)
+    begin, end = min(first * old, file.frames), min(last * old, file.frames)
+    file.seek(begin)
+    samples = file.read(end - begin, dtype="float32", always_2d=True).mean(axis=1)  # (N,)
+    if len(samples) < end - begin:
+        raise UserError(f"{file.name}: is truncated: it ends after {begin + len(samples)} of {file.frames} samples")
     if old != new:
-        samples = torchaudio.functional.resample(torch.from_numpy(samples), file.samplerate, sample_rate).numpy()
+        samples = resampled(samples, old, new)
     offset = start - first * new
     return samples[offset : offset + length]
+
+
+def resampled(samples: np.ndarray, old: int, new: int) -> np.ndarray:
+    """(N,) samples at new / old of their rate, a ratio in lowest terms."""
+    if max(old, new) <= LARGEST_RATIO:
+        return torchaudio.functional.resample(torch.from_numpy(samples), old, new).numpy()
+    # torchaudio's filter bank grows with old × new, to gigabytes for such a ratio: in the Fourier domain then.
+    import scipy.signal
+
+    # Reflected at both ends, for the transform takes its input as periodic, up to a length that becomes a
+    # whole number of samples.
+    whole = np.pad(samples, (old, old + -len(samples) % old), mode="reflect", reflect_type="odd")
+    return scipy.signal.resample(whole, len(whole) // old * new)[new : new + math.ceil(len(samples) * new / old)]
 
 
 def draw_into(columns: np.ndarray, spectrogram: np.ndarray) -> None:
@@ -164,6 +189,7 @@ def audio_files(paths: Sequence[str]) -> list[Path]:
         UserError: a path is not there, or a folder holds no audio files.
     """
     suffixes = {f".{name.lower()}" for name in soundfile.available_formats()} | {".aif", ".oga", ".opus"}
+    suffixes -= {".raw"}  # has no header: nothing says how to read it
     found = []
     for path in map(Path, paths):
         if path.is_dir():
@@ -178,15 +204,15 @@ def audio_files(paths: Sequence[str]) -> list[Path]:
     return found
 
 
-def write_scores(path: str | Path, recordings: Sequence[Tagged], names: Sequence[str]) -> None:
+COLUMNS = ("file", "start", "end", "class", "score")
+
+
+def rows_of(tagged: Tagged, names: Sequence[str]) -> Iterator[dict[str, str]]:
     """A CSV row for every window and class."""
-    rows = (
-        {"file": str(tagged.path), "start": f"{start:.3f}", "end": f"{end:.3f}", "class": name, "score": f"{score:.6f}"}
-        for tagged in recordings
-        for start, end, scores in zip(tagged.starts, tagged.ends, tagged.scores)
-        for name, score in zip(names, scores)
-    )
-    write_csv(path, ("file", "start", "end", "class", "score"), rows)
+    for start, end, scores in zip(tagged.starts, tagged.ends, tagged.scores):
+        for name, score in zip(names, scores):
+            yield {"file": str(tagged.path), "start": f"{start:.3f}", "end": f"{end:.3f}", "class": name,
+                   "score": f"{score:.6f}"}
 
 
 def draw(path: str | Path, tagged: Tagged, names: Sequence[str], top_k: int) -> None:

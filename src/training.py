@@ -143,12 +143,13 @@ def fit(trainer: pl.Trainer, recognizer: Recognizer, data: ClipDataModule, resum
 def require_resumable(path: Path, network: torch.nn.Module) -> None:
     """Refuse a checkpoint that cannot be gone on from, before anything is written."""
     content = read_torch_file(path, "a checkpoint to resume from")
-    if not isinstance(content, dict) or "optimizer_states" not in content or "state_dict" not in content:
+    if not isinstance(content, dict) or "optimizer_states" not in content or not isinstance(
+            content.get("state_dict"), dict):
         raise UserError(f"{path}: cannot be resumed from: it is no training checkpoint (is it a .pth of weights?)")
     if "loops" not in content:
         raise UserError(f"{path}: is of an early Lightning, {content.get('pytorch-lightning_version')}, and cannot be "
                         "resumed; export its weights with --export_weights and start from them with model.pretrained")
-    state = {name.removeprefix(WEIGHTS_PREFIX): value for name, value in content["state_dict"].items()}
+    state = {str(name).removeprefix(WEIGHTS_PREFIX): value for name, value in content["state_dict"].items()}
     problem = misfit(network, state)
     if problem:
         raise UserError(f"{path}: is of another network than the cfg's: {problem}")

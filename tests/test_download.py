@@ -29,7 +29,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.faults, self.requests = {}, [], []
+        self.files, self.faults, self.requests, self.retry_after = {}, [], [], "0"
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def archive(self, name="train_5k.tar.gz", content=CONTENT, md5=None, size=None):
@@ -51,7 +51,7 @@ class Handler(BaseHTTPRequestHandler):
         if isinstance(fault, int) or content is None:
             self.send_response(fault if isinstance(fault, int) else 404)
             self.send_header("Content-Length", "0")
-            self.send_header("Retry-After", "0")
+            self.send_header("Retry-After", self.server.retry_after)
             self.end_headers()
             return
         first = 0
@@ -124,6 +124,30 @@ def test_wrong_bytes_never_get_the_name(server, tmp_path, content, size):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_error_page_does_not_touch_what_has_come(server, tmp_path):
+    archive = server.archive()
+    (tmp_path / "train_5k.tar.gz.partial").write_bytes(CONTENT[:1000])
+    server.files["/train_5k.tar.gz"] = b"<html>busy</html>"
+    server.faults = ["ignores ranges"] * 6
+    with pytest.raises(UserError, match="given up"):
+        fetch(archive, tmp_path)
+    assert (tmp_path / "train_5k.tar.gz.partial").read_bytes() == CONTENT[:1000]
+
+
+def test_the_server_says_how_long_to_wait(server, tmp_path, monkeypatch):
+    waits = []
+    monkeypatch.setattr(download.time, "sleep", waits.append)
+    monkeypatch.setattr(download, "FIRST_WAIT", 1)
+    monkeypatch.setattr(download, "LONGEST_WAIT", 60)
+    server.retry_after = "7"
+    server.faults = [429, 429]
+    fetch(server.archive(), tmp_path)
+    server.retry_after = "soon"
+    server.faults = [503, 503, 503]
+    fetch(server.archive("b.tar.gz"), tmp_path)
+    assert waits == [7, 7, 2, 4, 8]
+
+
 def test_a_file_of_that_name_with_other_bytes_is_left_alone(server, tmp_path):
     (tmp_path / "train_5k.tar.gz").write_text("mine")
     with pytest.raises(UserError, match="it is not that file"):
@@ -184,7 +208,15 @@ def test_an_absolute_path_stays_inside(tmp_path):
     assert not (tmp_path / "evil").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", tar_of([("a", os.urandom(5000))])[:2000]])
+def with_a_flipped_byte(data):
+    return data[:-12] + bytes([data[-12] ^ 1]) + data[-11:]
+
+
+WHOLE = tar_of([("a", os.urandom(5000))])
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", WHOLE[:2000], WHOLE[:-4] + b"xxxx",
+                                     with_a_flipped_byte(WHOLE)])
 def test_damaged_archives(tmp_path, content):
     (tmp_path / "a.tar.gz").write_bytes(content)
     with pytest.raises(UserError, match="is damaged"):

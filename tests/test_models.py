@@ -122,6 +122,7 @@ def test_a_file_that_does_not_fit_is_explained_key_by_key(tmp_path):
 @pytest.mark.parametrize("arch, depth, message", [
     ("vgg", 16, "known: resnet, cifar_resnet, densenet, efficientnet, timm"), ("densenet", 120, "121, 161, 169, 201"),
     ("efficientnet", "b8", "b0, b1"), ("timm", "resnet81", "timm's model names, such as resnet"),
+    ("timm", "vit_tiny_patch16_224", "takes no input of 221×128 .*224.*one without a fixed input size"),
 ])
 def test_unknown_networks_are_answered_with_the_known_ones(arch, depth, message):
     with pytest.raises(UserError, match=message):

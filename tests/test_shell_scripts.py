@@ -76,7 +76,7 @@ def test_a_failed_installation_is_tried_again(tmp_path):
     (venv / "python").write_text('#!/bin/sh\n[ "$1" = -V ] && exit 0\necho "$@" >> log\ntest -e allowed\n')
     (venv / "python").chmod(0o755)
     (tmp_path / "r.txt").write_text("torch\n")
-    command = ["bash", "-c", f"source {ROOT}/scripts/environment.sh; pip_install_once .stamp r.txt || exit 1"]
+    command = ["bash", "-c", f"source '{ROOT}/scripts/environment.sh'; pip_install_once .stamp r.txt || exit 1"]
     assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 1
     (tmp_path / "allowed").touch()
     for _ in range(2):

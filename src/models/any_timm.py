@@ -1,11 +1,16 @@
-"""Any network of timm by its own name, with one input channel: `arch: timm`, `model_depth: <timm's name>`."""
+"""Networks of timm by their own names, with one input channel: `arch: timm`, `model_depth: <timm's name>`."""
 
 from __future__ import annotations
 
 import difflib
 
 import timm
+import torch
 from torch import nn
+
+from src.errors import UserError
+
+TRIED = (221, 128)  # bins and frames
 
 
 class _Names:
@@ -25,5 +30,17 @@ DEPTHS = _Names()
 
 
 def build(depth: str, num_classes: int, im_size: int) -> nn.Module:
-    """timm's network with timm's own initialisation and keys."""
-    return timm.create_model(depth, in_chans=1, num_classes=num_classes)
+    """timm's network with timm's own initialisation and keys.
+
+    Raises:
+        UserError: it takes no spectrograms; transformers, say, are often made for one input size.
+    """
+    network = timm.create_model(depth, in_chans=1, num_classes=num_classes).eval()
+    try:
+        with torch.inference_mode():
+            network(torch.zeros(1, 1, *TRIED))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"model.model_depth is '{depth}': timm's network takes no input of {TRIED[0]}×{TRIED[1]} "
+                        f"({reason}); one without a fixed input size is needed") from None
+    return network.train()

@@ -35,7 +35,10 @@ def load_state(network: nn.Module, state: Mapping[str, torch.Tensor], where: str
     problem = misfit(network, state)
     if problem:
         raise UserError(f"{where}: does not fit the network: {problem}")
-    network.load_state_dict(state)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:  # tensors of a kind that cannot be copied, such as sparse ones
+        raise UserError(f"{where}: does not fit the network: {' '.join(str(error).split())}") from None
 
 
 def misfit(network: nn.Module, state: Mapping[str, Any]) -> str:

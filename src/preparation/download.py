@@ -8,11 +8,13 @@ import json
 import logging
 import os
 import shutil
+import ssl
 import tarfile
 import tempfile
 import time
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +55,7 @@ def list_archives(api: str = API, record: int = RECORD) -> list[Archive]:
             with _answer(url, {"Accept": "application/json"}) as answer:
                 body = answer.read()
             break
-        except (_TryAgain, http.client.HTTPException) as error:
+        except (_TryAgain, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
             if attempt + 1 == ATTEMPTS:
                 raise UserError(f"{url}: {error}; given up after {ATTEMPTS} attempts") from None
             _wait(error, attempt)
@@ -98,6 +100,8 @@ def fetch(archive: Archive, folder: str | Path) -> Path:
         return target
     partial = target.with_name(target.name + ".partial")
     with exclusive(folder):
+        if target.exists():  # another process was fetching it
+            return target
         _require_room(folder, archive.size - (partial.stat().st_size if partial.exists() else 0), archive.name)
         _fill(partial, archive)
         try:
@@ -130,9 +134,11 @@ def unpack(archive: Path, folder: str | Path) -> list[Path]:
                 for member in tar:
                     tar.extract(member, temporary, filter="data")
                     bar.update(raw.tell() - bar.n)
+                while tar.fileobj.read(CHUNK):  # to the end, where the compressed data's own checksum is
+                    pass
         except tarfile.FilterError as error:
             raise UserError(f"{archive}: is not safe to unpack: {error}") from None
-        except (tarfile.TarError, EOFError, OSError) as error:
+        except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise UserError(f"{archive}: is damaged ({error})") from None
@@ -163,15 +169,13 @@ def _fill(partial: Path, archive: Archive) -> None:
                 return
             try:
                 _receive(partial, have, archive, bar)
-                problem = "the connection ended early"
             except _TryAgain as error:
-                problem = str(error)
+                gained = partial.exists() and partial.stat().st_size > have
+                failures = 0 if gained else failures + 1
+                if failures >= ATTEMPTS:
+                    raise UserError(f"{archive.url}: {error}; given up after {ATTEMPTS} attempts. What has come is "
+                                    "kept and the same command goes on from there") from None
                 _wait(error, failures)
-            gained = partial.exists() and partial.stat().st_size > have
-            failures = 0 if gained else failures + 1
-            if failures >= ATTEMPTS:
-                raise UserError(f"{archive.url}: {problem}; given up after {ATTEMPTS} attempts. What has come is kept "
-                                "and the same command goes on from there")
 
 
 def _wait(error: Exception, failures: int) -> None:
@@ -182,16 +186,21 @@ def _wait(error: Exception, failures: int) -> None:
 def _receive(partial: Path, have: int, archive: Archive, bar) -> None:
     """Append what one answer brings; begin anew where the server ignores the range."""
     with _answer(archive.url, {"Range": f"bytes={have}-"} if have else {}) as answer:
-        begins = f"bytes {have}-"
-        appending = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(begins)
+        appending = answer.status == 206
+        promised = answer.headers.get("Content-Range" if appending else "Content-Length", "")
+        expected = f"bytes {have}-{archive.size - 1}/{archive.size}" if appending else str(archive.size)
+        if promised != expected:  # an error page, or another file: what has come is worth more
+            raise _TryAgain(f"the server offers '{promised}' where the record promises {archive.size} bytes")
         with open(partial, "ab" if appending else "wb") as stream:
             bar.update((have if appending else 0) - bar.n)
             try:
                 while chunk := answer.read(CHUNK):
                     stream.write(chunk)
                     bar.update(len(chunk))
-            except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
+            except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
                 raise _TryAgain(f"the connection broke ({type(error).__name__})") from None
+    if partial.stat().st_size < archive.size:
+        raise _TryAgain("the connection ended early")
 
 
 class _TryAgain(Exception):
