@@ -72,9 +72,9 @@ def test_the_schedule_goes_on_where_it_stood(corpus, trained, tmp_path, setting)
     assert train(tmp_path / "parts", 12) == undisturbed
 
 
-def test_an_interrupted_run_goes_on_and_ends_as_if_undisturbed(corpus, undisturbed, tmp_path):
+def test_an_interrupted_run_goes_on_and_ends_as_if_undisturbed(corpus, tmp_path):
     folder = tmp_path / "run"
-    words = [str(word) for word in train_command(corpus, folder, "--use_mixup", epochs=3)]
+    words = [str(word) for word in train_command(corpus, folder, "--use_mixup", epochs=500)]
     process = subprocess.Popen([sys.executable, str(ROOT / words[0]), *words[1:]], cwd=ROOT, stderr=subprocess.PIPE,
                                stdout=subprocess.DEVNULL, text=True)
     deadline = time.monotonic() + 120
@@ -84,13 +84,16 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_undisturbed(corpus, undisturb
     _, output = process.communicate(timeout=120)
     assert process.returncode == 130 and "goes on from the last checkpoint" in output and "Traceback" not in output
     assert json.loads((folder / "run.json").read_text())["finished"] is None
-    result = run_script(*words, check=0)
+
+    epochs = len(list((folder / "ckpts").iterdir())) + 2
+    result = run_script(*train_command(corpus, folder, "--use_mixup", epochs=epochs), check=0)
     assert "going on from" in result.stderr
     assert len(json.loads((folder / "run.json").read_text())["resumed"]) == 1
-    for epoch in range(3):
-        (ours, name), (theirs, other_name) = weights_of(folder, epoch), weights_of(undisturbed, epoch)
+    run_script(*train_command(corpus, tmp_path / "undisturbed", "--use_mixup", epochs=epochs), check=0)
+    for epoch in range(len(list((tmp_path / "undisturbed" / "ckpts").iterdir()))):
+        (ours, name), (theirs, other_name) = weights_of(folder, epoch), weights_of(tmp_path / "undisturbed", epoch)
         assert name == other_name and same_weights(ours, theirs)
-    assert (folder / "logs" / "metrics.csv").read_text() == (undisturbed / "logs" / "metrics.csv").read_text()
+    assert (folder / "logs/metrics.csv").read_text() == (tmp_path / "undisturbed/logs/metrics.csv").read_text()
 
 
 def test_a_finished_run_is_left_alone_and_more_epochs_go_on(corpus, undisturbed, tmp_path):
