@@ -2,6 +2,7 @@
 
 import csv
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,6 +103,34 @@ def test_long_and_very_short_recordings(tmp_path):
     tagger = Tagger(CKPT, LBL_MAP, hop=5.0)
     soundfile.write(tmp_path / "second.wav", clip(1), SAMPLE_RATE)
     assert np.abs(tagger(folder / "long.wav").scores[1] - tagger(tmp_path / "second.wav").scores[0]).max() < 1e-5
+
+
+def own_memory():
+    """Bytes of this process that are no file's."""
+    fields = dict(line.split(":") for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:])
+    return 1024 * int(fields["Anonymous"].split()[0])
+
+
+def test_memory_does_not_grow_with_the_recording(tmp_path):
+    """Eight minutes of 48 kHz stereo are 184 MB of samples; a few are in memory at a time."""
+    rng = np.random.default_rng(0)
+    with soundfile.SoundFile(tmp_path / "long.flac", "w", 48000, 2, subtype="PCM_16") as file:
+        for _ in range(48):
+            file.write(0.1 * rng.standard_normal((480000, 2)))
+    soundfile.write(tmp_path / "short.flac", 0.1 * rng.standard_normal((480000, 2)), 48000)
+    tagger = Tagger(CKPT, LBL_MAP, hop=5.0)
+    tagger(tmp_path / "short.flac")
+    before, peak = own_memory(), 0
+    scores = tagger._scores
+
+    def watched(spectrograms):
+        nonlocal peak
+        peak = max(peak, own_memory())
+        return scores(spectrograms)
+
+    tagger._scores = watched
+    assert len(tagger(tmp_path / "long.flac").starts) == 96
+    assert peak - before < 60e6, (before, peak)
 
 
 @pytest.mark.parametrize("hop", [0.7, 2.5, 5.0])
