@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,9 @@ SAMPLE_RATE = 22050
 CLASSES = ("Drum", "Harp", "Organ")
 TONES = {"Drum": 220.0, "Harp": 1760.0, "Organ": 5000.0}  # Hz
 CLIP = 15000  # samples, 69 frames
+
+# Started in the background of a script, a process ignores SIGINT, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # Importing PyTorch and Lightning takes longer than most of these runs. Scripts are therefore run in
