@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Callable
 
+from src.config import DATA_ROOT
 from src.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -113,11 +115,16 @@ def training_parser(description: str, random_clip_size: int = 500,
     add("--seed", type=count, help="fixes the run; drawn at random, and recorded, if left out")
     add("--set", dest="overrides", metavar="SECTION.KEY=VALUE", action="append", default=[],
         help="override a value of the cfg, such as data.train_lmdb=mixtures_lmdb/train_5k.lmdb; may be repeated")
+    add("--data_root", help=f"folder that the cfg's relative paths start from; by default ${DATA_ROOT}, else the "
+        "current folder")
+    add("--pretrained", metavar="FILE", help="exported weights to start from, in place of the cfg's model.pretrained")
+    add("--accumulate_grad_batches", type=positive(int), default=1, metavar="N",
+        help="batches whose gradients make one step: with 1 GPU and 4, a step is as with 4 GPUs")
     return parser
 
 
-def training_options(arguments: argparse.Namespace):
-    """`src.training.TrainingOptions` of parsed flags.
+def training_options(arguments: argparse.Namespace, **more):
+    """`src.training.TrainingOptions` of parsed flags, and of `more` that a script adds to them.
 
     Raises:
         UserError: for the retired mixers.
@@ -126,12 +133,16 @@ def training_options(arguments: argparse.Namespace):
 
     if arguments.use_mixers:
         raise UserError("--use_mixers: background mixers are retired; use --use_mixup, as the published runs did")
+    overrides = list(arguments.overrides)
+    if arguments.pretrained:
+        overrides.append(f"model.pretrained={json.dumps(arguments.pretrained)}")
     return TrainingOptions(
         cfg_file=arguments.cfg_file, expdir=arguments.expdir, epochs=arguments.epochs,
         num_workers=arguments.num_workers, prefetch_factor=arguments.prefetch_factor, class_weights=arguments.cw,
         resume_from=arguments.resume_from, fp16=arguments.fp16, gpus=tuple(arguments.gpus),
         random_clip_size=arguments.random_clip_size, val_clip_size=arguments.val_clip_size,
-        use_mixup=arguments.use_mixup, seed=arguments.seed, overrides=tuple(arguments.overrides),
+        use_mixup=arguments.use_mixup, seed=arguments.seed, overrides=tuple(overrides),
+        data_root=arguments.data_root, accumulate=arguments.accumulate_grad_batches, **more,
     )
 
 
@@ -152,10 +163,20 @@ def evaluation_parser(description: str) -> argparse.ArgumentParser:
     add("--best_only", action="store_true", help="of each run, only the checkpoint with the best validation figure")
     add("--untrained", action="store_true", help="also score each run's network as it was before training")
     add("--overwrite", action="store_true", help="score again what --results_csv already holds")
+    add("--per_class", action="store_true", help="also write every class's scores, into a CSV beside --results_csv")
+    add("--bootstrap", type=count, default=0, metavar="R", help="resamples of the clips for 95 %% intervals of mAP, "
+        "mAUC and d′, such as 1000; none with 0")
+    add("--seed", type=count, default=0, help="of the resamples")
+    add_loading_flags(parser)
+    return parser
+
+
+def add_loading_flags(parser: argparse.ArgumentParser) -> None:
+    """How a script that scores clips loads them, and where its networks run."""
+    add = parser.add_argument
     add("--batch_size", type=positive(int), default=32, help="clips in a batch")
     add("--num_workers", type=count, default=4, help="loader processes; 0 loads in the main process")
     add("--gpus", type=device_list, default="0", help="GPU index, the first of several; the CPU where there is none")
-    return parser
 
 
 def evaluation_options(arguments: argparse.Namespace, levels: int, num_timesteps: int):
@@ -172,6 +193,7 @@ def evaluation_options(arguments: argparse.Namespace, levels: int, num_timesteps
         lmdb_path=arguments.lmdb_path, results_csv=arguments.results_csv, num_timesteps=num_timesteps, levels=levels,
         export_dir=arguments.export_dir if arguments.export_weights else None,
         overlap_analysis=arguments.overlap_analysis, best_only=arguments.best_only, untrained=arguments.untrained,
-        overwrite=arguments.overwrite, batch_size=arguments.batch_size, num_workers=arguments.num_workers,
+        overwrite=arguments.overwrite, per_class=arguments.per_class, bootstrap=arguments.bootstrap,
+        seed=arguments.seed, batch_size=arguments.batch_size, num_workers=arguments.num_workers,
         gpus=tuple(arguments.gpus),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import types
 import typing
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from src.errors import UserError
 
 # Keys that the published cfgs carry and that nothing reads.
 UNUSED_KEYS = {"test_manifest", "cw"}
+
+DATA_ROOT = "GISE_DATA_ROOT"  # environment variable
 
 
 @dataclass(frozen=True)
@@ -114,8 +117,12 @@ class Config:
         return plain
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: str | Path, overrides: Sequence[str] = (), data_root: str | None = None) -> Config:
     """Read a .cfg, apply `section.key=value` overrides, check every key, type and limit.
+
+    Args:
+        data_root: the folder that the file's relative paths start from; by default $GISE_DATA_ROOT,
+            else the current folder. Paths in overrides start from the current folder.
 
     Raises:
         UserError: the file cannot be read, or something in it does not fit.
@@ -133,6 +140,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise UserError(f"{path}: is not valid YAML: {_one_line(error)}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path}: holds no sections; model, opt, audio_config and data were expected")
+    _apply_root(tree, os.environ.get(DATA_ROOT, "") if data_root is None else data_root)
     for override in overrides:
         _apply_override(tree, override)
     return parse_config(tree, str(path))
@@ -143,6 +151,30 @@ def parse_config(tree: dict[str, Any], path: str) -> Config:
     config = replace(_build(Config, tree, path, ""), path=path)
     _check_limits(config)
     return config
+
+
+def _apply_root(tree: dict[str, Any], root: str) -> None:
+    """Let the relative paths of a .cfg start from `root`."""
+    if not root:
+        return
+    if not Path(root).is_dir():
+        raise UserError(f"data root {root}: no such folder (--data_root, or the environment variable {DATA_ROOT})")
+    keys = {"data": ["meta_root", *(f"{split}_{kind}" for split in ("train", "val", "test")
+                                    for kind in ("lmdb", "manifest"))], "model": ["pretrained"]}
+    for name, paths in keys.items():
+        section = tree.get(name)
+        if not isinstance(section, dict):
+            continue
+        if name == "data" and section.get("meta_root") in (None, "None"):
+            paths = [*paths, "label_map"]  # otherwise it is found under meta_root
+        for key in paths:
+            path = section.get(key)
+            if not isinstance(path, str) or path == "None":
+                continue
+            moved = os.path.normpath(os.path.join(root, path))
+            if key == "meta_root" and os.path.isdir(path) and not os.path.isdir(moved):
+                continue  # GISE-51's label map comes with the code, and may be missing among the data
+            section[key] = moved
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from src.checkpoints import Checkpoint, read_checkpoint
 from src.data.clip_dataset import ClipDataset
 from src.data.labels import LabelMap
-from src.data.lmdb_store import data_file
+from src.data.lmdb_store import LMDBReader, data_file
 from src.data.loading import loader, open_dataset
 from src.data.sampling import EpochSampler
 from src.data.transforms import evaluation_chain
@@ -26,21 +26,18 @@ from src.devices import present_gpus
 from src.files import whole_file
 from src.metrics import RankingScores, ranking_scores
 from src.progress import progress
-from src.results import (
-    ResultsTable,
-    best_of_each_run,
-    export_path,
-    find_checkpoints,
-    row_name,
-)
+from src.resampling import bootstrap, interval
+from src.results import ResultsTable, best_of_each_run, export_path, find_checkpoints, row_name
 from src.run_folder import epoch_of, validation_figure
-from src.tasks import build_task
+from src.tasks import Task, build_task
 
 log = logging.getLogger(__name__)
 
 SCORES = ["mAP", "mAUC", "dprime", "ckpt_path"]
-DETAILS = ["epoch", "val_figure", "num_train_clips", "num_eval_clips", "num_timesteps", "protocol", "lmdb_path",
+DETAILS = ["accuracy", "top5", "epoch", "val_figure", "num_train_clips", "num_eval_clips", "num_timesteps", "protocol",
+           "fold", "cfg_file", "arch", "model_depth", "num_classes", "pretrained", "train_set_path", "lmdb_path",
            "evaluated"]
+INTERVALS = [f"{name}_{end}" for name in ("mAP", "mAUC", "dprime") for end in ("low", "high")]
 KEY = ["ckpt_path", "lmdb_path", "num_timesteps"]
 AT_ONCE = 8  # networks in memory that share one pass over the clips
 
@@ -61,6 +58,9 @@ class EvaluationOptions:
     best_only: bool = False
     untrained: bool = False
     overwrite: bool = False
+    per_class: bool = False
+    bootstrap: int = 0  # resamples of the clips for 95 % intervals; none with 0
+    seed: int = 0  # of the resamples
     batch_size: int = 32
     num_workers: int = 4
     gpus: tuple[int, ...] = (0,)  # the first that is there is used
@@ -94,7 +94,7 @@ def evaluate(options: EvaluationOptions) -> None:
         if options.best_only:
             checkpoints = best_of_each_run(checkpoints)
     label_map = LabelMap.load(options.lbl_map)
-    columns = list(row_name(checkpoints[0], options.levels)) + SCORES + DETAILS
+    columns = list(row_name(checkpoints[0], options.levels)) + SCORES + DETAILS + INTERVALS * bool(options.bootstrap)
     table = ResultsTable(options.results_csv, columns, KEY)
     entries = [Entry(path) for path in checkpoints]
     if options.untrained:
@@ -104,18 +104,20 @@ def evaluate(options: EvaluationOptions) -> None:
     if len(todo) < len(entries):
         log.info("%s already holds %d of %d rows (--overwrite scores them again)", options.results_csv,
                  len(entries) - len(todo), len(entries))
-    score_all(todo, label_map, table, options)
+    for prediction in predictions(todo, label_map, options):
+        write_up(prediction, table, options)
     for entry in entries:
         row = table.get(**key_of(entry, options))
-        log.info("%s  mAP %.4f  mAUC %.4f  d′ %.4f  %s", row["Model"], float(row["mAP"]), float(row["mAUC"]),
-                 float(row["dprime"]), Path(entry.name).name)
+        figures = {"mAP": row["mAP"], "mAUC": row["mAUC"], "d′": row["dprime"], "accuracy": row.get("accuracy")}
+        log.info("%s  %s  %s", row["Model"], "  ".join(f"{name} {float(value):.4f}" for name, value in figures.items()
+                                                       if value), Path(entry.name).name)
     log.info("results: %s", options.results_csv)
 
 
 def is_scored(entry: Entry, table: ResultsTable, options: EvaluationOptions) -> bool:
     """Whether the table holds the entry's row, newer than the files, and what else is asked for is there."""
     row = table.get(**key_of(entry, options))
-    if row is None or options.overlap_analysis:
+    if row is None or options.overlap_analysis or options.per_class or (options.bootstrap and not row.get("mAP_low")):
         return False
     changed = max(os.path.getmtime(path) for path in (entry.path, data_file(options.lmdb_path)) if path.exists())
     if datetime.fromisoformat(row["evaluated"]).timestamp() < changed:
@@ -131,23 +133,47 @@ def key_of(entry: Entry, options: EvaluationOptions) -> dict[str, Any]:
     return {"ckpt_path": entry.name, "lmdb_path": options.lmdb_path, "num_timesteps": options.num_timesteps}
 
 
-def score_all(entries: Sequence[Entry], label_map: LabelMap, table: ResultsTable, options: EvaluationOptions) -> None:
-    """Score entries in groups that share one pass over the clips."""
+@dataclass(frozen=True)
+class Prediction:
+    """One network's scores of all clips."""
+
+    entry: Entry
+    checkpoint: Checkpoint
+    dataset: ClipDataset
+    probabilities: np.ndarray  # (N, C) float32
+    targets: np.ndarray  # (N, C) of 0 and 1, or (N,) class indices
+
+    @property
+    def task(self) -> Task:
+        return build_task(self.checkpoint.config)
+
+    @property
+    def multi_hot(self) -> np.ndarray:
+        """(N, C) targets of 0 and 1."""
+        return self.task.multi_hot(self.targets)
+
+
+def predictions(entries: Sequence[Entry], label_map: LabelMap, options: EvaluationOptions) -> Iterator[Prediction]:
+    """Predictions of all entries, in groups that share one pass over the clips."""
     gpus = present_gpus(options.gpus) if entries else []
     device = torch.device("cuda", gpus[0]) if gpus else torch.device("cpu")
-    dataset: ClipDataset | None = None
+    datasets: dict[Any, ClipDataset] = {}
     for start in range(0, len(entries), AT_ONCE):
         group = [(entry, fitting_checkpoint(entry.path, label_map)) for entry in entries[start : start + AT_ONCE]]
-        for checkpoints in by_data(group):
-            dataset = open_for(checkpoints[0][1], label_map, options, dataset)
-            networks = {network_key(*pair): pair for pair in checkpoints}  # runs of one seed begin with one network
+        for kind, members in by_data(group).items():
+            if kind not in datasets:
+                datasets = {kind: open_for(members[0][1], label_map, options)}  # the last one is let go
+            dataset = datasets[kind]
+            networks = {network_key(*pair): pair for pair in members}  # runs of one seed begin with one network
             logits, targets = predict([built(*pair) for pair in networks.values()], dataset, options, device,
                                       f"clips × {len(networks)} networks")
             of_key = dict(zip(networks, logits))
+            task = build_task(members[0][1].config)
             if start == 0:
-                build_task(checkpoints[0][1].config).report_undefined(targets, label_map, options.lmdb_path)
-            for entry, checkpoint in checkpoints:
-                write_up(entry, checkpoint, of_key[network_key(entry, checkpoint)], targets, dataset, table, options)
+                task.report_undefined(targets, label_map, options.lmdb_path)
+            for entry, checkpoint in members:
+                probabilities = task.probabilities(of_key[network_key(entry, checkpoint)]).numpy()
+                yield Prediction(entry, checkpoint, dataset, probabilities, targets)
 
 
 def built(entry: Entry, checkpoint: Checkpoint) -> nn.Module:
@@ -167,23 +193,23 @@ def fitting_checkpoint(path: Path, label_map: LabelMap) -> Checkpoint:
     return checkpoint
 
 
-def by_data(group: Sequence[tuple[Entry, Checkpoint]]) -> Iterator[list[tuple[Entry, Checkpoint]]]:
-    """Split a group by what its networks read: features and kind of target."""
+def by_data(group: Sequence[tuple[Entry, Checkpoint]]) -> dict[Any, list[tuple[Entry, Checkpoint]]]:
+    """Split a group by what its networks read: features, kind of target, and fold."""
     kinds: dict[Any, list[tuple[Entry, Checkpoint]]] = {}
     for entry, checkpoint in group:
-        kinds.setdefault((checkpoint.config.audio_config, checkpoint.config.model.type), []).append((entry, checkpoint))
-    yield from kinds.values()
+        kind = (checkpoint.config.audio_config, checkpoint.config.model.type, checkpoint.record.get("fold_index"))
+        kinds.setdefault(kind, []).append((entry, checkpoint))
+    return kinds
 
 
-def open_for(checkpoint: Checkpoint, label_map: LabelMap, options: EvaluationOptions,
-             already_open: ClipDataset | None) -> ClipDataset:
-    """The evaluation clips as the checkpoint's configuration reads them."""
-    audio, target_type = checkpoint.config.audio_config, checkpoint.config.model.type
-    if already_open is not None and (already_open.audio, already_open.target_type) == (audio, target_type):
-        return already_open
-    data = replace(checkpoint.config.data, is_lmdb=True)
-    transform = evaluation_chain(options.num_timesteps)
-    return open_dataset(data, options.lmdb_path, audio, label_map, target_type, transform)
+def open_for(checkpoint: Checkpoint, label_map: LabelMap, options: EvaluationOptions) -> ClipDataset:
+    """The evaluation clips as the checkpoint's configuration reads them; of ESC-50, those of its validation fold."""
+    config = checkpoint.config
+    fold = checkpoint.record.get("fold_index")
+    if fold is not None and not any(found is not None for _, found in LMDBReader(options.lmdb_path).annotations()):
+        fold = None  # another data set, all of which is new to it
+    return open_dataset(replace(config.data, is_lmdb=True), options.lmdb_path, config.audio_config, label_map,
+                        config.model.type, evaluation_chain(options.num_timesteps), fold=fold)
 
 
 @torch.inference_mode()
@@ -209,29 +235,47 @@ def predict(networks: Sequence[nn.Module], dataset: ClipDataset, options: Evalua
     return [torch.cat(parts) for parts in logits], np.concatenate(targets)
 
 
-def write_up(entry: Entry, checkpoint: Checkpoint, logits: torch.Tensor, targets: np.ndarray, dataset: ClipDataset,
-             table: ResultsTable, options: EvaluationOptions) -> None:
-    """Score one network's logits; write its row, and its weights and overlap analysis where asked for."""
-    task = build_task(checkpoint.config)
-    probabilities = task.probabilities(logits).numpy()
-    scores = task.scores(probabilities, targets)
+def write_up(prediction: Prediction, table: ResultsTable, options: EvaluationOptions) -> None:
+    """Score one network's predictions; write its row, and what else was asked for."""
+    entry, checkpoint, probabilities = prediction.entry, prediction.checkpoint, prediction.probabilities
+    config, record, multi_hot = checkpoint.config, checkpoint.record, prediction.multi_hot
+    scores = ranking_scores(probabilities, multi_hot)
     row = row_name(entry.path, options.levels) | as_columns(scores) | key_of(entry, options) | {
         "epoch": "" if entry.untrained else epoch_of(entry.path),
         "val_figure": "" if entry.untrained else validation_figure(entry.path),
-        "num_train_clips": 0 if entry.untrained else checkpoint.record.get("num_train_clips", ""),
-        "num_eval_clips": len(dataset),
-        "protocol": checkpoint.config.protocol,
+        "num_train_clips": 0 if entry.untrained else record.get("num_train_clips", ""),
+        "num_eval_clips": len(prediction.dataset),
+        "protocol": config.protocol,
+        "fold": "" if record.get("fold_index") is None else record["fold_index"],
+        "cfg_file": record.get("cfg_file", ""),
+        "arch": config.model.arch,
+        "model_depth": config.model.model_depth,
+        "num_classes": config.model.num_classes,
+        "pretrained": config.model.pretrained or "",
+        "train_set_path": config.data.source("train") or "",
         "evaluated": datetime.now(timezone.utc).isoformat(),
-    }
+    } | prediction.task.more_scores(probabilities, prediction.targets)
+    if options.bootstrap:
+        row |= intervals(probabilities, multi_hot, options.bootstrap, options.seed)
     if options.export_dir and not entry.untrained:
-        target = export_path(options.export_dir, entry.path, scores.mAP, scores.dprime,
-                             checkpoint.config.model.num_classes)
+        target = export_path(options.export_dir, entry.path, scores.mAP, scores.dprime, config.model.num_classes)
         with whole_file(target) as temporary:
             torch.save({name: tensor.contiguous() for name, tensor in checkpoint.weights.items()}, temporary)
         log.info("weights: %s", target)
     if options.overlap_analysis:
-        write_overlap_analysis(row, task.multi_hot(targets), probabilities, dataset, options.results_csv)
+        write_overlap_analysis(row, multi_hot, probabilities, prediction.dataset, options.results_csv)
+    if options.per_class:
+        write_per_class(row, scores, prediction, options.results_csv)
     table.put([row])
+
+
+def intervals(probabilities: np.ndarray, multi_hot: np.ndarray, resamples: int, seed: int) -> dict[str, float]:
+    """95 % intervals as columns of a row."""
+    resampled = bootstrap(probabilities, multi_hot, resamples, seed)
+    columns = {}
+    for name, values in (("mAP", resampled.mAP), ("mAUC", resampled.mAUC), ("dprime", resampled.dprime)):
+        columns[f"{name}_low"], columns[f"{name}_high"] = interval(values)
+    return columns
 
 
 def as_columns(scores: RankingScores) -> dict[str, float]:
@@ -257,3 +301,18 @@ def write_overlap_analysis(row: dict[str, Any], targets: np.ndarray, probabiliti
             "events": int(number), "clips": int(chosen.sum()), "classes": int(np.isfinite(scores.ap).sum())})
     table.put(rows)
     log.info("by number of events: %s", path)
+
+
+def write_per_class(row: dict[str, Any], scores: RankingScores, prediction: Prediction, results_csv: str) -> None:
+    """A row for each class with clips, into `<results_csv>_per_class.csv`."""
+    path = Path(results_csv).with_name(f"{Path(results_csv).stem}_per_class.csv")
+    table = ResultsTable(path, ["Model", "class", "clips", "AP", "AUC", "accuracy", *KEY], [*KEY, "class"])
+    recalls = prediction.task.class_accuracy(prediction.probabilities, prediction.targets)
+    clips = prediction.multi_hot.sum(axis=0)
+    names = prediction.dataset.label_map.names
+    table.put([
+        row | {"class": names[c], "clips": int(clips[c]), "AP": scores.ap[c], "AUC": scores.auc[c],
+               "accuracy": "" if recalls is None else recalls[c]}
+        for c in np.flatnonzero(clips)
+    ])
+    log.info("by class: %s", path)

@@ -44,7 +44,7 @@ def ranking_scores(predictions: np.ndarray, targets: np.ndarray) -> RankingScore
     """
     from sklearn.metrics import roc_auc_score  # here, as below: 100 MB that tagging a recording does without
 
-    _validate(predictions, targets)
+    require_scores(predictions, targets)
     auc = np.full(targets.shape[1], np.nan)
     for c in np.flatnonzero((targets.min(axis=0) == 0) & (targets.max(axis=0) == 1)):
         auc[c] = roc_auc_score(targets[:, c], predictions[:, c])
@@ -63,7 +63,7 @@ def _average_precisions(predictions: np.ndarray, targets: np.ndarray) -> np.ndar
 
 def mean_average_precision(predictions: np.ndarray, targets: np.ndarray) -> float:
     """Macro average precision alone."""
-    _validate(predictions, targets)
+    require_scores(predictions, targets)
     return _mean(_average_precisions(predictions, targets))
 
 
@@ -77,11 +77,19 @@ def accuracy(predictions: np.ndarray, targets: np.ndarray) -> float:
     return float((predictions.argmax(axis=1) == targets).mean())
 
 
+def top_k_accuracy(predictions: np.ndarray, targets: np.ndarray, k: int) -> float:
+    """Share of (N, C) predictions with the (N,) target among the k largest scores."""
+    k = min(k, predictions.shape[1])
+    largest = np.argpartition(-predictions, k - 1, axis=1)[:, :k]  # (N, k)
+    return float((largest == targets[:, None]).any(axis=1).mean())
+
+
 def _mean(values: np.ndarray) -> float:
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
-def _validate(predictions: np.ndarray, targets: np.ndarray) -> None:
+def require_scores(predictions: np.ndarray, targets: np.ndarray) -> None:
+    """Refuse what cannot be scored: other shapes than (N, C), values that are not finite, or not 0 and 1."""
     if predictions.ndim != 2 or predictions.shape != targets.shape:
         raise ValueError(
             f"predictions {predictions.shape} and targets {targets.shape} must both be (N, C); "

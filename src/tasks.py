@@ -13,7 +13,7 @@ from src.config import Config
 from src.data.labels import LabelMap
 from src.data.mixup import Mixed
 from src.losses import multiclass_loss, multilabel_loss
-from src.metrics import RankingScores, accuracy, mean_average_precision, ranking_scores
+from src.metrics import accuracy, mean_average_precision, top_k_accuracy
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +56,13 @@ class Task(ABC):
     def multi_hot(self, targets: np.ndarray) -> np.ndarray:
         """Targets as an (N, C) array of 0 and 1."""
 
-    def scores(self, probabilities: np.ndarray, targets: np.ndarray) -> RankingScores:
-        """Per-class average precision and AUC."""
-        return ranking_scores(probabilities, self.multi_hot(targets))
+    def more_scores(self, probabilities: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+        """Scores beside those of ranking, by column name."""
+        return {}
+
+    def class_accuracy(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray | None:
+        """(C,) share of a class's clips that are recognised, NaN without clips; None where clips have several."""
+        return None
 
     def report_undefined(self, targets: np.ndarray, label_map: LabelMap, where: str) -> None:
         """Say which classes have no positive clip, hence no average precision."""
@@ -122,6 +126,15 @@ class MulticlassTask(Task):
 
     def figure(self, probabilities: np.ndarray, targets: np.ndarray) -> float:
         return accuracy(probabilities, targets)
+
+    def more_scores(self, probabilities: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+        return {"accuracy": accuracy(probabilities, targets), "top5": top_k_accuracy(probabilities, targets, 5)}
+
+    def class_accuracy(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        right = probabilities.argmax(axis=1) == targets  # (N,)
+        clips = np.bincount(targets, minlength=self.config.model.num_classes)  # (C,)
+        with np.errstate(invalid="ignore"):
+            return np.bincount(targets, weights=right, minlength=len(clips)) / clips
 
     def multi_hot(self, targets: np.ndarray) -> np.ndarray:
         return np.eye(self.config.model.num_classes, dtype=np.float32)[targets]

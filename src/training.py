@@ -58,6 +58,10 @@ class TrainingOptions:
     use_mixup: bool = False
     seed: int | None = None  # drawn at random if None
     overrides: tuple[str, ...] = ()  # SECTION.KEY=VALUE for the cfg
+    data_root: str | None = None  # folder that the cfg's relative paths start from
+    accumulate: int = 1  # batches whose gradients make one step
+    fold_index: int | None = None  # of an LMDB with folds, the one to validate on
+    crop_validation: bool = True  # validate on the centre of a longer clip, or on all of it
 
 
 def train(options: TrainingOptions) -> None:
@@ -68,7 +72,7 @@ def train(options: TrainingOptions) -> None:
     Raises:
         UserError: the configuration, the data or the folder do not fit; nothing was written then.
     """
-    config = load_config(options.cfg_file, options.overrides)
+    config = load_config(options.cfg_file, options.overrides, options.data_root)
     label_map = LabelMap.load(config.data.label_map_path())
     label_map.require_size(config.model.num_classes, config.path)
     class_weights = load_class_weights(options.class_weights, len(label_map))
@@ -81,6 +85,7 @@ def train(options: TrainingOptions) -> None:
         "cfg": config.as_dict(), "seed": seed, "mixup": use_mixup, "random_clip_size": options.random_clip_size,
         "val_clip_size": options.val_clip_size, "fp16": options.fp16,
         "class_weights": None if class_weights is None else class_weights.tolist(),
+        "accumulate": options.accumulate, "fold_index": options.fold_index,
     }
     require_same_run(folder, earlier, settings)
     resume_from = Path(options.resume_from) if options.resume_from else last_checkpoint(folder)
@@ -92,7 +97,7 @@ def train(options: TrainingOptions) -> None:
     if resume_from:
         require_resumable(resume_from, network)
     data = ClipDataModule(config, label_map, options.random_clip_size, options.val_clip_size, options.num_workers,
-                          options.prefetch_factor, seed)
+                          options.prefetch_factor, seed, options.fold_index, options.crop_validation)
     origin = {"command": command_line(), "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
               "versions": versions(), "git_commit": git_commit()}
     record = origin | settings | {
@@ -202,6 +207,7 @@ def build_trainer(options: TrainingOptions, folder: RunFolder, monitor: str) -> 
     return pl.Trainer(
         accelerator="gpu" if gpus else "cpu", devices=gpus or 1, strategy="ddp" if len(gpus) > 1 else "auto",
         precision=precision, max_epochs=options.epochs, callbacks=callbacks,
+        accumulate_grad_batches=options.accumulate,
         logger=TensorBoardLogger(folder.path, name=folder.logs.name, version=""), default_root_dir=folder.path,
         num_sanity_val_steps=0, use_distributed_sampler=False, enable_model_summary=False, log_every_n_steps=10,
         deterministic="warn" if options.seed is not None else None,
@@ -215,7 +221,11 @@ def announce(config: Config, options: TrainingOptions, seed: int, use_mixup: boo
     log.info("%s: %s %s, %.1f M parameters, %d classes; protocol %s, mixup %s, seed %d", options.expdir,
              config.model.arch, config.model.model_depth, parameters / 1e6, config.model.num_classes, config.protocol,
              "on" if use_mixup else "off", seed)
-    log.info("%d training clips (%s), %d validation clips (%s), batches of %d", len(data.train_set),
-             config.data.source("train"), len(data.val_set), config.data.source("val"), config.opt.batch_size)
+    log.info("%d training clips (%s), %d validation clips (%s)%s, batches of %d%s", len(data.train_set),
+             config.data.source("train"), len(data.val_set), config.data.source("val"),
+             "" if options.fold_index is None else f" of fold {options.fold_index}", config.opt.batch_size,
+             "" if options.accumulate == 1 else f", {options.accumulate} of them a step")
+    if config.model.pretrained and not resume_from:
+        log.info("starting from the weights in %s", config.model.pretrained)
     if resume_from:
         log.info("going on from %s", resume_from)

@@ -89,7 +89,7 @@ def test_a_results_row_is_what_the_network_scores(corpus, trained, tmp_path):
     checkpoint = read_checkpoint(path)
     label_map = LabelMap.load(corpus / "meta" / "lbl_map.json")
     options = EvaluationOptions(str(corpus / "eval.lmdb"), "", num_timesteps=64, num_workers=0, batch_size=1)
-    dataset = open_for(checkpoint, label_map, options, None)
+    dataset = open_for(checkpoint, label_map, options)
     network = checkpoint.network().eval()
     with torch.no_grad():
         by_hand = np.concatenate([network(torch.from_numpy(dataset[i][0])[None, None]).sigmoid() for i in range(6)])
@@ -170,7 +170,7 @@ def test_classes_that_the_evaluation_set_lacks_are_left_out_and_named(corpus, tr
     row, = rows_of(tmp_path / "r.csv")
     # The mean over the two classes that are there, not over three.
     checkpoint, label_map = read_checkpoint(path), LabelMap.load(corpus / "meta" / "lbl_map.json")
-    dataset = open_for(checkpoint, label_map, EvaluationOptions(str(tmp_path / "e.lmdb"), ""), None)
+    dataset = open_for(checkpoint, label_map, EvaluationOptions(str(tmp_path / "e.lmdb"), ""))
     network = checkpoint.network().eval()
     with torch.no_grad():
         outputs = torch.cat([network(torch.from_numpy(dataset[i][0])[None, None]) for i in range(6)])

@@ -48,7 +48,7 @@ def test_the_first_record_gets_the_outputs_it_got_then():
     checkpoint = read_checkpoint(CKPT)
     label_map = LabelMap.load(FIXTURES / "lbl_map.json")
     options = EvaluationOptions(str(LMDB), "", num_workers=0)
-    dataset = open_for(checkpoint, label_map, options, None)
+    dataset = open_for(checkpoint, label_map, options)
     network = checkpoint.network().eval()
     with torch.no_grad():
         outputs = network(torch.from_numpy(dataset[0][0])[None, None]).sigmoid().numpy()[0]

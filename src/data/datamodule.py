@@ -27,13 +27,16 @@ class ClipDataModule(pl.LightningDataModule):
         num_workers: loader processes of each set; 0 loads in the main process.
         prefetch_factor: batches that each worker prepares ahead.
         seed: of the order and of the training chain's draws.
+        fold_index: of an LMDB with folds, train on the others and validate on this one.
+        crop_validation: validate on the centre of a longer clip; else on all of it.
 
     Raises:
         UserError: from the data sets, and for a batch that the training set cannot fill.
     """
 
     def __init__(self, config: Config, label_map: LabelMap, random_clip_size: int, val_clip_size: int,
-                 num_workers: int = 4, prefetch_factor: int = 4, seed: int = 0):
+                 num_workers: int = 4, prefetch_factor: int = 4, seed: int = 0,
+                 fold_index: int | None = None, crop_validation: bool = True):
         super().__init__()
         self.batch_size = config.opt.batch_size
         self.num_workers = num_workers
@@ -42,10 +45,11 @@ class ClipDataModule(pl.LightningDataModule):
 
         def opened(split: Literal["train", "val"], transform: Transform) -> ClipDataset:
             source = config.data.source(split)
-            return open_dataset(config.data, source, config.audio_config, label_map, config.model.type, transform, seed)
+            return open_dataset(config.data, source, config.audio_config, label_map, config.model.type, transform, seed,
+                                fold_index, complement=split == "train")
 
         self.train_set = opened("train", training_chain(random_clip_size))
-        self.val_set = opened("val", evaluation_chain(val_clip_size))
+        self.val_set = opened("val", evaluation_chain(val_clip_size, crop_validation))
         self.train_source = config.data.source("train")
         self.require_a_batch(num_ranks=1)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import numpy as np
 
 from src.data.clip_dataset import ClipDataset
 from src.data.lmdb_store import LMDBReader, data_file
 from src.data.waveform import decode
+from src.errors import UserError
 from src.progress import progress
 
 
@@ -18,26 +19,47 @@ class LMDBDataset(ClipDataset):
 
     Args:
         lmdb_path: an LMDB of src/data/lmdb_store.py.
+        fold: of records with folds, keep this one's …
+        complement: … or all others'.
         The rest is `ClipDataset`'s.
+
+    Raises:
+        UserError: there is no such fold; or as `ClipDataset`.
     """
 
     readahead = False  # records are read in random order
 
-    def __init__(self, lmdb_path: str, *args, **kwargs):
+    def __init__(self, lmdb_path: str, *args, fold: int | None = None, complement: bool = False, **kwargs):
         self.reader = LMDBReader(lmdb_path, self.readahead)
+        annotations = list(self.reader.annotations())
+        self.records = np.arange(len(annotations))
+        if fold is not None:
+            self.records = records_of_fold(fold, complement, [found for _, found in annotations], lmdb_path)
+        self._labels = [annotations[record][0] for record in self.records]
         super().__init__(*args, **kwargs)
+        del self._labels  # kept as two flat arrays from here on
 
     def __len__(self) -> int:
-        return len(self.reader)
+        return len(self.records)
 
-    def labels(self) -> Iterator[str | int]:
-        return self.reader.labels()
+    def labels(self) -> list[str | int]:
+        return self._labels
 
     def waveform(self, index: int) -> np.ndarray:
-        return decode(self.reader[index].flac, self.audio.sample_rate, self.where(index))
+        return decode(self.reader[self.records[index]].flac, self.audio.sample_rate, self.where(index))
 
     def where(self, index: int) -> str:
-        return self.reader.where(index)
+        return self.reader.where(self.records[index])
+
+
+def records_of_fold(fold: int, complement: bool, folds: Sequence[int | None], lmdb_path: str) -> np.ndarray:
+    """Indices of the records of a fold, or of all other folds."""
+    present = sorted({found for found in folds if found is not None})
+    if not present:
+        raise UserError(f"{lmdb_path}: its records have no folds; was it packed with scripts/prepare_esc50.py?")
+    if fold not in present:
+        raise UserError(f"fold {fold}: {lmdb_path} has the folds {', '.join(map(str, present))}")
+    return np.flatnonzero((np.array(folds) == fold) != complement)
 
 
 class InMemoryLMDBDataset(LMDBDataset):

@@ -89,19 +89,23 @@ class LMDBReader:
             return Record(flac, label, fold[0] if fold else None)
 
     def labels(self) -> Iterator[str | int]:
-        """The label field of every record in turn, without touching the audio's pages."""
+        """The label field of every record in turn."""
+        return (label for label, _ in self.annotations())
+
+    def annotations(self) -> Iterator[tuple[str | int, int | None]]:
+        """(label field, fold or None) of every record in turn, without touching the audio's pages."""
         with self._begin() as transaction:
             for index in range(len(self)):
                 value = self._value(transaction, index)
                 try:
                     unpacker = msgpack.Unpacker()
                     unpacker.feed(value[_audio_end(value):])
-                    label = unpacker.unpack()
-                    if not isinstance(label, (str, int)):
-                        raise TypeError(f"a label of type {type(label).__name__}")
+                    label, *fold = unpacker  # what is left of the record
+                    if not isinstance(label, (str, int)) or not all(isinstance(one, int) for one in fold):
+                        raise TypeError("label or fold is of another type")
                 except (ValueError, TypeError, IndexError, struct.error, msgpack.UnpackException):
                     raise UserError(f"{self.where(index)} is not (flac, label); the file is damaged") from None
-                yield label
+                yield label, fold[0] if fold else None
 
     def where(self, index: int) -> str:
         """How messages call a record."""

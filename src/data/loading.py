@@ -18,17 +18,24 @@ from src.errors import UserError
 
 
 def open_dataset(data: DataConfig, source: str, audio: AudioConfig, label_map: LabelMap,
-                 target_type: Literal["multilabel", "multiclass"], transform: Transform, seed: int = 0) -> ClipDataset:
+                 target_type: Literal["multilabel", "multiclass"], transform: Transform, seed: int = 0,
+                 fold: int | None = None, complement: bool = False) -> ClipDataset:
     """The data set class that fits where the clips are stored.
+
+    Args:
+        fold, complement: which records of an LMDB with folds; see `LMDBDataset`.
+        The rest is `ClipDataset`'s.
 
     Raises:
         UserError: `source` cannot be opened, holds no clips, or has labels that the map lacks.
     """
-    if not data.is_lmdb:
-        storage = ManifestDataset
-    else:
+    if data.is_lmdb:
         storage = InMemoryLMDBDataset if data.in_memory else LMDBDataset
-    dataset = storage(source, audio, label_map, target_type, transform, seed)
+        dataset = storage(source, audio, label_map, target_type, transform, seed, fold=fold, complement=complement)
+    elif fold is None:
+        dataset = ManifestDataset(source, audio, label_map, target_type, transform, seed)
+    else:
+        raise UserError(f"{source}: a manifest has no folds; they need data.is_lmdb: True")
     if len(dataset) == 0:
         raise UserError(f"{source}: holds no clips")
     return dataset

@@ -1,0 +1,15 @@
+"""Score one checkpoint, or all of <exp_dir>/*/*/ckpts/, on clips of ten seconds and one class each."""
+
+from src import cli
+
+
+def main() -> None:
+    arguments = cli.evaluation_parser(__doc__).parse_args()
+    options = cli.evaluation_options(arguments, levels=2, num_timesteps=1001)
+    from src.evaluation import evaluate
+
+    evaluate(options)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,47 @@
+"""Compare two checkpoints on the same clips, with 95 % intervals from paired resamples of the clips."""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from src import cli  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--ckpt_path", required=True, help="the first checkpoint")
+    add("--other_ckpt_path", required=True, help="the second one")
+    add("--lbl_map", default="meta/lbl_map.json", help="label map that the checkpoints were trained with")
+    add("--lmdb_path", required=True, help="clips to score on")
+    add("--num_timesteps", type=cli.positive(int), default=501, help="frames, from the clip's centre")
+    add("--bootstrap", type=cli.positive(int), default=1000, metavar="R", help="resamples of the clips")
+    add("--seed", type=cli.count, default=0, help="of the resamples")
+    add("--json", help="file to write the figures to")
+    cli.add_loading_flags(parser)
+    arguments = parser.parse_args()
+    from src.comparison import compare
+    from src.evaluation import EvaluationOptions
+    from src.files import whole_file
+
+    options = EvaluationOptions(
+        lmdb_path=arguments.lmdb_path, lbl_map=arguments.lbl_map, num_timesteps=arguments.num_timesteps,
+        bootstrap=arguments.bootstrap, seed=arguments.seed, batch_size=arguments.batch_size,
+        num_workers=arguments.num_workers, gpus=tuple(arguments.gpus),
+    )
+    found = compare(arguments.ckpt_path, arguments.other_ckpt_path, options)
+    print("| score | first | second | second - first | 95 % interval | p |\n| --- |" + " ---: |" * 5)
+    for row in found:
+        print(f"| {row.name} | {row.first:.4f} | {row.second:.4f} | {row.difference:+.4f} "
+              f"| {row.low:+.4f} … {row.high:+.4f} | {row.p:.3g} |")
+    if arguments.json:
+        with whole_file(arguments.json) as temporary:
+            temporary.write_text(json.dumps([asdict(row) for row in found], indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    cli.run(main)
