@@ -223,6 +223,16 @@ def test_esc50_records_have_the_released_fields(tmp_path):
     assert vars(ours).keys() == vars(released).keys() and ours.flac[:4] == released.flac[:4]
 
 
+def test_folds_of_esc50(tmp_path):
+    case = esc50_case(tmp_path / "esc")
+    case.run(tmp_path / "out")
+    label_map = LabelMap.load(tmp_path / "out" / "meta" / "lbl_map.json")
+    for complement, expected in ((False, [36]), (True, [0, 19, 2])):
+        dataset = InMemoryLMDBDataset(str(tmp_path / "out" / "lmdbs" / "esc50.lmdb"), AudioConfig(), label_map,
+                                      "multiclass", lambda spectrogram, rng: spectrogram, fold=2, complement=complement)
+        assert [dataset.target(index) for index in range(len(dataset))] == expected
+
+
 def test_channels_are_averaged_and_resampled(tmp_path):
     audioset_case(tmp_path / "official").run(tmp_path / "out")
     samples = decode(tmp_path / "out/flac/balanced_train/a_b_c_30_40_30.flac", SAMPLE_RATE)
@@ -255,7 +265,8 @@ def test_what_is_lost_or_damaged_is_made_again(case, tmp_path):
     assert results(out) == first and damaged.read_bytes() == whole and lost.exists()
 
 
-def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, how):
     folder = write_esc50(tmp_path / "esc", ESC50[:1])
     many = [(f"1-{number}-A-0.wav", 1, 0, "dog") for number in range(3000)]
     for name, *_ in many:
@@ -267,10 +278,11 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path):
     deadline = time.monotonic() + 120
     while len(list(out.glob("flac/esc50/*.flac"))) < 5 and time.monotonic() < deadline:
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, output = process.communicate(timeout=120)
-    assert process.returncode == 130 and "interrupted; what was complete is kept" in output, output[-2000:]
+    process.send_signal(how)
+    _, output = process.communicate(timeout=60)  # until the workers have ended too, for they hold the pipe
     assert "Traceback" not in output and not list(out.glob("lmdbs/*"))
+    if how == signal.SIGINT:
+        assert process.returncode == 130 and "interrupted; what was complete is kept" in output, output[-2000:]
     done = {path: path.stat().st_mtime_ns for path in out.glob("flac/esc50/*.flac")}
     assert 5 <= len(done) < 3000
     write_esc50_csv(folder, many[:40])
@@ -348,7 +360,8 @@ def test_links_to_folders_are_followed_even_in_circles(tmp_path):
     shutil.move(clips / "sub", tmp_path / "elsewhere")
     (clips / "sub").symlink_to(tmp_path / "elsewhere")
     (clips / "circle").symlink_to(clips)
-    assert "train: 3 of 3 clips packed" in case.run(tmp_path / "out").stderr
+    result = case.run(tmp_path / "out")
+    assert "train: 3 of 3 clips packed" in result.stderr and f"looking through {clips}: 4file" in result.stderr
 
 
 def test_ones_own_flac_files_are_no_sources(tmp_path):

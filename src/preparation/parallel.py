@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -32,7 +35,7 @@ def map_in_processes(function: Callable[[Item], Result], items: Sequence[Item], 
                 yield function(item)
                 bar.update()
             return
-        with ProcessPoolExecutor(min(num_workers, len(items)), initializer=_leave_interrupts_to_the_parent) as pool:
+        with ProcessPoolExecutor(min(num_workers, len(items)), initializer=_depend_on_the_parent) as pool:
             try:
                 for result in _in_order(pool, function, items, AHEAD * num_workers):
                     yield result
@@ -56,5 +59,12 @@ def _in_order(pool: ProcessPoolExecutor, function: Callable[[Item], Result], ite
         yield waiting.popleft().result()
 
 
-def _leave_interrupts_to_the_parent() -> None:
+def _depend_on_the_parent() -> None:
+    """Leave interrupts to the parent, and end when it is killed: nothing else would end its workers then."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
