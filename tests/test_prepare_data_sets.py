@@ -556,7 +556,8 @@ def test_a_folder_of_another_data_set_is_left_alone(tmp_path):
     vggsound_case(tmp_path / "vgg").run(tmp_path / "out")
     before = results(tmp_path / "out")
     line = error_line(esc50_case(tmp_path / "esc").run(tmp_path / "out", check=None))
-    assert "lbl_map.json: is the label map of other classes" in line and "choose another --out_dir" in line
+    assert "lbl_map.json: is the label map of other classes than those of ESC-50" in line
+    assert "choose another --out_dir" in line
     assert results(tmp_path / "out") == before and not (tmp_path / "out/flac/esc50").exists()
 
 

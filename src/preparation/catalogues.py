@@ -71,7 +71,7 @@ def read_esc50(src_dir: str | Path) -> Catalogue:
             raise UserError(f"{where}: '{name}' is no plain file name")
         stem = Path(name).stem
         _add(clips, Clip(stem, (stem,), target, ESC50_SECONDS, fold), where)
-    return Catalogue(str(path), LabelMap(ESC50_CLASSES), {"esc50": _not_empty(clips, path)})
+    return Catalogue(str(path), LabelMap(ESC50_CLASSES, "ESC-50"), {"esc50": _not_empty(clips, path)})
 
 
 def read_audioset(segments_csv: str | Path, class_labels: str | Path, name: str | None = None,

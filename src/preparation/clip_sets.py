@@ -101,7 +101,7 @@ def _prepare(name: str, clips: Sequence[Clip], files: Mapping[str, Path], out_di
     write_csv(meta / f"{name}_missing.csv", ("id", "file", "reason"), (
         {"id": clip.id, "file": files.get(clip.id, ""), "reason": unreadable.get(clip.id, NO_FILE)}
         for clip in clips if clip.id not in files or clip.id in unreadable))
-    log.info("%s: %d of %d clips packed, %d missing, %d unreadable; these are listed in %s", name, len(packed),
+    log.info("%s: %d of %d clips packed, %d missing, %d unreadable; the others are listed in %s", name, len(packed),
              len(clips), len(clips) - len(packed) - len(unreadable), len(unreadable), meta / f"{name}_missing.csv")
 
 
