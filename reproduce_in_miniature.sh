@@ -38,15 +38,17 @@ python() {
 }
 
 if [ "$short" = yes ]; then
-    events=2 each=2 part=2 tree=1 epochs=1 batch=2 frames=32
+    events=2 each=2 part=2 heard=8 classes=4 tree=1 epochs=1 batch=2 frames=32
 else
-    events=12 each=8 part=16 tree=3 epochs=2 batch=8 frames=100
-fi # events of a class; soundscapes for each 5,000, and for each 10,000 more than 60,000; clips of a class in the trees
+    events=12 each=8 part=16 heard=48 classes=18 tree=3 epochs=2 batch=8 frames=100
+fi # events of a class; soundscapes for each 5,000, for each 10,000 over 60,000, and to validate and evaluate on;
+# classes of the trees, and clips of each of them; what the training scripts are told
 
 step "Isolated events, and small trees in the other data sets' layouts"
 run python scripts/make_demo_corpus.py --out_folder "$mini/corpus" --train_clips $events --val_clips $events \
     --eval_clips $events
-run python scripts/make_demo_trees.py --corpus "$mini/corpus" --out_folder "$mini/trees" --clips $tree
+run python scripts/make_demo_trees.py --corpus "$mini/corpus" --out_folder "$mini/trees" --classes $classes \
+    --clips $tree
 
 step "Soundscapes, as FLAC"
 mix() { # EVENTS FOLDER COUNT SEED
@@ -60,8 +62,8 @@ mix train train $((12 * each)) 1
 for number in 2 3 4 5; do
     mix train "train_p$number" $part "$number"
 done
-mix val val $((4 * each)) 6
-mix eval eval $((8 * each)) 7
+mix val val $heard 6
+mix eval eval $heard 7
 for thousands in 5 10 15 20 30 40 50; do # the first soundscapes of the whole set
     folder=$mini/mixtures_flac/train_${thousands}k
     mkdir -p "$folder"
@@ -111,7 +113,6 @@ score eval_gise_mixtures.py meta/lbl_map.json "$mini/mixtures_lmdb/eval.lmdb" "$
     --export_weights --export_dir "$mini/exported_weights/r1"
 
 step "AudioSet"
-classes=$("$GISE_PYTHON" -c 'import json, sys; print(len(json.load(open(sys.argv[1]))))' "$mini/audioset/meta/lbl_map.json")
 experiment experiments_audioset.sh "$exp/audioset" --set "model.num_classes=$classes"
 experiment experiments_audioset_v100.sh "$exp/audioset" --set "model.num_classes=$classes"
 for start in ft scratch; do

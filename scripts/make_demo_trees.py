@@ -16,9 +16,10 @@ def main() -> None:
     add("--corpus", required=True, help="folder of scripts/make_demo_corpus.py")
     add("--out_folder", required=True, help="folder for ESC-50/, AudioSet/ and VGGSound/")
     add("--clips", type=cli.positive(int), default=2, help="clips of each class in each split or fold")
+    add("--classes", type=cli.positive(int), help="the first so many of the corpus's classes; all if left out")
     add("--seed", type=cli.count, default=0, help="equal seeds give equal files")
     arguments = parser.parse_args()
-    build_demo_trees(arguments.corpus, arguments.out_folder, arguments.clips, arguments.seed)
+    build_demo_trees(arguments.corpus, arguments.out_folder, arguments.clips, arguments.classes, arguments.seed)
 
 
 if __name__ == "__main__":

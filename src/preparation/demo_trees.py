@@ -25,22 +25,23 @@ ID_CHARACTERS = string.ascii_letters + string.digits + "-_"  # of a YouTube id, 
 FOLDS = 5
 
 
-def build_demo_trees(corpus: str | Path, folder: str | Path, clips: int, seed: int) -> None:
+def build_demo_trees(corpus: str | Path, folder: str | Path, clips: int, num_classes: int | None, seed: int) -> None:
     """Write `ESC-50/`, `AudioSet/` and `VGGSound/` below `folder`; files that are there already are kept.
 
     Args:
         corpus: the demo corpus, whose isolated events are used.
         clips: of each class in each split or fold.
+        num_classes: the first so many of the corpus's classes; all if None.
         seed: equal seeds give equal files.
 
     Raises:
         UserError: no demo corpus in `corpus`, or the folder holds trees of another seed or size.
     """
     corpus, folder = Path(corpus), Path(folder)
-    classes = sorted(entry.name for entry in (corpus / "isolated_events" / "train").glob("*/"))
+    classes = sorted(entry.name for entry in (corpus / "isolated_events" / "train").glob("*/"))[:num_classes]
     if not classes:
         raise UserError(f"{corpus}: holds no demo corpus; make one with scripts/make_demo_corpus.py")
-    claim_folder(folder, {"seed": seed, "clips": clips}, "demo trees")
+    claim_folder(folder, {"seed": seed, "clips": clips, "classes": classes}, "demo trees")
     with progress(len(classes) * clips * (FOLDS + 4), "small trees", "clip") as bar:
         for number, build in enumerate((build_esc50, build_audioset, build_vggsound)):
             build(corpus / "isolated_events", folder, classes, clips, np.random.default_rng((seed, number)), bar)
