@@ -40,7 +40,7 @@ python() {
 if [ "$short" = yes ]; then
     events=2 each=2 part=2 heard=8 classes=4 tree=1 epochs=1 batch=2 frames=32
 else
-    events=12 each=8 part=16 heard=48 classes=18 tree=3 epochs=2 batch=8 frames=100
+    events=12 each=8 part=16 heard=32 classes=18 tree=2 epochs=2 batch=8 frames=64
 fi # events of a class; soundscapes for each 5,000, for each 10,000 over 60,000, and to validate and evaluate on;
 # classes of the trees, and clips of each of them; what the training scripts are told
 

@@ -56,7 +56,7 @@ def run_script(*arguments, cwd=ROOT, check=None, fresh=False, timeout=300):
 def run_in_forked_process(words, cwd, timeout):
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder) / "out", Path(folder) / "err"
-        process = SERVER.Process(target=_as_main, args=(words, str(cwd), str(out), str(err)))
+        process = SERVER.Process(target=_as_main, args=(words, str(cwd), str(out), str(err), dict(os.environ)))
         process.start()
         process.join(timeout)
         if process.is_alive():
@@ -65,13 +65,12 @@ def run_in_forked_process(words, cwd, timeout):
         return subprocess.CompletedProcess(words, process.exitcode, out.read_text(), err.read_text())
 
 
-def _as_main(words, cwd, out, err, environment=None):
+def _as_main(words, cwd, out, err, environment):
     for path, descriptor in ((out, 1), (err, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     os.chdir(cwd)
-    if environment is not None:
-        os.environ.clear()
-        os.environ.update(environment)
+    os.environ.clear()
+    os.environ.update(environment)
     multiprocessing.set_start_method("fork", force=True)  # as in a process that a user starts
     sys.argv = words
     sys.path[0] = str(Path(words[0]).parent)
