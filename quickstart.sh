@@ -9,17 +9,7 @@ trap 'echo; echo "Stopped. Run ./quickstart.sh again to go on from here." >&2' I
 
 make_environment
 export PATH="$PWD/.venv/bin:$PATH"
-begun=$SECONDS
-
-step() { # TITLE
-    printf '\n== %s (%d:%02d)\n' "$1" $(((SECONDS - begun) / 60)) $(((SECONDS - begun) % 60))
-}
-run() { # COMMAND...: print it as it could be typed, and run it
-    printf '$'
-    printf ' %q' "$@"
-    printf '\n'
-    "$@"
-}
+source scripts/steps.sh
 
 step "Isolated events: sampled sounds of 18 classes"
 run python scripts/make_demo_corpus.py --out_folder demo

@@ -22,17 +22,7 @@ if [ -z "${GISE_PYTHON:-}" ]; then
     make_environment
     export GISE_PYTHON=$PWD/.venv/bin/python
 fi
-begun=$SECONDS
-
-step() { # TITLE
-    printf '\n== %s (%d:%02d)\n' "$1" $(((SECONDS - begun) / 60)) $(((SECONDS - begun) % 60))
-}
-run() { # COMMAND...: print it as it could be typed, and run it
-    printf '$'
-    printf ' %q' "$@"
-    printf '\n'
-    "$@"
-}
+source scripts/steps.sh
 python() {
     "$GISE_PYTHON" "$@"
 }

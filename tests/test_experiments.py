@@ -231,7 +231,7 @@ def test_fewer_gpus_than_published(tmp_path, present, chosen, published, list_, 
     python.write_text(f"#!/bin/sh\necho {present}\n")
     python.chmod(0o755)
     environment = {"GISE_PYTHON": str(python)} | ({"GISE_GPUS": chosen} if chosen else {})
-    result = in_library(f"use_gpus {published}; printf '%s\\n' \"${{gpu_flags[@]}}\"", **environment)
+    result = in_library(f"script=x; use_gpus {published}; printf '%s\\n' \"${{gpu_flags[@]}}\"", **environment)
     lines = result.stdout.splitlines()
     assert lines[-6:] == ["--gpus", list_, "--accumulate_grad_batches", str(accumulate), "--num_workers", "6"]
     assert said in result.stdout and (said or len(lines) == 6)
