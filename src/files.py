@@ -33,6 +33,10 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are private to the user
         sync(temporary)
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None:  # a write that fails, on a full disk say, does not know its file
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -44,7 +48,7 @@ def claim_folder(folder: str | os.PathLike, recipe: Mapping[str, Any], what: str
         what: what the folder holds, for messages.
 
     Raises:
-        UserError: another recipe is noted, or there are WAV files and no note.
+        UserError: another recipe is noted, or there are WAV or FLAC files and no note.
     """
     folder, note = Path(folder), Path(folder) / "recipe.json"
     if note.exists():
@@ -56,8 +60,8 @@ def claim_folder(folder: str | os.PathLike, recipe: Mapping[str, Any], what: str
             if found.get(name) != value:
                 raise UserError(f"{folder}: holds {what} with {name} {found.get(name)!r} instead of {value!r}; "
                                 "choose another --out_folder")
-    elif any(folder.rglob("*.wav")):
-        raise UserError(f"{folder}: holds WAV files, but no recipe.json that says how they were made; "
+    elif any(file for kind in ("*.wav", "*.flac") for file in folder.rglob(kind)):
+        raise UserError(f"{folder}: holds audio files, but no recipe.json that says how they were made; "
                         "choose another --out_folder")
     else:
         with whole_file(note) as temporary:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ import soundfile
 from src.errors import UserError
 
 LONGEST = 1 << 40  # samples; libsndfile gives a far larger number for a length that it does not know
+PIPED_WAV = 0x7FFF0000  # bytes of data from which on a WAV file's header only says that it was written to a pipe
 
 
 def decode(source: bytes | str | Path, sample_rate: int, where: str | None = None,
@@ -31,27 +35,82 @@ def decode(source: bytes | str | Path, sample_rate: int, where: str | None = Non
         UserError: not audio, truncated, empty, at another rate, or of several channels.
     """
     where = where or str(source)
-    if not isinstance(source, bytes) and not Path(source).is_file():
-        raise UserError(f"{where}: no such audio file")
-    try:
-        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
-            promised, rate = file.frames, file.samplerate
-            if promised > LONGEST:
-                raise UserError(f"{where}: does not say how long it is; was it written to a pipe? Encode it again")
-            samples = file.read(dtype=dtype, always_2d=True)  # (N, channels)
-    except soundfile.LibsndfileError as error:
-        if _is_flac_without_samples(source):
-            raise UserError(f"{where}: is empty, it has no samples") from None
-        raise UserError(f"{where}: is not audio, or is truncated ({error.error_string.rstrip('.')})") from None
+    samples, rate = read_audio(source, where, dtype)
     if rate != sample_rate:
         raise UserError(f"{where}: its sample rate is {rate} Hz, not {sample_rate} Hz; resample it first")
     if samples.shape[1] != 1:
         raise UserError(f"{where}: has {samples.shape[1]} channels; mono is needed")
-    if promised == 0:
-        raise UserError(f"{where}: is empty, it has no samples")
-    if len(samples) != promised:
-        raise UserError(f"{where}: is truncated: {len(samples)} of its {promised} samples can be read")
     return samples[:, 0]
+
+
+def read_audio(source: bytes | str | Path, where: str | None = None, dtype: str = "float32") -> tuple[np.ndarray, int]:
+    """Samples and sample rate of a whole audio file, whatever its rate and number of channels.
+
+    Args:
+        source, where, dtype: as of `decode`.
+
+    Returns:
+        (N, channels) samples, N ≥ 1, and Hz.
+
+    Raises:
+        UserError: not audio, truncated or empty.
+    """
+    with _opened(source, where or str(source)) as file:
+        samples = file.read(dtype=dtype, always_2d=True)  # (N, channels)
+        if len(samples) != file.frames:
+            raise UserError(f"{where or source}: is truncated: {len(samples)} of its {file.frames} samples can be read")
+        return samples, file.samplerate
+
+
+def duration(path: str | Path) -> float:
+    """Seconds of an audio file, as its header says.
+
+    Raises:
+        UserError: as of `read_audio`.
+    """
+    with _opened(path, str(path)) as file:
+        return file.frames / file.samplerate
+
+
+@contextmanager
+def _opened(source: bytes | str | Path, where: str) -> Iterator[soundfile.SoundFile]:
+    """An audio file of known length, at least one sample."""
+    if not isinstance(source, bytes) and not Path(source).is_file():
+        raise UserError(f"{where}: no such audio file")
+    try:
+        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
+            if file.frames > LONGEST:
+                raise UserError(f"{where}: does not say how long it is; was it written to a pipe? Encode it again")
+            if file.format.startswith("WAV"):
+                _require_whole_wav(file, where)
+            if file.frames == 0:
+                raise UserError(f"{where}: is empty, it has no samples")
+            yield file
+    except soundfile.LibsndfileError as error:
+        if _is_flac_without_samples(source):
+            raise UserError(f"{where}: is empty, it has no samples") from None
+        raise UserError(f"{where}: is not audio, or is truncated ({error.error_string.rstrip('.')})") from None
+
+
+def encode(samples: np.ndarray, sample_rate: int, file_format: str) -> bytes:
+    """A 16-bit audio file.
+
+    It is made in memory: libsndfile has no clear word for a disk that is full.
+
+    Args:
+        samples: (N,) or (N, channels), floats in [-1, 1) or 16-bit integers.
+        file_format: "WAV" or "FLAC"; they round floats differently, to either side of a step.
+    """
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, sample_rate, subtype="PCM_16", format=file_format)
+    return buffer.getvalue()
+
+
+def _require_whole_wav(file: soundfile.SoundFile, where: str) -> None:
+    """Refuse a WAV file whose header promises more than there is: libsndfile only notes it in its log."""
+    cut = re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
+    if cut and int(cut[2]) < int(cut[1]) < PIPED_WAV:
+        raise UserError(f"{where}: is truncated: it has {cut[2]} of {cut[1]} bytes of audio")
 
 
 def _is_flac_without_samples(source: bytes | str | Path) -> bool:
@@ -65,7 +124,7 @@ def _is_flac_without_samples(source: bytes | str | Path) -> bool:
 
 
 def tile(samples: np.ndarray, min_length: int) -> np.ndarray:
-    """Repeat (N,) samples until there are `min_length`; longer clips are left alone."""
+    """Repeat (N,) or (N, channels) samples until there are `min_length`; longer clips are left alone."""
     if len(samples) >= min_length:
         return samples
-    return np.tile(samples, math.ceil(min_length / len(samples)))[:min_length]
+    return np.concatenate([samples] * math.ceil(min_length / len(samples)))[:min_length]

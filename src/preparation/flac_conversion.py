@@ -10,6 +10,7 @@ from pathlib import Path
 
 import soundfile
 
+from src.data.waveform import encode, read_audio
 from src.errors import UserError
 from src.files import whole_file
 from src.preparation.parallel import map_in_processes
@@ -46,8 +47,11 @@ def convert_folder(src_dir: str | Path, tgt_dir: str | Path, sample_rate: int = 
 
 def _is_converted(file: Path, tgt_dir: Path, sample_rate: int, annotations: Sequence[str]) -> bool:
     target = tgt_dir / f"{file.stem}.flac"
-    return (all((tgt_dir / file.with_suffix(suffix).name).exists() for suffix in annotations)
-            and target.exists() and soundfile.info(target).samplerate == sample_rate)
+    try:
+        return (all((tgt_dir / file.with_suffix(suffix).name).exists() for suffix in annotations)
+                and target.exists() and soundfile.info(target).samplerate == sample_rate)
+    except soundfile.LibsndfileError:
+        return False  # something else left a broken file there
 
 
 def _convert(tgt_dir: Path, sample_rate: int, annotations: Sequence[str], file: Path) -> str | None:
@@ -57,11 +61,9 @@ def _convert(tgt_dir: Path, sample_rate: int, annotations: Sequence[str], file: 
     if missing:
         return f"{file}: has no {missing[0]} beside it"
     try:
-        samples, rate = soundfile.read(file, dtype="float32", always_2d=True)  # (N, channels)
-    except soundfile.LibsndfileError as error:
-        return f"{file}: is not audio, or is truncated ({error.error_string.rstrip('.')})"
-    if len(samples) == 0:
-        return f"{file}: is empty"
+        samples, rate = read_audio(file)  # (N, channels)
+    except UserError as error:
+        return str(error)
     mono = samples.mean(axis=1)  # (N,)
     if rate != sample_rate:
         import torch
@@ -72,5 +74,5 @@ def _convert(tgt_dir: Path, sample_rate: int, annotations: Sequence[str], file: 
         with whole_file(tgt_dir / annotation.name) as temporary:
             shutil.copyfile(annotation, temporary)
     with whole_file(tgt_dir / f"{file.stem}.flac") as temporary:
-        soundfile.write(temporary, mono, sample_rate, subtype="PCM_16", format="FLAC")
+        temporary.write_bytes(encode(mono, sample_rate, "FLAC"))
     return None

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import soundfile
-
 from src.data.lmdb_store import LMDBWriter, Record
-from src.data.waveform import decode, tile
+from src.data.waveform import decode, encode, tile
 from src.errors import UserError
 from src.progress import progress
 
@@ -88,6 +85,4 @@ def read_flac(path: Path, min_duration: float, sample_rate: int) -> bytes:
     tiled = tile(samples, round(min_duration * sample_rate))
     if tiled is samples:
         return audio
-    buffer = io.BytesIO()
-    soundfile.write(buffer, tiled, sample_rate, format="FLAC", subtype="PCM_16")
-    return buffer.getvalue()
+    return encode(tiled, sample_rate, "FLAC")
