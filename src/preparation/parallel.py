@@ -20,7 +20,7 @@ def map_in_processes(function: Callable[[Item], Result], items: Sequence[Item], 
     """`function` of every item, in order; what it raises is raised here, and ends the other workers.
 
     Args:
-        function: picklable, as are items and results.
+        function: picklable, as are items and results; each process gets it once, so it may hold much.
         num_workers: processes; with 1 or less the work is done in this one.
     """
     with progress(len(items), description, "file") as bar:
@@ -29,9 +29,9 @@ def map_in_processes(function: Callable[[Item], Result], items: Sequence[Item], 
                 yield function(item)
                 bar.update()
             return
-        with ProcessPoolExecutor(min(num_workers, len(items)), initializer=_leave_interrupts_to_the_parent) as pool:
+        with ProcessPoolExecutor(min(num_workers, len(items)), initializer=_start_worker, initargs=(function,)) as pool:
             try:
-                for result in pool.map(function, items):
+                for result in pool.map(_work, items):
                     yield result
                     bar.update()
             except BrokenProcessPool:
@@ -41,5 +41,14 @@ def map_in_processes(function: Callable[[Item], Result], items: Sequence[Item], 
                 pool.shutdown(cancel_futures=True)
 
 
-def _leave_interrupts_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+_function: Callable  # what a worker process does to its items
+
+
+def _start_worker(function: Callable) -> None:
+    global _function
+    _function = function
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # interrupts are the parent's to handle
+
+
+def _work(item: Item) -> Result:
+    return _function(item)
