@@ -25,20 +25,28 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".", suffix=".partial", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    with _naming(path):
+        handle, name = tempfile.mkstemp(prefix=".", suffix=".partial", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are private to the user
+            sync(temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Have errors name the file that was asked for: a full disk's names none, others name the temporary one."""
     try:
-        yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are private to the user
-        sync(temporary)
-        os.replace(temporary, path)
+        yield
     except OSError as error:
-        if error.filename is None:  # a write that fails, on a full disk say, does not know its file
+        if error.filename is None or str(error.filename).endswith(".partial"):
             error.filename = str(path)
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def claim_folder(folder: str | os.PathLike, recipe: Mapping[str, Any], what: str) -> None:
@@ -55,14 +63,14 @@ def claim_folder(folder: str | os.PathLike, recipe: Mapping[str, Any], what: str
         try:
             found = dict(json.loads(note.read_text(encoding="utf-8")))
         except (ValueError, TypeError):
-            raise UserError(f"{note}: cannot be read; choose another --out_folder") from None
+            raise UserError(f"{note}: cannot be read; choose another folder") from None
         for name, value in recipe.items():
             if found.get(name) != value:
                 raise UserError(f"{folder}: holds {what} with {name} {found.get(name)!r} instead of {value!r}; "
-                                "choose another --out_folder")
+                                "choose another folder")
     elif any(file for kind in ("*.wav", "*.flac") for file in folder.rglob(kind)):
         raise UserError(f"{folder}: holds audio files, but no recipe.json that says how they were made; "
-                        "choose another --out_folder")
+                        "choose another folder")
     else:
         with whole_file(note) as temporary:
             temporary.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")

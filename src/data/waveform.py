@@ -106,6 +106,11 @@ def encode(samples: np.ndarray, sample_rate: int, file_format: str) -> bytes:
     return buffer.getvalue()
 
 
+def as_int32(samples: np.ndarray) -> np.ndarray:
+    """Floats in [-1, 1] as 32-bit integers; exact for the samples of a file of up to 32 bits."""
+    return np.clip(np.rint(samples.astype(np.float64) * 2**31), -(2**31), 2**31 - 1).astype(np.int32)
+
+
 def _require_whole_wav(file: soundfile.SoundFile, where: str) -> None:
     """Refuse a WAV file whose header promises more than there is: libsndfile only notes it in its log."""
     cut = re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)

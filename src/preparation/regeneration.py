@@ -92,7 +92,7 @@ def _make(fg_path: Path, bg_path: Path, item: tuple[Path, Path]) -> str | None:
     text, copy = file.read_text(encoding="utf-8"), sound.with_suffix(".jams")
     try:
         if copy.exists() and copy.read_text(encoding="utf-8") != text:
-            raise UserError(f"{copy} is there already and says something else; choose another --out_folder")
+            raise UserError(f"{copy} is there already and says something else; choose another folder")
         sources = _sources(jams, fg_path, bg_path)
         with mixing(list(sources.values())):
             audio, lines = _mix(jams, sources, fg_path, bg_path)

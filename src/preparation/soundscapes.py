@@ -20,7 +20,7 @@ import numpy as np
 import soundfile
 
 from src.data.labels import LabelMap
-from src.data.waveform import duration, encode
+from src.data.waveform import as_int32, duration, encode
 from src.errors import UserError
 from src.files import claim_folder, whole_file
 from src.preparation.jams_files import renamed
@@ -155,10 +155,9 @@ def write_soundscape(sound: Path, audio: np.ndarray, sample_rate: int, events: S
         jams: the text of the JAMS file.
     """
     lines = "".join("\t".join(map(str, event)) + "\n" for event in events)
-    # As libsndfile makes 16 bits for a WAV file; for FLAC it would round them in another way.
-    samples = np.clip(np.rint(audio * 2**31), -(2**31), 2**31 - 1).astype(np.int64) >> 16
+    samples = (as_int32(audio) >> 16).astype(np.int16)  # as libsndfile does for WAV; for FLAC it rounds otherwise
     contents = {sound.with_suffix(".txt"): lines.encode(), sound.with_suffix(".jams"): jams.encode(),
-                sound: encode(samples.astype(np.int16), sample_rate, sound.suffix[1:].upper())}
+                sound: encode(samples, sample_rate, sound.suffix[1:].upper())}
     for path, content in contents.items():
         with whole_file(path) as temporary:
             temporary.write_bytes(content)
