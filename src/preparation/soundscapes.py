@@ -6,10 +6,12 @@ alone: not on how many processes make it, on which others are made, or on where 
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import logging
 import os
+import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +19,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from src.data.labels import LabelMap
 from src.data.waveform import as_int32, duration, encode
@@ -38,6 +39,8 @@ TIME_STRETCH = ("uniform", 0.95, 1.05)
 BACKGROUND_TIME = ("uniform", 0, 600)  # s; where in its file the background begins
 SHORTEST = 0.01  # s of an event: Scaper fades it in and out for as long
 FORMATS = ("wav", "flac")
+SCRATCH = "/tmp"  # where SoX's bindings put samples, whatever TMPDIR says
+ROOM = 64 << 20  # bytes to be free there: once it is full they go on, with less of the sound
 
 
 @dataclass(frozen=True)
@@ -224,14 +227,22 @@ def require_source(file: str | Path) -> float:
 
 @contextmanager
 def mixing(sources: Sequence[str]) -> Iterator[None]:
-    """Whatever Scaper and SoX raise for sounds that they cannot cope with, as a UserError."""
+    """Whatever Scaper and SoX raise for sounds and annotations that they cannot cope with, as a UserError.
+
+    Raises:
+        OSError: there is too little room for SoX to work in.
+    """
+    if shutil.disk_usage(SCRATCH).free < ROOM:
+        raise OSError(errno.ENOSPC, f"fewer than {ROOM >> 20} MiB are free, which SoX needs", SCRATCH)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a source shorter than the drawn duration is the rule, not the exception
         try:
             yield
-        except (import_scaper().scaper_exceptions.ScaperError, soundfile.LibsndfileError, ArithmeticError,
-                RuntimeError, ValueError) as error:
-            raise UserError(f"cannot be mixed ({error}); it is made of {', '.join(sources)}") from None
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # they raise all kinds; one soundscape must not end a run of thousands
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise UserError(f"cannot be mixed ({reason}); it is made of {', '.join(sources)}") from None
 
 
 def import_scaper():
