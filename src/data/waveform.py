@@ -121,7 +121,9 @@ def _require_whole_wav(file: soundfile.SoundFile, where: str) -> None:
 def _is_flac_without_samples(source: bytes | str | Path) -> bool:
     """Whether a FLAC file ends right behind its headers, which libsndfile takes for no audio file."""
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    position, last = 4, not data.startswith(b"fLaC")
+    if not data.startswith(b"fLaC"):
+        return False
+    position, last = 4, False
     while not last and position + 4 <= len(data):  # metadata blocks: 1 byte of type, 3 of length, the block
         last = bool(data[position] & 0x80)
         position += 4 + int.from_bytes(data[position + 1 : position + 4], "big")
