@@ -116,16 +116,21 @@ def draw_soundscape(path: str | Path, soundscape: Soundscape) -> None:
     seconds = spectrogram.shape[1] * features.hop_len / rate
     image.imshow(spectrogram, origin="lower", aspect="auto", extent=(0, seconds, 0, rate / 2000), cmap="magma")
     image.set(ylabel="frequency (kHz)")
-    for axes in below:
-        for event in timed:
-            axes.barh(rows.index(event.label), event.offset - event.onset, left=event.onset, height=0.6, alpha=0.6,
-                      color=f"C{rows.index(event.label) % 10}")
-        axes.set_yticks(range(len(rows)), rows, parse_math=False)
-        axes.set_ylim(len(rows) - 0.5, -0.5)
+    if rows:
+        _draw_events(below[0], timed, rows)
     figure.axes[-1].set_xlabel("time (s)")
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
     plt.close(figure)
+
+
+def _draw_events(axes, events: Sequence[LabelledEvent], rows: Sequence[str]) -> None:
+    """A bar for each event, in the row of its label."""
+    for event in events:
+        row = rows.index(event.label)
+        axes.barh(row, event.offset - event.onset, left=event.onset, height=0.6, alpha=0.6, color=f"C{row % 10}")
+    axes.set_yticks(range(len(rows)), rows, parse_math=False)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
 
 
 def _title(soundscape: Soundscape) -> str:
