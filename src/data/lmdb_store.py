@@ -212,18 +212,19 @@ class LMDBWriter:
             self._commit()
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        whole = False
         try:
             if kind is None:
                 self._commit()
                 keys = [str(index).encode() for index in range(self._written)]
                 self._put({b"__keys__": msgpack.packb(keys), b"__len__": msgpack.packb(self._written)})
                 self._env.sync(True)
-        finally:
-            self._env.close()
-            if kind is None:
                 sync(self._partial)
                 os.replace(self._partial, self.path)
-            else:
+                whole = True
+        finally:
+            self._env.close()
+            if not whole:
                 self._partial.unlink(missing_ok=True)
             os.close(self._lock)
 

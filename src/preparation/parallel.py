@@ -26,7 +26,7 @@ def map_in_processes(function: Callable[[Item], Result], items: Sequence[Item], 
     """`function` of every item, in order; what it raises is raised here, and ends the other workers.
 
     Args:
-        function: picklable, as are items and results.
+        function: picklable, as are items and results; each process gets it once, so it may hold much.
         num_workers: processes; with 1 or less the work is done in this one.
     """
     with progress(len(items), description, "file") as bar:
@@ -35,9 +35,9 @@ def map_in_processes(function: Callable[[Item], Result], items: Sequence[Item], 
                 yield function(item)
                 bar.update()
             return
-        with ProcessPoolExecutor(min(num_workers, len(items)), initializer=_depend_on_the_parent) as pool:
+        with ProcessPoolExecutor(min(num_workers, len(items)), initializer=_start_worker, initargs=(function,)) as pool:
             try:
-                for result in _in_order(pool, function, items, AHEAD * num_workers):
+                for result in _in_order(pool, items, AHEAD * num_workers):
                     yield result
                     bar.update()
             except BrokenProcessPool:
@@ -47,22 +47,30 @@ def map_in_processes(function: Callable[[Item], Result], items: Sequence[Item], 
                 pool.shutdown(cancel_futures=True)
 
 
-def _in_order(pool: ProcessPoolExecutor, function: Callable[[Item], Result], items: Sequence[Item],
-              ahead: int) -> Iterator[Result]:
+def _in_order(pool: ProcessPoolExecutor, items: Sequence[Item], ahead: int) -> Iterator[Result]:
     """Results in the items' order. Few are under way at a time: of 200,000, the pool's notes take 400 MB."""
     waiting: deque[Future] = deque()
     for item in items:
         if len(waiting) == ahead:
             yield waiting.popleft().result()
-        waiting.append(pool.submit(function, item))
+        waiting.append(pool.submit(_work, item))
     while waiting:
         yield waiting.popleft().result()
 
 
-def _depend_on_the_parent() -> None:
+_function: Callable  # what a worker process does to its items
+
+
+def _start_worker(function: Callable) -> None:
     """Leave interrupts to the parent, and end when it is killed: nothing else would end its workers then."""
+    global _function
+    _function = function
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _work(item: Item) -> Result:
+    return _function(item)
 
 
 def _end_with_the_parent() -> None:
