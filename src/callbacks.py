@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import signal
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from src.files import write_csv
+from src.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 class MetricsCSV(Callback):
     """`metrics.csv`: a row an epoch, the whole file rewritten each time, earlier rows kept on resume."""
 
-    def __init__(self, path: Path, monitor: str):
-        self.path = path
+    def __init__(self, folder: RunFolder, monitor: str):
+        self.folder = folder
         self.columns = ["epoch", "step", "lr", "train_loss", "val_loss", monitor]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -33,14 +33,8 @@ class MetricsCSV(Callback):
         figures = trainer.callback_metrics
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": self._lr}
         row |= {name: float(figures[name]) for name in self.columns[3:] if name in figures}
-        rows = [old for old in self._rows() if int(old["epoch"]) < trainer.current_epoch] + [row]
-        write_csv(self.path, self.columns, rows)
-
-    def _rows(self) -> list[dict[str, str]]:
-        if not self.path.exists():
-            return []
-        with open(self.path, newline="", encoding="utf-8") as stream:
-            return list(csv.DictReader(stream))
+        rows = [old for old in self.folder.epochs() if int(old["epoch"]) < trainer.current_epoch] + [row]
+        write_csv(self.folder.metrics_file, self.columns, rows)
 
 
 class StopOnInterrupt(Callback):

@@ -85,7 +85,7 @@ def train(options: TrainingOptions) -> None:
         "cfg": config.as_dict(), "seed": seed, "mixup": use_mixup, "random_clip_size": options.random_clip_size,
         "val_clip_size": options.val_clip_size, "fp16": options.fp16,
         "class_weights": None if class_weights is None else class_weights.tolist(),
-        "fold_index": options.fold_index,
+        "fold_index": options.fold_index, "lbl_map": label_map.mapping,
     }
     require_same_run(folder, earlier, settings)
     resume_from = Path(options.resume_from) if options.resume_from else last_checkpoint(folder)
@@ -102,7 +102,7 @@ def train(options: TrainingOptions) -> None:
               "versions": versions(), "git_commit": git_commit(), "gpus": list(options.gpus),
               "accumulate": options.accumulate}
     record = origin | settings | {
-        "protocol": config.protocol, "cfg_file": options.cfg_file, "lbl_map": label_map.mapping,
+        "protocol": config.protocol, "cfg_file": options.cfg_file,
         "num_train_clips": len(data.train_set), "finished": None, "resumed": [],
     }
     if earlier:
@@ -203,7 +203,7 @@ def build_trainer(options: TrainingOptions, folder: RunFolder, monitor: str, sto
         checkpoints,
         EarlyStopping(monitor, mode="max", patience=EARLY_STOPPING_PATIENCE),
         LearningRateMonitor(logging_interval="epoch"),
-        MetricsCSV(folder.logs / "metrics.csv", monitor),
+        MetricsCSV(folder, monitor),
         stop,
         TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 10),
     ]
