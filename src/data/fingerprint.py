@@ -1,0 +1,117 @@
+"""One hash that tells what records an LMDB holds, however its pages are laid out.
+
+A record's digest is the SHA-256 of its bytes as stored, MessagePack of audio and label; the fingerprint
+is the SHA-256 of the digests in the order of the records. So it changes with any byte of audio, any
+label, any fold and the records' order; and not with the map size, the records in a transaction, or
+what else the file holds. Nothing is decoded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from src.files import whole_file
+from src.progress import progress
+
+if TYPE_CHECKING:
+    from src.data.lmdb_store import LMDBReader
+
+CACHE_VARIABLE = "GISE51_CACHE"  # the environment's name of a folder to keep fingerprints in
+
+
+def digest(value: bytes | memoryview) -> bytes:
+    """SHA-256 of a record as stored, 32 bytes."""
+    return hashlib.sha256(value).digest()
+
+
+def combined(digests: Iterable[bytes]) -> str:
+    """The fingerprint of records with these digests, in their order."""
+    whole = hashlib.sha256()
+    for one in digests:
+        whole.update(one)
+    return whole.hexdigest()
+
+
+def fingerprint(reader: LMDBReader) -> str:
+    """The fingerprint of an open LMDB, 64 hexadecimal digits.
+
+    It takes one pass through the file, at the disk's pace. The result is kept in the user's cache folder
+    (`$GISE51_CACHE`, or `~/.cache/gise-51-pytorch`) under the file's path, inode, size and times of change:
+    asked for again, of a file that nobody has touched, it takes no reading. Packing and checking keep it
+    there as well. Of several processes that need it, let one ask.
+
+    Raises:
+        UserError: a record is missing, or the file was replaced while it was open.
+    """
+    before = FileState.of(reader.file)
+    is_open_file = before.inode == reader.inode  # and not one that was put in its place since
+    known = recall(before) if is_open_file else None
+    if known:
+        return known
+    name = os.path.basename(reader.path)
+    with progress(len(reader), f"fingerprint of {name}", "clip", leave=False) as bar:
+        found = combined(_counted(map(reader.digest, range(len(reader))), bar))
+    if is_open_file and FileState.of(reader.file) == before:
+        remember(before, found)
+    return found
+
+
+def _counted(digests: Iterable[bytes], bar) -> Iterable[bytes]:
+    for one in digests:
+        yield one
+        bar.update()
+
+
+class FileState(NamedTuple):
+    """What changes when a file does. Times are in ns; a program can set the first back, but not the second."""
+
+    path: str
+    inode: int
+    size: int
+    modified: int
+    changed: int
+
+    @classmethod
+    def of(cls, path: str | Path, status: os.stat_result | None = None) -> FileState:
+        """The state of a file, or of an open one that was moved to `path`, by its `os.fstat`."""
+        status = status or os.stat(path)
+        return cls(os.path.realpath(path), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def recall(state: FileState) -> str | None:
+    """The fingerprint kept for a file in this state."""
+    note = _note(state)
+    try:
+        found = json.loads(note.read_text(encoding="utf-8"))["fingerprint"] if note else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, str) and re.fullmatch("[0-9a-f]{64}", found) else None
+
+
+def remember(state: FileState, found: str) -> None:
+    """Keep the fingerprint of a file in this state."""
+    note = _note(state)
+    if note is None:
+        return
+    try:
+        with whole_file(note) as temporary:
+            temporary.write_text(json.dumps(state._asdict() | {"fingerprint": found}) + "\n", encoding="utf-8")
+    except OSError:
+        pass  # a home that cannot be written costs the next run a pass through the file, and nothing else
+
+
+def _note(state: FileState) -> Path | None:
+    """Where a state's fingerprint is kept: a file of its own, so that processes need not wait for each other."""
+    folder = os.environ.get(CACHE_VARIABLE)
+    if not folder:
+        caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        if not os.path.isabs(caches):  # no home
+            return None
+        folder = os.path.join(caches, "gise-51-pytorch")
+    return Path(folder) / f"{hashlib.sha256(repr(state).encode()).hexdigest()[:32]}.fingerprint.json"
