@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import os
@@ -74,11 +75,26 @@ def count(text: str) -> int:
     return value
 
 
+def text(value: str) -> str:
+    """An argparse type: text that is not empty."""
+    if not value:
+        raise argparse.ArgumentTypeError("is empty")
+    return value
+
+
 def path_list(text: str) -> list[str]:
     """An argparse type: paths separated by `;`."""
-    paths = [part.strip() for part in text.split(";") if part.strip()]
+    parts = text.split(";")
+    paths = [part.strip() for part in parts if part.strip()]
     if not paths:
         raise argparse.ArgumentTypeError("no path given")
+    if not all(map(os.path.exists, paths)):
+        for start, end in itertools.combinations(range(len(parts) + 1), 2):
+            name = ";".join(parts[start:end]).strip()
+            if end > start + 1 and os.path.exists(name):
+                raise argparse.ArgumentTypeError(
+                    f"{name!r} has ';' in its own name, which stands between paths here; rename it, or make a link to "
+                    "it with another name")
     return paths
 
 
