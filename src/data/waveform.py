@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -12,6 +13,14 @@ import soundfile
 from src.errors import UserError
 
 LONGEST = 1 << 40  # samples; libsndfile gives a far larger number for a length that it does not know
+
+
+class Audio(NamedTuple):
+    """A decoded clip, of whatever kind."""
+
+    samples: np.ndarray  # (N, channels) in [-1, 1), N ≥ 1
+    sample_rate: int  # Hz
+    encoding: str  # such as "FLAC PCM_16"
 
 
 def decode(source: bytes | str | Path, sample_rate: int, where: str | None = None,
@@ -31,11 +40,25 @@ def decode(source: bytes | str | Path, sample_rate: int, where: str | None = Non
         UserError: not audio, truncated, empty, at another rate, or of several channels.
     """
     where = where or str(source)
+    audio = read_audio(source, where, dtype)
+    if audio.sample_rate != sample_rate:
+        raise UserError(f"{where}: its sample rate is {audio.sample_rate} Hz, not {sample_rate} Hz; resample it first")
+    if audio.samples.shape[1] != 1:
+        raise UserError(f"{where}: has {audio.samples.shape[1]} channels; mono is needed")
+    return audio.samples[:, 0]
+
+
+def read_audio(source: bytes | str | Path, where: str, dtype: str = "float32") -> Audio:
+    """A whole clip of any rate and number of channels; the arguments are `decode`'s.
+
+    Raises:
+        UserError: not audio, truncated, or empty.
+    """
     if not isinstance(source, bytes) and not Path(source).is_file():
         raise UserError(f"{where}: no such audio file")
     try:
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
-            promised, rate = file.frames, file.samplerate
+            promised, rate, encoding = file.frames, file.samplerate, f"{file.format} {file.subtype}"
             if promised > LONGEST:
                 raise UserError(f"{where}: does not say how long it is; was it written to a pipe? Encode it again")
             samples = file.read(dtype=dtype, always_2d=True)  # (N, channels)
@@ -43,15 +66,11 @@ def decode(source: bytes | str | Path, sample_rate: int, where: str | None = Non
         if _is_flac_without_samples(source):
             raise UserError(f"{where}: is empty, it has no samples") from None
         raise UserError(f"{where}: is not audio, or is truncated ({error.error_string.rstrip('.')})") from None
-    if rate != sample_rate:
-        raise UserError(f"{where}: its sample rate is {rate} Hz, not {sample_rate} Hz; resample it first")
-    if samples.shape[1] != 1:
-        raise UserError(f"{where}: has {samples.shape[1]} channels; mono is needed")
     if promised == 0:
         raise UserError(f"{where}: is empty, it has no samples")
     if len(samples) != promised:
         raise UserError(f"{where}: is truncated: {len(samples)} of its {promised} samples can be read")
-    return samples[:, 0]
+    return Audio(samples, rate, encoding)
 
 
 def _is_flac_without_samples(source: bytes | str | Path) -> bool:
