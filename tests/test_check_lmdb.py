@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 import lmdb
 import msgpack
@@ -360,6 +361,22 @@ def test_a_folder_holds_an_lmdb_too(tmp_path):
     assert found["lmdbs"][0]["bytes"] == (tmp_path / "a.lmdb" / "data.mdb").stat().st_size
 
 
+def test_a_file_read_through_once_does_not_stay_in_memory(tmp_path, monkeypatch):
+    """What is mapped counts as a process's memory; the result is the same whenever it is mapped anew."""
+    path = write_lmdb(tmp_path / "a.lmdb", sound_records(9))
+    expected = fingerprint(LMDBReader(path))
+    unmapped = []
+    unmap = LMDBReader.unmap
+    monkeypatch.setattr(LMDBReader, "AT_A_TIME", 2)
+    monkeypatch.setattr(LMDBReader, "unmap", lambda self: (unmapped.append(self.path), unmap(self)))
+    monkeypatch.setenv("GISE51_CACHE", str(tmp_path / "cache"))
+    reader = LMDBReader(path)
+    assert fingerprint(reader) == expected and len(unmapped) == 6
+    assert str(path) not in Path("/proc/self/maps").read_text()
+    assert reader[8].label == "Organ,Harp,Drum"
+    assert check([path], num_workers=2).reports[0].fingerprint == expected
+
+
 # The fingerprint
 
 
@@ -445,7 +462,8 @@ def test_a_reader_of_a_replaced_file_does_not_answer_for_the_new_one(tmp_path, o
     reader = LMDBReader(path)
     old = fingerprint(reader)
     write_lmdb(path, sound_records(3, 50))
-    assert fingerprint(reader) == old  # of what it has open
+    with pytest.raises(UserError, match="was replaced or removed while it was in use"):
+        fingerprint(reader)
     assert fingerprint(LMDBReader(path)) != old
 
 

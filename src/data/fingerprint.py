@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -56,16 +56,19 @@ def fingerprint(reader: LMDBReader) -> str:
         return known
     name = os.path.basename(reader.path)
     with progress(len(reader), f"fingerprint of {name}", "clip", leave=False) as bar:
-        found = combined(_counted(map(reader.digest, range(len(reader))), bar))
+        found = combined(_digests(reader, bar))
     if is_open_file and FileState.of(reader.file) == before:
         remember(before, found)
     return found
 
 
-def _counted(digests: Iterable[bytes], bar) -> Iterable[bytes]:
-    for one in digests:
-        yield one
+def _digests(reader: LMDBReader, bar) -> Iterator[bytes]:
+    for index in range(len(reader)):
+        if index % reader.AT_A_TIME == 0:
+            reader.unmap()
+        yield reader.digest(index)
         bar.update()
+    reader.unmap()
 
 
 class FileState(NamedTuple):

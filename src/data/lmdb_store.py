@@ -77,6 +77,8 @@ class LMDBReader:
         UserError: there is no such file, it is not a whole LMDB, or it has no `__len__`.
     """
 
+    AT_A_TIME = 256  # records, after which one who reads them all but once should `unmap`
+
     def __init__(self, path: str | Path, readahead: bool = True):
         self.path = str(path)
         self.readahead = readahead
@@ -136,6 +138,15 @@ class LMDBReader:
                     raise UserError(f"{self.where(index)} is not (flac, label); the file is damaged") from None
                 yield label, fold[0] if fold else None
 
+    def unmap(self) -> None:
+        """Give back the pages that were read, which count as this process's memory while the file is mapped.
+
+        The next access maps it anew.
+        """
+        environment = _environments.pop(self._key(), None)
+        if environment is not None:
+            environment.close()
+
     def where(self, index: int) -> str:
         """How messages call a record."""
         return f"{self.path}, record {index}"
@@ -159,7 +170,10 @@ class LMDBReader:
                 raise UserError(f"{self.path}: its {key.decode()} entry cannot be read; the file is damaged") from None
 
     def _begin(self) -> lmdb.Transaction:
-        return _environment(self.path, self.inode, self.readahead).begin(buffers=True)
+        return _environment(*self._key()).begin(buffers=True)
+
+    def _key(self) -> tuple[int, str, int, bool]:
+        return os.getpid(), self.path, self.inode, self.readahead
 
 
 def _audio_end(value: memoryview) -> int:
@@ -179,8 +193,8 @@ def _audio_end(value: memoryview) -> int:
 _environments: dict[tuple, lmdb.Environment] = {}
 
 
-def _environment(path: str, inode: int, readahead: bool) -> lmdb.Environment:
-    key = (os.getpid(), path, inode, readahead)
+def _environment(process: int, path: str, inode: int, readahead: bool) -> lmdb.Environment:
+    key = (process, path, inode, readahead)
     if key in _environments:
         return _environments[key]
     file = data_file(path)

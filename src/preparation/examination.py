@@ -47,6 +47,8 @@ class Facts(NamedTuple):
 
 def examine(reader: LMDBReader, limits: Limits, index: int) -> Facts:
     """Read and decode one record."""
+    if index % reader.AT_A_TIME == 0:
+        reader.unmap()
     where, digest = f"record {index}", None
     try:
         digest = reader.digest(index)
