@@ -264,6 +264,13 @@ def test_a_clip_that_two_lmdbs_share_is_found_by_both_names(tmp_path):
     assert result.returncode == 0 and found["leaks"] == []
 
 
+def test_a_name_that_is_no_text(tmp_path):
+    path = write_lmdb(tmp_path / os.fsdecode(b"\xff $x$.lmdb"), sound_records())
+    result, found = run_check(tmp_path, path, "--png", tmp_path / "balance.png")
+    assert result.returncode == 0 and "\\udcff $x$.lmdb" in result.stdout and found["lmdbs"][0]["path"] == str(path)
+    assert (tmp_path / "balance.png").exists()
+
+
 def test_other_lmdbs_are_checked_when_one_cannot_be_read(tmp_path):
     good = write_lmdb(tmp_path / "good.lmdb", sound_records())
     (tmp_path / "text.lmdb").write_text("no LMDB" * 1000)

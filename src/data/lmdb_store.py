@@ -77,7 +77,7 @@ class LMDBReader:
         UserError: there is no such file, it is not a whole LMDB, or it has no `__len__`.
     """
 
-    AT_A_TIME = 256  # records, after which one who reads them all but once should `unmap`
+    AT_A_TIME = 64  # records, after which one who reads them all but once should `unmap`
 
     def __init__(self, path: str | Path, readahead: bool = True):
         self.path = str(path)
@@ -204,7 +204,8 @@ def _environment(process: int, path: str, inode: int, readahead: bool) -> lmdb.E
     for other in [other for other in _environments if other[0] != key[0] or _same_place(other[1], path)]:
         _environments.pop(other).close()
     try:
-        environment = lmdb.open(path, subdir=Path(path).is_dir(), readonly=True, lock=False, readahead=readahead)
+        environment = lmdb.open(os.fsencode(path), subdir=Path(path).is_dir(), readonly=True, lock=False,
+                                readahead=readahead)
     except lmdb.Error as error:
         raise UserError(f"{path}: is not an LMDB, or is damaged ({error})") from None
     needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
@@ -257,8 +258,8 @@ class LMDBWriter:
         os.ftruncate(self._lock, 0)  # what an interrupted packing may have left
         try:
             # Nobody reads the file before it is whole, and synced once: a transaction need not wait for the disk.
-            self._env = lmdb.open(str(self._partial), subdir=False, map_size=self.map_size, lock=False, mode=0o666,
-                                  sync=False)
+            self._env = lmdb.open(os.fsencode(self._partial), subdir=False, map_size=self.map_size, lock=False,
+                                  mode=0o666, sync=False)
         except (lmdb.Error, OverflowError) as error:
             self._partial.unlink()
             os.close(self._lock)
