@@ -9,17 +9,7 @@ trap 'echo; echo "Stopped. Run ./quickstart.sh again to go on from here." >&2' I
 
 make_environment
 export PATH="$PWD/.venv/bin:$PATH"
-begun=$SECONDS
-
-step() { # TITLE
-    printf '\n== %s (%d:%02d)\n' "$1" $(((SECONDS - begun) / 60)) $(((SECONDS - begun) % 60))
-}
-run() { # COMMAND...: print it as it could be typed, and run it
-    printf '$'
-    printf ' %q' "$@"
-    printf '\n'
-    "$@"
-}
+source scripts/steps.sh
 
 step "Isolated events: sampled sounds of 18 classes"
 run python scripts/make_demo_corpus.py --out_folder demo
@@ -65,8 +55,8 @@ run python eval_all_mixtures.py --exp_dir demo/experiments/r1 --lbl_map demo/met
     --lmdb_path "$lmdbs/eval.lmdb" --results_csv demo/results.csv --best_only --untrained \
     --export_weights --export_dir demo/exported_weights --num_workers 2
 
-step "Table and curve"
-run python scripts/plot_soundscapes_vs_map.py --results_csv demo/results.csv --out_png demo/soundscapes_vs_map.png
+step "Table and pictures"
+run python scripts/summarise_results.py demo/results.csv --out_dir demo/summary
 
 step "Done; every file that was made"
 for folder in demo/isolated_events/* demo/noises/* demo/mixtures/* demo/mixtures_flac/*; do
@@ -77,4 +67,4 @@ find demo -type f -not -path 'demo/isolated_events/*' -not -path 'demo/noises/*'
 best=$(find demo/exported_weights -name '*.pth' | sort -t= -k2 -n | tail -n 1)
 echo
 echo "The best weights: $best"
-echo "The curve: demo/soundscapes_vs_map.png"
+echo "The curve: demo/summary/soundscapes_vs_map_demo.png"

@@ -165,6 +165,14 @@ def training_options(arguments: argparse.Namespace, **more):
     )
 
 
+def add_preparation_flags(parser: argparse.ArgumentParser, out_dir: str) -> None:
+    """What the scripts that prepare a data set share."""
+    add = parser.add_argument
+    add("--out_dir", default=out_dir, help="folder for flac/, lmdbs/ and meta/")
+    add("--num_workers", type=positive(int), default=1, help="processes")
+    add("--map_size", type=positive(float), default=5e9, help="bytes an LMDB may grow to at first, such as 2e10")
+
+
 def evaluation_parser(description: str) -> argparse.ArgumentParser:
     """The flags of the evaluation scripts; `evaluation_options` makes options of them."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)

@@ -38,28 +38,29 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def claim_folder(folder: str | os.PathLike, recipe: Mapping[str, Any], what: str) -> None:
+def claim_folder(folder: str | os.PathLike, recipe: Mapping[str, Any], what: str, flag: str = "--out_folder") -> None:
     """Note in `recipe.json` how the folder's files are made, or refuse a folder of another recipe.
 
     Args:
         what: what the folder holds, for messages.
+        flag: what it was chosen with, for messages.
 
     Raises:
-        UserError: another recipe is noted, or there are WAV files and no note.
+        UserError: another recipe is noted, or there are WAV or FLAC files and no note.
     """
     folder, note = Path(folder), Path(folder) / "recipe.json"
     if note.exists():
         try:
             found = dict(json.loads(note.read_text(encoding="utf-8")))
         except (ValueError, TypeError):
-            raise UserError(f"{note}: cannot be read; choose another --out_folder") from None
+            raise UserError(f"{note}: cannot be read; choose another {flag}") from None
         for name, value in recipe.items():
             if found.get(name) != value:
                 raise UserError(f"{folder}: holds {what} with {name} {found.get(name)!r} instead of {value!r}; "
-                                "choose another --out_folder")
-    elif any(folder.rglob("*.wav")):
-        raise UserError(f"{folder}: holds WAV files, but no recipe.json that says how they were made; "
-                        "choose another --out_folder")
+                                f"choose another {flag}")
+    elif any(file.suffix in (".wav", ".flac") for file in folder.rglob("*")):
+        raise UserError(f"{folder}: holds WAV or FLAC files, but no recipe.json that says how they were made; "
+                        f"choose another {flag}")
     else:
         with whole_file(note) as temporary:
             temporary.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-import torchaudio.functional
 from torch import nn
 
 from src.checkpoints import Checkpoint, read_checkpoint
@@ -19,7 +18,7 @@ from src.data.batching import collate
 from src.data.labels import LabelMap
 from src.data.spectrogram import FeatureExtractor
 from src.data.transforms import evaluation_chain
-from src.data.waveform import LONGEST
+from src.data.waveform import AUDIO_SUFFIXES, LONGEST, resampled
 from src.errors import UserError
 from src.files import whole_file
 from src.progress import progress
@@ -29,7 +28,6 @@ log = logging.getLogger(__name__)
 
 BATCH = 2  # windows at a time: more are hardly faster on a CPU, and take more memory
 MARGIN = 0.05  # s around a window, for the resampling filter
-LARGEST_RATIO = 1000  # the larger term of the rates' ratio, up to which torchaudio resamples
 PICTURE_COLUMNS = 2000  # of the spectrogram drawn, whatever the recording's length
 
 
@@ -160,19 +158,6 @@ def read_window(file: soundfile.SoundFile, start: int, length: int, sample_rate:
     return samples[offset : offset + length]
 
 
-def resampled(samples: np.ndarray, old: int, new: int) -> np.ndarray:
-    """(N,) samples at new / old of their rate, a ratio in lowest terms."""
-    if max(old, new) <= LARGEST_RATIO:
-        return torchaudio.functional.resample(torch.from_numpy(samples), old, new).numpy()
-    # torchaudio's filter bank grows with old × new, to gigabytes for such a ratio: in the Fourier domain then.
-    import scipy.signal
-
-    # Reflected at both ends, for the transform takes its input as periodic, up to a length that becomes a
-    # whole number of samples.
-    whole = np.pad(samples, (old, old + -len(samples) % old), mode="reflect", reflect_type="odd")
-    return scipy.signal.resample(whole, len(whole) // old * new)[new : new + math.ceil(len(samples) * new / old)]
-
-
 def draw_into(columns: np.ndarray, spectrogram: np.ndarray) -> None:
     """Fill (F, columns), each with the maximum of the (F, T) frames that it stands for."""
     count = columns.shape[1]
@@ -188,12 +173,11 @@ def audio_files(paths: Sequence[str]) -> list[Path]:
     Raises:
         UserError: a path is not there, or a folder holds no audio files.
     """
-    suffixes = {f".{name.lower()}" for name in soundfile.available_formats()} | {".aif", ".oga", ".opus"}
-    suffixes -= {".raw"}  # has no header: nothing says how to read it
     found = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
+            inside = sorted(file for file in path.rglob("*")
+                            if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file())
             if not inside:
                 raise UserError(f"{path}: no audio files in this folder")
             found += inside

@@ -8,7 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 
-def progress(total: int, description: str, unit: str, **options: Any) -> tqdm:
-    """A tqdm bar on standard error."""
+def progress(total: int | None, description: str, unit: str, **options: Any) -> tqdm:
+    """A tqdm bar on standard error; without a total it only counts."""
     interval = 0.1 if sys.stderr.isatty() else 5.0  # s
     return tqdm(total=total, desc=description, unit=unit, mininterval=interval, dynamic_ncols=True, **options)

@@ -5,9 +5,11 @@ import multiprocessing
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +64,7 @@ def run_script(*arguments, cwd=ROOT, check=None, fresh=False, timeout=300):
 def run_in_forked_process(words, cwd, timeout):
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder) / "out", Path(folder) / "err"
-        process = SERVER.Process(target=_as_main, args=(words, str(cwd), str(out), str(err)))
+        process = SERVER.Process(target=_as_main, args=(words, str(cwd), str(out), str(err), dict(os.environ)))
         process.start()
         process.join(timeout)
         if process.is_alive():
@@ -71,14 +73,62 @@ def run_in_forked_process(words, cwd, timeout):
         return subprocess.CompletedProcess(words, process.exitcode, out.read_text(), err.read_text())
 
 
-def _as_main(words, cwd, out, err):
+def _as_main(words, cwd, out, err, environment):
     for path, descriptor in ((out, 1), (err, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
     multiprocessing.set_start_method("fork", force=True)  # as in a process that a user starts
     sys.argv = words
     sys.path[0] = str(Path(words[0]).parent)
     runpy.run_path(words[0], run_name="__main__")
+
+
+WARM_PYTHON = """\
+import json, os, socket, sys
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect(sys.argv[1])
+    server.sendall(json.dumps([sys.argv[2:], os.getcwd(), os.getpid(), dict(os.environ)]).encode() + b"\\n")
+    sys.exit(int(server.makefile().readline()))
+"""
+
+
+@pytest.fixture(scope="session")
+def warm_python():
+    """An interpreter for shell scripts that start many: it runs `SCRIPT ARGUMENT...` in a process forked as above."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as server:
+        address, client, python = (f"{folder}/{name}" for name in ("socket", "client.py", "python"))
+        Path(client).write_text(WARM_PYTHON)
+        Path(python).write_text(f'''#!/bin/sh
+[ "$1" = -c ] && exec "{sys.executable}" "$@"
+exec "{sys.executable}" -SI {client} {address} "$@"
+''')
+        os.chmod(python, 0o755)
+        server.bind(address)
+        server.listen()
+        threading.Thread(target=_serve, args=(server,), daemon=True).start()
+        yield python
+
+
+def _serve(server):
+    while True:
+        try:
+            connection, _ = server.accept()
+        except OSError:
+            return
+        threading.Thread(target=_run_for, args=(connection,), daemon=True).start()
+
+
+def _run_for(connection):
+    with connection:
+        words, cwd, client, environment = json.loads(connection.makefile().readline())
+        words[0] = os.path.join(cwd, words[0])
+        process = SERVER.Process(target=_as_main, args=(words, cwd, f"/proc/{client}/fd/1", f"/proc/{client}/fd/2",
+                                                        environment))
+        process.start()
+        process.join()
+        connection.sendall(f"{process.exitcode if process.exitcode >= 0 else 128 - process.exitcode}\n".encode())
 
 
 def error_line(result):

@@ -143,18 +143,6 @@ def test_chunks_of_checkpoints_score_like_single_ones(corpus, trained, tmp_path,
         assert one["ckpt_path"] == other["ckpt_path"] and one["mAP"] == other["mAP"] and one["mAUC"] == other["mAUC"]
 
 
-def test_the_table_and_the_curve(corpus, trained, tmp_path):
-    eval_all(corpus, trained, tmp_path / "results.csv", "--untrained")
-    result = run_script("scripts/plot_soundscapes_vs_map.py", "--results_csv", tmp_path / "results.csv", "--out_png",
-                        tmp_path / "curve.png", cwd=tmp_path, check=0)
-    lines = [line for line in result.stdout.splitlines() if line.startswith("|")]
-    assert [line.split("|")[1].strip() for line in lines[2:]] == ["untrained", "4", "8"]
-    best = {int(row["num_train_clips"]): row for row in sorted(
-        rows_of(tmp_path / "results.csv"), key=lambda row: float(row["val_figure"] or -1))}
-    assert f"{float(best[8]['mAP']):.3f}" in lines[4]
-    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
-
-
 def test_classes_that_the_evaluation_set_lacks_are_left_out_and_named(corpus, trained, tmp_path):
     folder = tmp_path / "mix"
     write_folder(folder, 6, 5)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from src.errors import UserError
+from src.files import whole_file
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class LabelMap:
                 f"{path}: the indices of its {len(indices)} classes must be 0 to {len(indices) - 1}, each once"
             )
         return cls(tuple(sorted(mapping, key=mapping.get)), path)
+
+    def save(self, path: str | Path) -> None:
+        """Write `lbl_map.json`."""
+        with whole_file(path) as temporary:
+            temporary.write_text(json.dumps(self.mapping, indent=2) + "\n", encoding="utf-8")
 
     def __len__(self) -> int:
         return len(self.names)

@@ -13,6 +13,11 @@ import soundfile
 from src.errors import UserError
 
 LONGEST = 1 << 40  # samples; libsndfile gives a far larger number for a length that it does not know
+LARGEST_RATIO = 1000  # the larger term of the rates' ratio, up to which torchaudio resamples
+
+# What libsndfile reads. RAW files have no header: nothing says how to read them.
+AUDIO_SUFFIXES = frozenset({f".{name.lower()}" for name in soundfile.available_formats()}
+                           | {".aif", ".oga", ".opus"}) - {".raw"}
 
 
 class Audio(NamedTuple):
@@ -48,11 +53,49 @@ def decode(source: bytes | str | Path, sample_rate: int, where: str | None = Non
     return audio.samples[:, 0]
 
 
-def read_audio(source: bytes | str | Path, where: str, dtype: str = "float32") -> Audio:
-    """A whole clip of any rate and number of channels; the arguments are `decode`'s.
+def read_mono(path: str | Path, sample_rate: int, longest: float = math.inf) -> np.ndarray:
+    """Samples of an audio file of any format, rate and number of channels, averaged and resampled.
+
+    Args:
+        sample_rate: of the result, in Hz.
+        longest: what it may last, in s; a longer file is refused before it is read.
+
+    Returns:
+        (N,) float32 samples, N ≥ 1.
 
     Raises:
-        UserError: not audio, truncated, or empty.
+        UserError: not audio, truncated, empty, too long, or with samples that are no numbers.
+    """
+    audio = read_audio(path, str(path), longest=longest)
+    mono = audio.samples.mean(axis=1)  # (N,)
+    if not np.isfinite(mono).all():
+        raise UserError(f"{path}: holds samples that are no finite numbers")
+    return mono if audio.sample_rate == sample_rate else resampled(mono, audio.sample_rate, sample_rate)
+
+
+def resampled(samples: np.ndarray, old: int, new: int) -> np.ndarray:
+    """(N,) samples at new / old of their rate."""
+    common = math.gcd(old, new)
+    old, new = old // common, new // common
+    if max(old, new) <= LARGEST_RATIO:
+        import torch  # takes seconds
+        import torchaudio.functional
+
+        return torchaudio.functional.resample(torch.from_numpy(samples), old, new).numpy()
+    # torchaudio's filter bank grows with old × new, to gigabytes for such a ratio: in the Fourier domain then.
+    import scipy.signal
+
+    # Reflected at both ends, for the transform takes its input as periodic, up to a length that becomes a
+    # whole number of samples.
+    whole = np.pad(samples, (old, old + -len(samples) % old), mode="reflect", reflect_type="odd")
+    return scipy.signal.resample(whole, len(whole) // old * new)[new : new + math.ceil(len(samples) * new / old)]
+
+
+def read_audio(source: bytes | str | Path, where: str, dtype: str = "float32", longest: float = math.inf) -> Audio:
+    """A whole clip of any rate and number of channels; the arguments are those of `decode` and `read_mono`.
+
+    Raises:
+        UserError: not audio, truncated, empty, or too long.
     """
     if not isinstance(source, bytes) and not Path(source).is_file():
         raise UserError(f"{where}: no such audio file")
@@ -61,11 +104,15 @@ def read_audio(source: bytes | str | Path, where: str, dtype: str = "float32") -
             promised, rate, encoding = file.frames, file.samplerate, f"{file.format} {file.subtype}"
             if promised > LONGEST:
                 raise UserError(f"{where}: does not say how long it is; was it written to a pipe? Encode it again")
+            if promised > longest * rate:
+                raise UserError(f"{where}: lasts {promised / rate:.1f} s, and {longest:g} s at most were expected; "
+                                "is it the whole recording that the clip was cut from?")
             samples = file.read(dtype=dtype, always_2d=True)  # (N, channels)
-    except soundfile.LibsndfileError as error:
+    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a raw file, of no known format
         if _is_flac_without_samples(source):
             raise UserError(f"{where}: is empty, it has no samples") from None
-        raise UserError(f"{where}: is not audio, or is truncated ({error.error_string.rstrip('.')})") from None
+        reason = getattr(error, "error_string", str(error)).rstrip(".")
+        raise UserError(f"{where}: is not audio, or is truncated ({reason})") from None
     if promised == 0:
         raise UserError(f"{where}: is empty, it has no samples")
     if len(samples) != promised:

@@ -49,3 +49,17 @@ def create(arch: str, depth: int | str, num_classes: int, im_size: int = 221) ->
         known = family.DEPTHS.like(depth) if family is any_timm else ", ".join(map(str, family.DEPTHS))
         raise UserError(f"model.model_depth is {depth!r}; {arch} has {known}")
     return family.build(depth, num_classes, im_size).to(memory_format=torch.channels_last)
+
+
+def count_parameters(arch: str, depth: str, num_classes: int) -> int | None:
+    """Of a network, without making its tensors; None where there is none of that name.
+
+    Args:
+        depth: as text, such as "18" or "b1".
+    """
+    try:
+        with torch.device("meta"):
+            network = create(arch, int(depth) if depth.isdigit() else depth, num_classes)
+    except UserError:
+        return None
+    return sum(parameter.numel() for parameter in network.parameters())

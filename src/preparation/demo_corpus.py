@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import itertools
-import json
 import logging
 from dataclasses import dataclass
 from importlib import metadata
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from src.data.labels import LabelMap
 from src.errors import UserError
 from src.files import claim_folder, whole_file
 from src.progress import progress
@@ -100,9 +100,7 @@ def build_demo_corpus(folder: str | Path, clips: dict[str, int], seed: int) -> N
                 assert len(trimmed(ambience)), f"background {number} is silent"
                 write_wav(path, ambience)
             bar.update()
-    with whole_file(folder / "meta" / "lbl_map.json") as temporary:
-        mapping = {name: index for index, name in enumerate(classes)}
-        temporary.write_text(json.dumps(mapping, indent=2) + "\n", encoding="utf-8")
+    LabelMap(tuple(classes)).save(folder / "meta" / "lbl_map.json")
 
 
 def sample_bank() -> Path:

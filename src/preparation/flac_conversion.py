@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import io
 import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import soundfile
 
+from src.data.waveform import read_mono
 from src.errors import UserError
 from src.files import whole_file
 from src.preparation.parallel import map_in_processes
@@ -57,20 +60,24 @@ def _convert(tgt_dir: Path, sample_rate: int, annotations: Sequence[str], file: 
     if missing:
         return f"{file}: has no {missing[0]} beside it"
     try:
-        samples, rate = soundfile.read(file, dtype="float32", always_2d=True)  # (N, channels)
-    except soundfile.LibsndfileError as error:
-        return f"{file}: is not audio, or is truncated ({error.error_string.rstrip('.')})"
-    if len(samples) == 0:
-        return f"{file}: is empty"
-    mono = samples.mean(axis=1)  # (N,)
-    if rate != sample_rate:
-        import torch
-        import torchaudio.functional
-
-        mono = torchaudio.functional.resample(torch.from_numpy(mono), rate, sample_rate).numpy()
+        mono = read_mono(file, sample_rate)
+    except UserError as error:
+        return str(error)
     for annotation in beside:
         with whole_file(tgt_dir / annotation.name) as temporary:
             shutil.copyfile(annotation, temporary)
-    with whole_file(tgt_dir / f"{file.stem}.flac") as temporary:
-        soundfile.write(temporary, mono, sample_rate, subtype="PCM_16", format="FLAC")
+    write_flac(tgt_dir / f"{file.stem}.flac", mono, sample_rate)
     return None
+
+
+def write_flac(path: Path, samples: np.ndarray, sample_rate: int) -> None:
+    """Write (N,) samples in [-1, 1) as 16-bit mono FLAC; what lies outside is clipped."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(flac_bytes(samples, sample_rate))
+
+
+def flac_bytes(samples: np.ndarray, sample_rate: int) -> bytes:
+    """(N,) samples, in [-1, 1) or int16, as a 16-bit mono FLAC file."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, sample_rate, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()

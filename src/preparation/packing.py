@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import functools
-import io
 import logging
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
-import soundfile
-
 from src.data.lmdb_store import LMDBWriter, Record
 from src.data.waveform import decode, tile
 from src.errors import UserError
+from src.preparation.flac_conversion import flac_bytes
 from src.preparation.parallel import map_in_processes
 
 log = logging.getLogger(__name__)
@@ -134,6 +132,4 @@ def read_flac(path: Path, min_duration: float, sample_rate: int) -> bytes:
     tiled = tile(samples, round(min_duration * sample_rate))
     if tiled is samples:
         return audio
-    buffer = io.BytesIO()
-    soundfile.write(buffer, tiled, sample_rate, format="FLAC", subtype="PCM_16")
-    return buffer.getvalue()
+    return flac_bytes(tiled, sample_rate)

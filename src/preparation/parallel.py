@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import multiprocessing.connection
 import os
 import signal
 import threading
@@ -103,5 +102,5 @@ def _work(items: Sequence[Item]) -> list[Result]:
 
 def _end_with_the_parent() -> None:
     """A worker would wait for work for ever once its parent was killed, and keep what that had locked."""
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    multiprocessing.parent_process().join()
     os._exit(1)

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# ESC-50: ResNet-18 and EfficientNet-B1, fine-tuned, on each of the five folds, one GPU, in 16 bits.
+# The score is the mean over folds and runs of each run's best validation accuracy
+# (scripts/summarise_results.py). Environment variables: scripts/experiments.sh.
+set -euo pipefail
+source "$(dirname "$0")/scripts/experiments.sh"
+begin "$0" "$@"
+
+use_gpus 1
+for network in resnet_18 efficientnet-b1; do
+    weights=$(weights_of "$network")
+    for fold in 1 2 3 4 5; do
+        train train_esc50_classifier.py "cfgs_v2/esc50/${network}_lmdb.cfg" \
+            "$experiment/$run/mixup/${network}_lmdb_adam_64x1_adam_mixers/fold_$fold" \
+            --epochs 50 --fp16 --pretrained "$weights" --fold_index "$fold"
+    done
+done

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# AudioSet's balanced training set: ResNet-18, fine-tuned (EXPERIMENT_DIR_ft) and from scratch
+# (EXPERIMENT_DIR_scratch), 4 GPUs. Environment variables: scripts/experiments.sh.
+set -euo pipefail
+source "$(dirname "$0")/scripts/experiments.sh"
+begin "$0" "$@"
+
+weights=$(weights_of resnet_18)
+use_gpus 4
+train train_gise_mixtures.py cfgs_v2/audioset/resnet_18_lmdb.cfg \
+    "${experiment}_ft/$run/mixup/resnet_18_lmdb_adam_32x4_adam_mixers" \
+    --epochs 50 --use_mixup --random_clip_size 1000 --pretrained "$weights"
+train train_gise_mixtures.py cfgs_v2/audioset/resnet_18_scratch_lmdb.cfg \
+    "${experiment}_scratch/$run/mixup/resnet_18_scratch_lmdb_adam_32x4_adam_mixers" \
+    --epochs 50 --use_mixup --random_clip_size 1000

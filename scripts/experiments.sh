@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# What the experiment scripts share; sourced by them. They are called
+#   SCRIPT EXPERIMENT_DIR RUN_INDEX
+# and read these environment variables:
+#   GISE_GPUS         GPU indices such as "0, 1"; by default as many as were published, or as there are
+#   GISE_NUM_WORKERS  loader processes for each GPU (6)
+#   GISE_DATA_ROOT    folder of mixtures_lmdb/, audioset/, vggsound/, esc50/ and exported_weights/; by
+#                     default the one that the scripts are in
+#   GISE_WEIGHTS_DIR  folder of exported weights to fine-tune ($GISE_DATA_ROOT/exported_weights)
+#   GISE_TRAIN_FLAGS  further flags for the training script, quoted as in a shell
+#   GISE_PYTHON       interpreter (.venv's, or else python)
+
+called_from=$PWD
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
+
+from_here() { # PATH: print it as it is called from the scripts' folder
+    if [[ $1 == /* || $called_from == "$PWD" ]]; then
+        printf '%s' "$1"
+    else
+        printf '%s' "$called_from/$1"
+    fi
+}
+
+python=${GISE_PYTHON:-python}
+if [[ $python == */* ]]; then
+    python=$(from_here "$python")
+elif [ -z "${GISE_PYTHON:-}" ] && [ -x .venv/bin/python ]; then
+    python=.venv/bin/python
+fi
+if [ -n "${GISE_DATA_ROOT:-}" ]; then
+    GISE_DATA_ROOT=$(from_here "$GISE_DATA_ROOT")
+    export GISE_DATA_ROOT
+fi
+data=${GISE_DATA_ROOT:+${GISE_DATA_ROOT%/}/} # before the name of a data set
+gpu_flags=()
+
+stop() { # MESSAGE...: on one line, to standard error
+    echo "${script:-experiment}: error: $*" >&2
+    exit 1
+}
+
+# shellcheck disable=SC2034 # the scripts use what it sets
+begin() { # SCRIPT [EXPERIMENT_DIR RUN_INDEX]: sets script, experiment and run
+    script=$(basename "$1")
+    if [ $# -ne 3 ] || [ -z "$2" ]; then
+        echo "usage: $script EXPERIMENT_DIR RUN_INDEX" >&2
+        exit 2
+    fi
+    [[ $3 =~ ^[0-9]+$ ]] || stop "RUN_INDEX is '$3'; a number such as 1 was expected"
+    experiment=$(from_here "${2%/}")
+    run=r$3
+}
+
+use_gpus() { # NUMBER: sets gpu_flags for the published number of GPUs, or for those there are
+    local published=$1 present used list i accumulate=1
+    present=$("$python" -c 'import torch; print(torch.cuda.device_count())') || stop "$python cannot import torch"
+    if [ -n "${GISE_GPUS:-}" ]; then
+        list=$GISE_GPUS
+        [[ $list =~ ^[0-9]+(\ *,\ *[0-9]+)*$ ]] || stop "GISE_GPUS is '$list'; indices such as '0, 1' were expected"
+        used=$(tr ',' '\n' <<<"$list" | wc -l)
+    else
+        used=$((present < published ? present : published))
+        list=0
+        for ((i = 1; i < used; i++)); do list+=", $i"; done
+    fi
+    if [ "$present" -eq 0 ]; then
+        used=1
+        echo "$script: no GPU here, training on the CPU; published with $published GPU(s)"
+    elif [ "$used" -ne "$published" ]; then
+        echo "$script: training on $used GPU(s) ($list); published with $published"
+    fi
+    if [ "$used" -lt "$published" ] && [ $((published % used)) -eq 0 ]; then
+        accumulate=$((published / used))
+        echo "$script: the gradients of $accumulate batches make one step, so that it is of as many clips as published"
+    elif [ "$used" -ne "$published" ]; then
+        echo "$script: a step is of $used batches instead of $published"
+    fi
+    gpu_flags=(--gpus "$list" --accumulate_grad_batches "$accumulate" --num_workers "${GISE_NUM_WORKERS:-6}")
+}
+
+words_of() { # FLAGS: print the words of a line that is quoted as in a shell, each ended by a null byte
+    xargs printf '%s\0' <<<"$1"
+}
+
+train() { # PYTHON_SCRIPT CFG FOLDER [FLAG...]: one training run, its output also in FOLDER.log
+    local program=$1 cfg=$2 folder=$3 status=0 further=()
+    shift 3
+    if [ -n "${GISE_TRAIN_FLAGS:-}" ]; then
+        mapfile -d '' -t further < <(words_of "$GISE_TRAIN_FLAGS")
+    fi
+    echo "== $script: $folder"
+    mkdir -p "$(dirname "$folder")"
+    "$python" "$program" --cfg_file "$cfg" -e "$folder" "${gpu_flags[@]}" "$@" \
+        ${further[@]+"${further[@]}"} 2>&1 | tee -i -a "$folder.log" || status=$?
+    if [ "$status" -eq 130 ]; then
+        echo "$script: interrupted in $folder; the same command goes on from here" >&2
+        exit 130
+    elif [ "$status" -ne 0 ]; then
+        echo "$script: error: the run $folder failed with status $status; its log: $folder.log" >&2
+        exit "$status"
+    fi
+}
+
+weights_of() { # NETWORK: print the file of its exported weights, those with the best mAP where there are several
+    local network=$1 top folder file best=
+    top=${data}exported_weights
+    if [ -n "${GISE_WEIGHTS_DIR:-}" ]; then top=$(from_here "$GISE_WEIGHTS_DIR"); fi
+    for folder in "$top/$run" "$top"; do
+        if [ -f "$folder/$network.pth" ]; then
+            echo "$folder/$network.pth"
+            return
+        fi
+        while IFS= read -r -d '' file; do
+            if [[ -z $best || $(basename "$file") > $(basename "$best") ]]; then best=$file; fi
+        done < <(find "$folder" -path "*/${network}_lmdb_*/mAP=[01].*.pth" -print0 2>/dev/null | sort -z)
+        if [ -n "$best" ]; then
+            echo "$best"
+            return
+        fi
+    done
+    stop "no exported weights of $network in $top; export them with eval_gise_mixtures.py --export_weights," \
+        "or name their folder with GISE_WEIGHTS_DIR"
+}

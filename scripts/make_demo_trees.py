@@ -1,0 +1,26 @@
+"""Make small trees in the layouts of ESC-50, AudioSet and VGGSound from the demo corpus's sounds."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from src import cli  # noqa: E402
+from src.preparation.demo_trees import build_demo_trees  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--corpus", required=True, help="folder of scripts/make_demo_corpus.py")
+    add("--out_folder", required=True, help="folder for ESC-50/, AudioSet/ and VGGSound/")
+    add("--clips", type=cli.positive(int), default=2, help="clips of each class in each split or fold")
+    add("--classes", type=cli.positive(int), help="the first so many of the corpus's classes; all if left out")
+    add("--seed", type=cli.count, default=0, help="equal seeds give equal files")
+    arguments = parser.parse_args()
+    build_demo_trees(arguments.corpus, arguments.out_folder, arguments.clips, arguments.classes, arguments.seed)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,29 @@
+"""Convert the clips of one of AudioSet's segment files to 22,050 Hz mono FLAC and pack them into one LMDB."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from src import cli  # noqa: E402
+from src.preparation.catalogues import read_audioset  # noqa: E402
+from src.preparation.clip_sets import prepare_clip_sets  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--segments_csv", required=True, help="official segment file, such as balanced_train_segments.csv")
+    add("--class_labels", required=True, help="official class_labels_indices.csv")
+    add("--clips_dir", required=True, help="folder of the clips' audio files, in subfolders or not")
+    add("--ids", help="file of ids, <YouTube id>_<start second>, one a line; only these clips")
+    add("--name", help="of the LMDB; that of --segments_csv, without _segments, if left out")
+    cli.add_preparation_flags(parser, out_dir="audioset")
+    arguments = parser.parse_args()
+    catalogue = read_audioset(arguments.segments_csv, arguments.class_labels, arguments.name, arguments.ids)
+    prepare_clip_sets(catalogue, arguments.clips_dir, arguments.out_dir, arguments.num_workers, arguments.map_size)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,24 @@
+"""Convert ESC-50, as downloaded, to 22,050 Hz mono FLAC and pack it, with its folds, into one LMDB."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from src import cli  # noqa: E402
+from src.preparation.catalogues import read_esc50  # noqa: E402
+from src.preparation.clip_sets import prepare_clip_sets  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--src_dir", required=True, help="the data set's folder, with audio/ and meta/esc50.csv")
+    cli.add_preparation_flags(parser, out_dir="esc50")
+    arguments = parser.parse_args()
+    prepare_clip_sets(read_esc50(arguments.src_dir), Path(arguments.src_dir) / "audio", arguments.out_dir,
+                      arguments.num_workers, arguments.map_size)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,27 @@
+"""Convert VGGSound's clips to 22,050 Hz mono FLAC and pack each split into an LMDB."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from src import cli  # noqa: E402
+from src.preparation.catalogues import VGGSOUND_SPLITS, read_vggsound  # noqa: E402
+from src.preparation.clip_sets import prepare_clip_sets  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--vggsound_csv", required=True, help="official vggsound.csv")
+    add("--clips_dir", required=True, help="folder of the clips' audio files, in subfolders or not")
+    add("--splits", nargs="+", choices=VGGSOUND_SPLITS, default=VGGSOUND_SPLITS, help="LMDBs to make")
+    cli.add_preparation_flags(parser, out_dir="vggsound")
+    arguments = parser.parse_args()
+    prepare_clip_sets(read_vggsound(arguments.vggsound_csv, arguments.splits), arguments.clips_dir, arguments.out_dir,
+                      arguments.num_workers, arguments.map_size)
+
+
+if __name__ == "__main__":
+    cli.run(main)

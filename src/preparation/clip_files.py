@@ -1,0 +1,71 @@
+"""Which file of a folder tree is which clip: one walk, whatever the number of files."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from src.data.waveform import AUDIO_SUFFIXES
+from src.errors import UserError
+from src.preparation.catalogues import Clip
+from src.progress import progress
+
+log = logging.getLogger(__name__)
+
+UNREADABLE_SUFFIXES = frozenset({".aac", ".m4a", ".mka", ".mkv", ".mp4", ".webm", ".wma"})  # libsndfile has no decoder
+
+
+def find_files(clips_dir: str | Path, clips: Iterable[Clip], leave_out: str | Path | None = None) -> dict[str, Path]:
+    """Clip id → its file, for the clips that are anywhere below `clips_dir`, but not below `leave_out`.
+
+    Of several files that fit a clip the one is taken that libsndfile can read, then that of the
+    surest name (see `Clip.names`), then that whose path below `clips_dir` sorts first.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not Path(clips_dir).is_dir():
+        raise UserError(f"{clips_dir}: no such folder of clips")
+    owners = _owners(clips)
+    best: dict[str, tuple[bool, int, str]] = {}
+    with progress(None, f"looking through {clips_dir}", "file") as bar:
+        for relative in _walk(str(clips_dir), leave_out):
+            bar.update()
+            stem, suffix = os.path.splitext(os.path.basename(relative))
+            unreadable = suffix.lower() in UNREADABLE_SUFFIXES
+            if stem in owners and (unreadable or suffix.lower() in AUDIO_SUFFIXES):
+                clip, rank = owners[stem]
+                found = (unreadable, rank, relative)
+                best[clip] = min(best.get(clip, found), found)
+    return {clip: Path(clips_dir, relative) for clip, (_, _, relative) in best.items()}
+
+
+def _owners(clips: Iterable[Clip]) -> dict[str, tuple[str, int]]:
+    """File name without extension → (clip id, how unsure the name is); two clips' name is that of the surer one."""
+    owners: dict[str, tuple[str, int]] = {}
+    for clip in clips:
+        for rank, name in enumerate(clip.names):
+            if name not in owners or rank < owners[name][1]:
+                owners[name] = (clip.id, rank)
+    return owners
+
+
+def _walk(top: str, leave_out: str | Path | None) -> Iterator[str]:
+    """Paths below `top` of all files in it; links to folders are followed, each folder is seen once."""
+    seen = {_identity(leave_out)} if leave_out and os.path.isdir(leave_out) else set()
+    for folder, subfolders, files in os.walk(top, followlinks=True, onerror=lambda error: log.warning("%s", error)):
+        if _identity(folder) in seen:
+            subfolders.clear()
+            continue
+        seen.add(_identity(folder))
+        subfolders.sort()
+        below = "" if folder == top else os.path.relpath(folder, top)
+        yield from (os.path.join(below, file) for file in files)
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
+    """The same for every path to a folder."""
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino

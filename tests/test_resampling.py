@@ -1,0 +1,107 @@
+"""Bootstrap intervals and paired comparisons of checkpoints."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from conftest import error_line, run_script
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from src.metrics import ranking_scores
+from src.resampling import bootstrap, draw_counts, interval, weighted_scores
+
+
+@pytest.fixture
+def scores():
+    rng = np.random.default_rng(7)
+    targets = (rng.random((80, 4)) < [0.1, 0.3, 0.5, 0.9]).astype(float)
+    predictions = np.round(targets * 0.3 + rng.random((80, 4)), 1)  # with ties
+    return predictions, targets
+
+
+def test_weighted_scores_are_scikit_learns_with_sample_weights(scores):
+    predictions, targets = scores
+    counts = np.stack([draw_counts(80, 3, number) for number in range(6)])
+    for c in range(4):
+        ap, auc = weighted_scores(predictions[:, c], targets[:, c], counts)
+        for row, weights in enumerate(counts):
+            assert ap[row] == pytest.approx(average_precision_score(targets[:, c], predictions[:, c],
+                                                                    sample_weight=weights), abs=1e-12)
+            assert auc[row] == pytest.approx(roc_auc_score(targets[:, c], predictions[:, c], sample_weight=weights),
+                                             abs=1e-12)
+
+
+def test_clips_drawn_once_each_give_the_score_itself(scores):
+    predictions, targets = scores
+    ap, auc = zip(*(weighted_scores(predictions[:, c], targets[:, c], np.ones((1, 80))) for c in range(4)))
+    exact = ranking_scores(predictions, targets)
+    np.testing.assert_allclose(np.ravel(ap), exact.ap, atol=1e-12)
+    np.testing.assert_allclose(np.ravel(auc), exact.auc, atol=1e-12)
+
+
+def test_resamples_are_those_of_the_seed_whatever_their_number_and_chunks(scores, monkeypatch):
+    first = bootstrap(*scores, resamples=5, seed=1)
+    monkeypatch.setattr("src.resampling.CHUNK", 100)  # one resample at a time
+    np.testing.assert_allclose(bootstrap(*scores, resamples=9, seed=1).mAP[:5], first.mAP, rtol=1e-12)
+    assert (bootstrap(*scores, resamples=5, seed=2).mAP != first.mAP).all()
+
+
+def test_classes_without_positives_in_a_resample_are_left_out():
+    targets = np.array([[1, 1], [0, 1], [0, 0], [0, 0.0]])
+    predictions = np.array([[0.9, 0.8], [0.5, 0.7], [0.4, 0.3], [0.1, 0.2]])
+    found = bootstrap(predictions, targets, resamples=200, seed=0)
+    drawn = np.stack([draw_counts(4, 0, number) for number in range(200)])
+    none = (drawn[:, :2].sum(axis=1) == 0)
+    assert none.any() and np.isnan(found.mAP[none]).all() and (found.mAP[~none] == 1.0).all()
+
+
+def test_the_interval_covers_what_it_should():
+    """Of 200 samples of a population whose mean AUC is 0.76, about 95 % have the true value in their interval."""
+    rng = np.random.default_rng(5)
+    covered = 0
+    for number in range(200):
+        targets = np.repeat([[1.0], [0.0]], 60, axis=0)
+        predictions = rng.standard_normal((120, 1)) + targets  # d' = 1, AUC = Φ(1/√2) = 0.7602
+        low, high = interval(bootstrap(predictions, targets, resamples=200, seed=number).mAUC)
+        covered += low <= 0.7602 <= high
+    assert 180 <= covered <= 199
+
+
+def test_intervals_stand_in_the_table(corpus, trained, tmp_path):
+    command = ("eval_all_mixtures.py", "--exp_dir", trained / "r1", "--lbl_map", corpus / "meta/lbl_map.json",
+               "--lmdb_path", corpus / "eval.lmdb", "--best_only", "--num_workers", 0, "--results_csv",
+               tmp_path / "r.csv")
+    run_script(*command, check=0)
+    result = run_script(*command, "--bootstrap", 100, check=0)  # scores again: the intervals are missing
+    with open(tmp_path / "r.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for row in rows:
+        for name in ("mAP", "mAUC", "dprime"):
+            assert float(row[f"{name}_low"]) <= float(row[name]) <= float(row[f"{name}_high"])
+    assert "already holds" not in result.stderr
+    assert "already holds 2 of 2" in run_script(*command, "--bootstrap", 100, check=0).stderr
+
+
+def test_a_paired_comparison(corpus, trained, tmp_path):
+    one, other = sorted((trained / "r1/mixup/tiny/train_8/ckpts").iterdir())
+    command = ("scripts/compare_checkpoints.py", "--lbl_map", corpus / "meta/lbl_map.json", "--lmdb_path",
+               corpus / "eval.lmdb", "--num_workers", 0, "--bootstrap", 50, "--json", tmp_path / "c.json")
+    run_script(*command, "--ckpt_path", one, "--other_ckpt_path", other, check=0)
+    there = json.loads((tmp_path / "c.json").read_text())
+    run_script(*command, "--ckpt_path", other, "--other_ckpt_path", one, check=0)
+    back = json.loads((tmp_path / "c.json").read_text())
+    for a, b in zip(there, back):
+        assert (a["first"], a["second"]) == (b["second"], b["first"]) and a["p"] == b["p"]
+        assert a["low"] == pytest.approx(-b["high"]) and a["low"] <= a["high"]
+    run_script(*command, "--ckpt_path", one, "--other_ckpt_path", one, check=0)
+    assert all(row["low"] == row["high"] == 0 and row["p"] == 1.0
+               for row in json.loads((tmp_path / "c.json").read_text()))
+
+
+def test_a_comparison_names_a_missing_checkpoint(corpus, trained, tmp_path):
+    one = next((trained / "r1/mixup/tiny/train_8/ckpts").iterdir())
+    line = error_line(run_script("scripts/compare_checkpoints.py", "--ckpt_path", one, "--other_ckpt_path",
+                                 tmp_path / "none.ckpt", "--lbl_map", corpus / "meta/lbl_map.json", "--lmdb_path",
+                                 corpus / "eval.lmdb"))
+    assert "none.ckpt: no such file" in line
