@@ -49,24 +49,23 @@ def fingerprint(reader: LMDBReader) -> str:
     Raises:
         UserError: a record is missing, or the file was replaced while it was open.
     """
+    reader.require_same_file()
     before = FileState.of(reader.file)
-    is_open_file = before.inode == reader.inode  # and not one that was put in its place since
-    known = recall(before) if is_open_file else None
+    known = recall(before)
     if known:
         return known
     name = os.path.basename(reader.path)
     with progress(len(reader), f"fingerprint of {name}", "clip", leave=False) as bar:
         found = combined(_digests(reader, bar))
-    if is_open_file and FileState.of(reader.file) == before:
+    if FileState.of(reader.file) == before:
         remember(before, found)
     return found
 
 
 def _digests(reader: LMDBReader, bar) -> Iterator[bytes]:
     for index in range(len(reader)):
-        if index % reader.AT_A_TIME == 0:
-            reader.unmap()
         yield reader.digest(index)
+        reader.let_go()
         bar.update()
     reader.unmap()
 

@@ -77,11 +77,12 @@ class LMDBReader:
         UserError: there is no such file, it is not a whole LMDB, or it has no `__len__`.
     """
 
-    AT_A_TIME = 64  # records, after which one who reads them all but once should `unmap`
+    AT_A_TIME = 64  # records; see `let_go`
 
     def __init__(self, path: str | Path, readahead: bool = True):
         self.path = str(path)
         self.readahead = readahead
+        self._let_go = 0  # records
         if not data_file(path).exists():
             missing = "is a folder without data.mdb in it" if Path(path).is_dir() else "no such LMDB"
             raise UserError(f"{path}: {missing}; pack one with pack_mixtures_into_lmdb.py")
@@ -138,6 +139,10 @@ class LMDBReader:
                     raise UserError(f"{self.where(index)} is not (flac, label); the file is damaged") from None
                 yield label, fold[0] if fold else None
 
+    def require_same_file(self) -> None:
+        """Refuse a file that was put in the place of the one that was opened."""
+        _require_same_file(self.path, self.inode)
+
     def unmap(self) -> None:
         """Give back the pages that were read, which count as this process's memory while the file is mapped.
 
@@ -146,6 +151,12 @@ class LMDBReader:
         environment = _environments.pop(self._key(), None)
         if environment is not None:
             environment.close()
+
+    def let_go(self) -> None:
+        """Said of each record by who reads the file through once; `unmap`s it now and then."""
+        self._let_go += 1
+        if self._let_go % self.AT_A_TIME == 0:
+            self.unmap()
 
     def where(self, index: int) -> str:
         """How messages call a record."""
@@ -197,9 +208,7 @@ def _environment(process: int, path: str, inode: int, readahead: bool) -> lmdb.E
     key = (process, path, inode, readahead)
     if key in _environments:
         return _environments[key]
-    file = data_file(path)
-    if not file.exists() or file.stat().st_ino != inode:
-        raise UserError(f"{path}: was replaced or removed while it was in use; start again")
+    _require_same_file(path, inode)
     # What a fork inherited, and this path read in another way or with another file in its place.
     for other in [other for other in _environments if other[0] != key[0] or _same_place(other[1], path)]:
         _environments.pop(other).close()
@@ -209,11 +218,18 @@ def _environment(process: int, path: str, inode: int, readahead: bool) -> lmdb.E
     except lmdb.Error as error:
         raise UserError(f"{path}: is not an LMDB, or is damaged ({error})") from None
     needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    if file.stat().st_size < needed:  # reading on would end the process: the map reaches past the file
+    size = data_file(path).stat().st_size
+    if size < needed:  # reading on would end the process: the map reaches past the file
         environment.close()
-        raise UserError(f"{path}: is truncated: {file.stat().st_size} of {needed} bytes; was a copy interrupted?")
+        raise UserError(f"{path}: is truncated: {size} of {needed} bytes; was a copy interrupted?")
     _environments[key] = environment
     return environment
+
+
+def _require_same_file(path: str, inode: int) -> None:
+    file = data_file(path)
+    if not file.exists() or file.stat().st_ino != inode:
+        raise UserError(f"{path}: was replaced or removed while it was in use; start again")
 
 
 def _same_place(one: str, other: str) -> bool:

@@ -47,14 +47,14 @@ class Facts(NamedTuple):
 
 def examine(reader: LMDBReader, limits: Limits, index: int) -> Facts:
     """Read and decode one record."""
-    if index % reader.AT_A_TIME == 0:
-        reader.unmap()
     where, digest = f"record {index}", None
     try:
         digest = reader.digest(index)
         record = reader[index]
     except UserError as error:
         return Facts(digest, problems=(Problem("unreadable", str(error).removeprefix(f"{reader.path}, ")),))
+    finally:
+        reader.let_go()
     names = class_names(record.label, limits)
     problems = [*_label_problems(record, limits, where)]
     try:
