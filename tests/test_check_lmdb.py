@@ -339,6 +339,8 @@ def test_checking_refuses(tmp_path):
     os.symlink(path, tmp_path / "link.lmdb")
     line = error_line(run_script("scripts/check_lmdb.py", path, tmp_path / "link.lmdb"))
     assert f"link.lmdb: is given twice, as {path} too" in line
+    with pytest.raises(UserError, match=r"a\.lmdb: is given twice$"):
+        check([path, path])
     assert "no such label map" in error_line(run_script("scripts/check_lmdb.py", path, "--lbl_map", "nowhere.json"))
     for words in ((), (path, "--num_workers", 0), (path, "--min_duration", "x")):
         result = run_script("scripts/check_lmdb.py", *words)

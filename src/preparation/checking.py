@@ -121,9 +121,11 @@ def check(paths: Sequence[str | Path], limits: Limits | None = None, num_workers
 def _require_different(paths: Sequence[str | Path]) -> None:
     seen = {}
     for path in paths:
-        other = seen.setdefault(os.path.realpath(path), path)
-        if other is not path:
-            raise UserError(f"{path}: is given twice" + (f", as {other} too" if str(other) != str(path) else ""))
+        place = os.path.realpath(path)
+        if place in seen:
+            other = f", as {seen[place]} too" if str(seen[place]) != str(path) else ""
+            raise UserError(f"{path}: is given twice{other}")
+        seen[place] = path
 
 
 class Survey(NamedTuple):
