@@ -15,12 +15,13 @@ def main() -> None:
     add("--map_size", type=cli.positive(float), default=5e9, help="bytes the LMDB may grow to at first, such as 2e10")
     add("--audio_min_duration", type=cli.positive(float), default=5.0, help="seconds; shorter clips are tiled up to it")
     add("--sample_rate", type=cli.positive(int), default=22050, help="Hz; clips at another rate are refused")
-    add("--delimiter", default=",", help="between the labels of one record")
+    add("--delimiter", type=cli.text, default=",", help="between the labels of one record")
+    add("--num_workers", type=cli.positive(int), default=1, help="processes; the records do not depend on it")
     arguments = parser.parse_args()
     pack_mixtures(
         arguments.mixture_dir, arguments.lmdb_path, map_size=arguments.map_size,
         write_frequency=arguments.write_frequency, min_duration=arguments.audio_min_duration,
-        sample_rate=arguments.sample_rate, delimiter=arguments.delimiter,
+        sample_rate=arguments.sample_rate, delimiter=arguments.delimiter, num_workers=arguments.num_workers,
     )
 
 

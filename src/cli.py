@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import io
+import itertools
 import json
 import logging
 import os
@@ -20,6 +22,8 @@ def run(main: Callable[[], None]) -> None:
     """Call a script's `main` and exit: 0 when it ends well, 1 on an error of the user's, 130 on Ctrl-C."""
     first = all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s", stream=sys.stderr)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     logging.captureWarnings(True)
     warnings.formatwarning = lambda message, *_: str(message)
     for noise in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*LeafSpec.*"):
@@ -86,11 +90,26 @@ def count(text: str) -> int:
     return value
 
 
+def text(value: str) -> str:
+    """An argparse type: text that is not empty."""
+    if not value:
+        raise argparse.ArgumentTypeError("is empty")
+    return value
+
+
 def path_list(text: str) -> list[str]:
     """An argparse type: paths separated by `;`."""
-    paths = [part.strip() for part in text.split(";") if part.strip()]
+    parts = text.split(";")
+    paths = [part.strip() for part in parts if part.strip()]
     if not paths:
         raise argparse.ArgumentTypeError("no path given")
+    if not all(map(os.path.exists, paths)):
+        for start, end in itertools.combinations(range(len(parts) + 1), 2):
+            name = ";".join(parts[start:end]).strip()
+            if end > start + 1 and os.path.exists(name):
+                raise argparse.ArgumentTypeError(
+                    f"{name!r} has ';' in its own name, which stands between paths here; rename it, or make a link to "
+                    "it with another name")
     return paths
 
 

@@ -82,7 +82,7 @@ class LabelMap:
             if not 0 <= label < len(self):
                 raise UserError(f"{where}: class index {label} is outside 0 to {len(self) - 1} of {self.path}")
             return [label]
-        names = [name for name in label.split(delimiter) if name]
+        names = split_labels(label, delimiter)
         if not names:
             raise UserError(f"{where}: has no label")
         unknown = [name for name in names if name not in self.mapping]
@@ -98,3 +98,8 @@ class LabelMap:
         target = np.zeros(len(self), dtype=np.float32)
         target[list(indices)] = 1.0
         return target
+
+
+def split_labels(label: str, delimiter: str) -> list[str]:
+    """The names in a record's label field, as often as they occur."""
+    return [name for name in label.split(delimiter) if name]

@@ -22,8 +22,9 @@ from pathlib import Path
 import lmdb
 import msgpack
 
+from src.data.fingerprint import FileState, combined, digest, remember
 from src.errors import UserError
-from src.files import sync
+from src.files import sync, sync_folder
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,22 @@ class Record:
         """The record as MessagePack."""
         fields = (self.flac, self.label) if self.fold is None else (self.flac, self.label, self.fold)
         return msgpack.packb(fields)
+
+    @classmethod
+    def unpack(cls, value: bytes | memoryview) -> Record:
+        """The record of its MessagePack.
+
+        Raises:
+            ValueError: it is none.
+        """
+        try:
+            flac, label, *fold = msgpack.unpackb(value)
+        except (ValueError, TypeError, msgpack.UnpackException):
+            raise ValueError("not MessagePack of (flac, label)") from None
+        if not (isinstance(flac, bytes) and isinstance(label, (str, int)) and len(fold) <= 1
+                and all(isinstance(one, int) for one in fold)):
+            raise ValueError("fields of other types")
+        return cls(flac, label, *fold)
 
 
 def data_file(path: str | Path) -> Path:
@@ -60,21 +77,23 @@ class LMDBReader:
         UserError: there is no such file, it is not a whole LMDB, or it has no `__len__`.
     """
 
+    AT_A_TIME = 64  # records; see `let_go`
+
     def __init__(self, path: str | Path, readahead: bool = True):
         self.path = str(path)
         self.readahead = readahead
+        self._let_go = 0  # records
         if not data_file(path).exists():
             missing = "is a folder without data.mdb in it" if Path(path).is_dir() else "no such LMDB"
             raise UserError(f"{path}: {missing}; pack one with pack_mixtures_into_lmdb.py")
-        self._inode = data_file(path).stat().st_ino
-        with self._begin() as transaction:
-            count = transaction.get(b"__len__")
-            if count is None:
-                raise UserError(f"{path}: has no __len__ entry; was its packing interrupted?")
-            try:
-                self._length = int(msgpack.unpackb(count))
-            except (ValueError, TypeError, msgpack.UnpackException):
-                raise UserError(f"{path}: its __len__ entry cannot be read; the file is damaged") from None
+        self.file = data_file(path)
+        self.inode = self.file.stat().st_ino
+        self._length = self._entry(b"__len__")
+        if self._length is None:
+            raise UserError(f"{path}: has no __len__ entry; was its packing interrupted?")
+        if type(self._length) is not int or self._length < 0:
+            raise UserError(f"{path}: its __len__ entry, {self._length!r}, is no number of records; the file is "
+                            "damaged")
 
     def __len__(self) -> int:
         return self._length
@@ -83,10 +102,23 @@ class LMDBReader:
         with self._begin() as transaction:
             value = self._value(transaction, index)
             try:
-                flac, label, *fold = msgpack.unpackb(value)
-            except (ValueError, TypeError, msgpack.UnpackException):
+                return Record.unpack(value)
+            except ValueError:
                 raise UserError(f"{self.where(index)} is not (flac, label); the file is damaged") from None
-            return Record(flac, label, fold[0] if fold else None)
+
+    def digest(self, index: int) -> bytes:
+        """SHA-256 of a record as stored; see src/data/fingerprint.py."""
+        with self._begin() as transaction:
+            return digest(self._value(transaction, index))
+
+    def keys(self) -> object:
+        """The `__keys__` entry, which should be the list of the records' keys; None where there is none."""
+        return self._entry(b"__keys__")
+
+    def num_entries(self) -> int:
+        """All that the LMDB holds under any key; two more than there are records, if it is whole."""
+        with self._begin() as transaction:
+            return transaction.stat()["entries"]
 
     def labels(self) -> Iterator[str | int]:
         """The label field of every record in turn."""
@@ -107,18 +139,52 @@ class LMDBReader:
                     raise UserError(f"{self.where(index)} is not (flac, label); the file is damaged") from None
                 yield label, fold[0] if fold else None
 
+    def require_same_file(self) -> None:
+        """Refuse a file that was put in the place of the one that was opened."""
+        _require_same_file(self.path, self.inode)
+
+    def unmap(self) -> None:
+        """Give back the pages that were read, which count as this process's memory while the file is mapped.
+
+        The next access maps it anew.
+        """
+        environment = _environments.pop(self._key(), None)
+        if environment is not None:
+            environment.close()
+
+    def let_go(self) -> None:
+        """Said of each record by who reads the file through once; `unmap`s it now and then."""
+        self._let_go += 1
+        if self._let_go % self.AT_A_TIME == 0:
+            self.unmap()
+
     def where(self, index: int) -> str:
         """How messages call a record."""
         return f"{self.path}, record {index}"
 
     def _value(self, transaction: lmdb.Transaction, index: int) -> memoryview:
-        value = transaction.get(str(index).encode())
+        try:
+            value = transaction.get(str(index).encode())
+        except lmdb.Error as error:
+            raise UserError(f"{self.where(index)} cannot be read ({error}); the file is damaged") from None
         if value is None:
             raise UserError(f"{self.where(index)} is missing, though __len__ is {len(self)}; the file is damaged")
         return value
 
+    def _entry(self, key: bytes) -> object:
+        """What is stored beside the records under a key."""
+        with self._begin() as transaction:
+            try:
+                value = transaction.get(key)
+                return None if value is None else msgpack.unpackb(value)
+            except (ValueError, TypeError, lmdb.Error, msgpack.UnpackException):
+                raise UserError(f"{self.path}: its {key.decode()} entry cannot be read; the file is damaged") from None
+
     def _begin(self) -> lmdb.Transaction:
-        return _environment(self.path, self._inode, self.readahead).begin(buffers=True)
+        return _environment(*self._key()).begin(buffers=True)
+
+    def _key(self) -> tuple[int, str, int, bool]:
+        return os.getpid(), self.path, self.inode, self.readahead
 
 
 def _audio_end(value: memoryview) -> int:
@@ -138,26 +204,32 @@ def _audio_end(value: memoryview) -> int:
 _environments: dict[tuple, lmdb.Environment] = {}
 
 
-def _environment(path: str, inode: int, readahead: bool) -> lmdb.Environment:
-    key = (os.getpid(), path, inode, readahead)
+def _environment(process: int, path: str, inode: int, readahead: bool) -> lmdb.Environment:
+    key = (process, path, inode, readahead)
     if key in _environments:
         return _environments[key]
-    file = data_file(path)
-    if not file.exists() or file.stat().st_ino != inode:
-        raise UserError(f"{path}: was replaced or removed while it was in use; start again")
+    _require_same_file(path, inode)
     # What a fork inherited, and this path read in another way or with another file in its place.
     for other in [other for other in _environments if other[0] != key[0] or _same_place(other[1], path)]:
         _environments.pop(other).close()
     try:
-        environment = lmdb.open(path, subdir=Path(path).is_dir(), readonly=True, lock=False, readahead=readahead)
+        environment = lmdb.open(os.fsencode(path), subdir=Path(path).is_dir(), readonly=True, lock=False,
+                                readahead=readahead)
     except lmdb.Error as error:
         raise UserError(f"{path}: is not an LMDB, or is damaged ({error})") from None
     needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    if file.stat().st_size < needed:  # reading on would end the process: the map reaches past the file
+    size = data_file(path).stat().st_size
+    if size < needed:  # reading on would end the process: the map reaches past the file
         environment.close()
-        raise UserError(f"{path}: is truncated: {file.stat().st_size} of {needed} bytes; was a copy interrupted?")
+        raise UserError(f"{path}: is truncated: {size} of {needed} bytes; was a copy interrupted?")
     _environments[key] = environment
     return environment
+
+
+def _require_same_file(path: str, inode: int) -> None:
+    file = data_file(path)
+    if not file.exists() or file.stat().st_ino != inode:
+        raise UserError(f"{path}: was replaced or removed while it was in use; start again")
 
 
 def _same_place(one: str, other: str) -> bool:
@@ -168,15 +240,16 @@ class LMDBWriter:
     """Writes an LMDB beside `path` and puts it in its place once it is complete and synced.
 
     Until then, and whatever happens, a file that was at `path` stays as it was. Records are
-    numbered in the order in which they are added.
+    numbered in the order in which they are added. Memory is that of one transaction.
 
     Args:
         path: the LMDB; an existing folder holds it inside.
         map_size: bytes that the LMDB may grow to at first; it is doubled as often as needed.
-        write_frequency: records in one transaction.
+        write_frequency: records in one transaction; fewer where they are large.
     """
 
     MIN_MAP_SIZE = 1 << 20  # room for LMDB's own pages
+    LARGEST_TRANSACTION = 1 << 26  # bytes, which it holds in memory twice
 
     def __init__(self, path: str | Path, map_size: float = 5e9, write_frequency: int = 1000):
         self.path = data_file(path)
@@ -184,7 +257,9 @@ class LMDBWriter:
         self.write_frequency = write_frequency
         self._partial = self.path.with_name(self.path.name + ".partial")
         self._pending: list[bytes] = []
-        self._written = 0
+        self._pending_bytes = 0
+        self._length = 0
+        self._digests = bytearray()  # 32 bytes a record
 
     def __enter__(self) -> LMDBWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -198,41 +273,64 @@ class LMDBWriter:
             raise UserError(f"{self.path}: another process is packing into it") from None
         os.ftruncate(self._lock, 0)  # what an interrupted packing may have left
         try:
-            self._env = lmdb.open(str(self._partial), subdir=False, map_size=self.map_size, lock=False, mode=0o666)
+            # Nobody reads the file before it is whole, and synced once: a transaction need not wait for the disk.
+            self._env = lmdb.open(os.fsencode(self._partial), subdir=False, map_size=self.map_size, lock=False,
+                                  mode=0o666, sync=False)
         except (lmdb.Error, OverflowError) as error:
             self._partial.unlink()
             os.close(self._lock)
             raise UserError(f"{self.path}: cannot be made with --map_size {self.map_size:.3g} ({error})") from None
         return self
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the records added so far; see src/data/fingerprint.py."""
+        return combined([self._digests])
+
+    def __len__(self) -> int:
+        return self._length
+
     def add(self, record: Record) -> None:
         """Append one record."""
-        self._pending.append(record.pack())
-        if len(self._pending) >= self.write_frequency:
+        value = record.pack()
+        self._length += 1
+        self._digests += digest(value)
+        self._pending.append(value)
+        self._pending_bytes += len(value)
+        if len(self._pending) >= self.write_frequency or self._pending_bytes >= self.LARGEST_TRANSACTION:
             self._commit()
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        whole = False
+        done = False
         try:
             if kind is None:
-                self._commit()
-                keys = [str(index).encode() for index in range(self._written)]
-                self._put({b"__keys__": msgpack.packb(keys), b"__len__": msgpack.packb(self._written)})
-                self._env.sync(True)
-                sync(self._partial)
-                os.replace(self._partial, self.path)
-                whole = True
+                self._complete()
+                done = True
         finally:
             self._env.close()
-            if not whole:
+            if not done:
                 self._partial.unlink(missing_ok=True)
             os.close(self._lock)
 
+    def _complete(self) -> None:
+        """Write what is left, and have all of it on the disk before the file gets its name."""
+        self._commit()
+        keys = [str(index).encode() for index in range(len(self))]
+        self._put({b"__keys__": msgpack.packb(keys), b"__len__": msgpack.packb(len(self))})
+        try:
+            self._env.sync(True)
+            self._env.close()
+            sync(self._partial)
+        except (lmdb.Error, OSError) as error:
+            raise self._unwritable(error) from None
+        os.replace(self._partial, self.path)
+        sync_folder(self.path.parent)
+        remember(FileState.of(self.path, os.fstat(self._lock)), self.fingerprint)
+
     def _commit(self) -> None:
-        first = self._written
+        first = len(self) - len(self._pending)
         self._put({str(first + i).encode(): value for i, value in enumerate(self._pending)})
-        self._written += len(self._pending)
-        self._pending = []
+        self._pending, self._pending_bytes = [], 0
 
     def _put(self, items: dict[bytes, bytes]) -> None:
         """Write in one transaction, growing the map until it fits."""
@@ -243,12 +341,19 @@ class LMDBWriter:
                         transaction.put(key, value)
                 return
             except lmdb.MapFullError:
-                grown = 2 * self.map_size
-                log.warning(
-                    "%s: --map_size %.3g bytes is too small; grown to %.3g, nothing is lost",
-                    self.path, self.map_size, grown,
-                )
-                self.map_size = grown
-                self._env.set_mapsize(grown)
+                self._grow()
             except lmdb.Error as error:
-                raise UserError(f"{self.path}: cannot be written ({error}); is the disk full?") from None
+                raise self._unwritable(error) from None
+
+    def _grow(self) -> None:
+        grown = 2 * self.map_size
+        log.warning("%s: --map_size %.3g bytes is too small; grown to %.3g, nothing is lost",
+                    self.path, self.map_size, grown)
+        try:
+            self._env.set_mapsize(grown)
+        except (lmdb.Error, OverflowError) as error:
+            raise UserError(f"{self.path}: its map cannot grow to {grown:.3g} bytes ({error})") from None
+        self.map_size = grown
+
+    def _unwritable(self, error: Exception) -> UserError:
+        return UserError(f"{self.path}: cannot be written ({error}); is the disk full?")

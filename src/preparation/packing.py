@@ -2,51 +2,97 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from src.data.lmdb_store import LMDBWriter, Record
 from src.data.waveform import decode, encode, tile
 from src.errors import UserError
-from src.progress import progress
+from src.preparation.parallel import map_in_processes
 
 log = logging.getLogger(__name__)
 
+CHUNK = 8  # soundscapes sent to a worker at a time; each takes a few milliseconds
+MOST_PROBLEMS = 20  # broken soundscapes after which packing gives up looking for more
+
 
 def pack_mixtures(folders: Sequence[str], lmdb_path: str, *, map_size: float = 5e9, write_frequency: int = 1000,
-                  min_duration: float = 5.0, sample_rate: int = 22050, delimiter: str = ",") -> int:
-    """Pack every `*.flac` of the folders with its `.txt`, in sorted file order.
+                  min_duration: float = 5.0, sample_rate: int = 22050, delimiter: str = ",",
+                  num_workers: int = 1) -> int:
+    """Pack every `*.flac` of the folders with its `.txt`, in sorted file order, one folder after the other.
 
-    FLAC bytes are stored as they are, so that equal input gives equal records; a clip shorter than
-    `min_duration` (seconds) is tiled up to it and encoded anew.
+    FLAC bytes are stored as they are, so that equal input gives equal records, whatever the number
+    of workers; a clip shorter than `min_duration` (seconds) is tiled up to it and encoded anew.
+
+    Args:
+        num_workers: processes that read and decode.
 
     Returns:
         The number of records.
 
     Raises:
         UserError: a folder without FLAC files, a clip without its annotation, broken audio; what
-            was at `lmdb_path` is left as it was.
+            was at `lmdb_path` is left as it was. Of several broken soundscapes, each is logged.
     """
+    for folder in dict.fromkeys(folder for folder in folders if folders.count(folder) > 1):
+        log.warning("%s: is given twice; its soundscapes are packed as often", folder)
     files = [file for folder in folders for file in soundscape_files(folder)]
-    with (LMDBWriter(lmdb_path, map_size, write_frequency) as writer,
-          progress(len(files), f"packing {Path(lmdb_path).name}", "clip") as bar):
-        for file in files:
-            labels = read_labels(file.with_suffix(".txt"), delimiter)
-            writer.add(Record(read_flac(file, min_duration, sample_rate), delimiter.join(labels)))
-            bar.update()
-    log.info("%s: %d records", lmdb_path, len(files))
-    return len(files)
+    read = functools.partial(_read_or_problem, min_duration, sample_rate, delimiter)
+    description = f"packing {Path(lmdb_path).name}"
+    with (closing(map_in_processes(read, files, num_workers, description, unit="clip", chunk=CHUNK)) as found,
+          LMDBWriter(lmdb_path, map_size, write_frequency) as writer):
+        problems = _add_while_whole(writer, found)
+        if len(problems) == 1:
+            raise UserError(problems[0])
+        if problems:
+            for problem in problems:
+                log.error("%s", problem)
+            at_least = "at least " * (len(problems) == MOST_PROBLEMS)
+            raise UserError(f"{lmdb_path}: is not packed, for {at_least}{len(problems)} of the {len(files)} "
+                            "soundscapes are broken; see above")
+    log.info("%s: %d records, fingerprint %s", lmdb_path, len(writer), writer.fingerprint)
+    return len(writer)
 
 
-def soundscape_files(folder: str | Path) -> list[Path]:
-    """The FLAC files of a folder, sorted by name."""
-    folder = Path(folder)
-    if not folder.is_dir():
+def _add_while_whole(writer: LMDBWriter, found: Iterable[Record | str]) -> list[str]:
+    """Add records up to the first broken one; what is wrong with that and those behind it."""
+    problems = []
+    for one in found:
+        if isinstance(one, str):
+            problems.append(one)
+        elif not problems:
+            writer.add(one)
+        if len(problems) == MOST_PROBLEMS:
+            break
+    return problems
+
+
+def _read_or_problem(min_duration: float, sample_rate: int, delimiter: str, file: str) -> Record | str:
+    """One soundscape as a record, or what is wrong with it."""
+    path = Path(file)
+    try:
+        labels = read_labels(path.with_suffix(".txt"), delimiter)
+        return Record(read_flac(path, min_duration, sample_rate), delimiter.join(labels))
+    except UserError as error:
+        return str(error)
+    except OSError as error:
+        return f"{error.filename or file}: {error.strerror}"
+
+
+def soundscape_files(folder: str | Path) -> list[str]:
+    """Paths of the FLAC files of a folder, sorted by name."""
+    if not Path(folder).is_dir():
         raise UserError(f"{folder}: no such mixture folder")
-    files = sorted(folder.glob("*.flac"))
+    names = os.listdir(folder)
+    # Plain text, not `Path`s: of 100,000 these would be the largest thing that packing keeps in memory.
+    files = [os.path.join(folder, name) for name in sorted(names) if name.endswith(".flac")]
     if not files:
-        found = "WAV files; convert them with scripts/wav2flac.py" if any(folder.glob("*.wav")) else "nothing to pack"
+        found = ("WAV files; convert them with scripts/wav2flac.py" if any(name.endswith(".wav") for name in names)
+                 else "nothing to pack")
         raise UserError(f"{folder}: has no FLAC files, but {found}")
     return files
 

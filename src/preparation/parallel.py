@@ -8,7 +8,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
@@ -18,61 +18,89 @@ from src.progress import progress
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-AHEAD = 16  # items that each process has been given before the first of them is done
+AHEAD = 4  # chunks in work for each process: it never waits, and results that nobody has taken yet stay few
 
 
-def map_in_processes(function: Callable[[Item], Result], items: Sequence[Item], num_workers: int,
-                     description: str) -> Iterator[Result]:
+class WorkerKilled(UserError):
+    """A worker process ended before its work did."""
+
+
+def map_in_processes(function: Callable[[Item], Result], items: Sequence[Item], num_workers: int, description: str, *,
+                     unit: str = "file", chunk: int = 1, isolate: bool = False) -> Iterator[Result]:
     """`function` of every item, in order; what it raises is raised here, and ends the other workers.
+
+    Memory does not grow with the number of items. Workers end with the process that started them,
+    however that ends.
 
     Args:
         function: picklable, as are items and results; each process gets it once, so it may hold much.
         num_workers: processes; with 1 or less the work is done in this one.
+        unit: what the progress bar counts.
+        chunk: items sent to a worker at a time: more than 1 where an item takes but milliseconds.
+        isolate: work in another process in any case, so that this one outlives its death.
+
+    Raises:
+        WorkerKilled: a worker process was killed.
     """
-    with progress(len(items), description, "file") as bar:
-        if num_workers <= 1 or len(items) <= 1:
-            for item in items:
-                yield function(item)
-                bar.update()
-            return
-        with ProcessPoolExecutor(min(num_workers, len(items)), initializer=_start_worker, initargs=(function,)) as pool:
-            try:
-                for result in _in_order(pool, items, AHEAD * num_workers):
-                    yield result
-                    bar.update()
-            except BrokenProcessPool:
-                raise UserError(f"{description}: a worker process was killed; is there too little memory? "
-                                "What was complete is kept") from None
-            finally:
-                pool.shutdown(cancel_futures=True)
+    with progress(len(items), description, unit) as bar:
+        if isolate or (num_workers > 1 and len(items) > 1):
+            results = _in_workers(function, items, num_workers, chunk, description)
+        else:
+            results = map(function, items)
+        for result in results:
+            yield result
+            bar.update()
 
 
-def _in_order(pool: ProcessPoolExecutor, items: Sequence[Item], ahead: int) -> Iterator[Result]:
-    """Results in the items' order. Few are under way at a time: of 200,000, the pool's notes take 400 MB."""
-    waiting: deque[Future] = deque()
-    for item in items:
-        if len(waiting) == ahead:
-            yield waiting.popleft().result()
-        waiting.append(pool.submit(_work, item))
+def in_another_process(function: Callable[[Item], Result], item: Item, description: str) -> Result:
+    """`function(item)`, so that this process outlives its death.
+
+    Raises:
+        WorkerKilled: the other process was killed.
+    """
+    result, = _in_workers(function, [item], 1, 1, description)
+    return result
+
+
+def _in_workers(function: Callable[[Item], Result], items: Sequence[Item], num_workers: int, chunk: int,
+                description: str) -> Iterator[Result]:
+    workers = max(1, min(num_workers, len(items)))
+    with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(function,)) as pool:
+        try:
+            yield from _in_order(pool, items, chunk, AHEAD * workers)
+        except BrokenProcessPool:
+            raise WorkerKilled(f"{description}: a worker process was killed; is there too little memory? "
+                               "What was complete is kept") from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _in_order(pool: ProcessPoolExecutor, items: Sequence[Item], chunk: int, ahead: int) -> Iterator[Result]:
+    """The workers' results, with at most `ahead` chunks handed out."""
+    waiting = deque()
+    for start in range(0, len(items), chunk):
+        waiting.append(pool.submit(_work, items[start : start + chunk]))
+        if len(waiting) >= ahead:
+            yield from waiting.popleft().result()
     while waiting:
-        yield waiting.popleft().result()
+        yield from waiting.popleft().result()
 
 
-_function: Callable  # what a worker process does to its items
+_function: Callable  # of this worker; sent once, not with every item
 
 
 def _start_worker(function: Callable) -> None:
-    """Leave interrupts to the parent, and end when it is killed: nothing else would end its workers then."""
     global _function
     _function = function
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # interrupts are the parent's to handle
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
 
 
-def _work(item: Item) -> Result:
-    return _function(item)
+def _work(items: Sequence[Item]) -> list[Result]:
+    return [_function(item) for item in items]
 
 
 def _end_with_the_parent() -> None:
+    """A worker would wait for work for ever once its parent was killed, and keep what that had locked."""
     multiprocessing.parent_process().join()
     os._exit(1)
