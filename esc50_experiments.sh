@@ -6,12 +6,20 @@ set -euo pipefail
 source "$(dirname "$0")/scripts/experiments.sh"
 begin "$0" "$@"
 
+folder_of() { # NETWORK FOLD
+    echo "$experiment/$run/mixup/$1_lmdb_adam_64x1_adam_mixers/fold_$2"
+}
+
+declare -A weights
+for network in resnet_18 efficientnet-b1; do
+    for fold in 1 2 3 4 5; do
+        weights[$network,$fold]=$(start_of "$network" "$(folder_of "$network" "$fold")")
+    done
+done
 use_gpus 1
 for network in resnet_18 efficientnet-b1; do
-    weights=$(weights_of "$network")
     for fold in 1 2 3 4 5; do
-        train train_esc50_classifier.py "cfgs_v2/esc50/${network}_lmdb.cfg" \
-            "$experiment/$run/mixup/${network}_lmdb_adam_64x1_adam_mixers/fold_$fold" \
-            --epochs 50 --fp16 --pretrained "$weights" --fold_index "$fold"
+        train train_esc50_classifier.py "cfgs_v2/esc50/${network}_lmdb.cfg" "$(folder_of "$network" "$fold")" \
+            --epochs 50 --fp16 --pretrained "${weights[$network,$fold]}" --fold_index "$fold"
     done
 done

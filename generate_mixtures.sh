@@ -13,10 +13,8 @@ if [ $# -ne 2 ]; then
 fi
 mixtures=$(from_here "$1")
 lmdbs=$(from_here "$2")
-flags=()
-if [ -n "${GISE_PACK_FLAGS:-}" ]; then
-    mapfile -d '' -t flags < <(words_of "$GISE_PACK_FLAGS")
-fi
+require_words GISE_PACK_FLAGS
+mapfile -d '' -t flags < <(words_of GISE_PACK_FLAGS)
 missing=()
 
 pack() { # NAME FOLDER...: the soundscapes of some folders of MIXTURES_DIR as LMDB_DIR/NAME.lmdb

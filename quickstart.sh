@@ -5,7 +5,13 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 source scripts/environment.sh
-trap 'echo; echo "Stopped. Run ./quickstart.sh again to go on from here." >&2' INT TERM
+stopped() { # STATUS
+    echo
+    echo "Stopped. Run ./quickstart.sh again to go on from here." >&2
+    exit "$1"
+}
+trap 'stopped 130' INT
+trap 'stopped 143' TERM
 
 make_environment
 export PATH="$PWD/.venv/bin:$PATH"

@@ -9,15 +9,27 @@ set -euo pipefail
 called_from=$PWD
 cd "$(dirname "$0")"
 source scripts/environment.sh
-trap 'echo; echo "Stopped. Run it again to go on from here." >&2' INT TERM
+stopped() { # STATUS
+    echo
+    echo "Stopped. Run it again to go on from here." >&2
+    exit "$1"
+}
+trap 'stopped 130' INT
+trap 'stopped 143' TERM
 
-short=no
-if [ "${1:-}" = --short ]; then
-    short=yes
-    shift
-fi
-mini=${1:-miniature}
-if [ $# -gt 0 ] && [[ $mini != /* && $called_from != "$PWD" ]]; then mini=$called_from/$mini; fi
+short=no mini=
+for word in "$@"; do
+    if [ "$word" = --short ]; then
+        short=yes
+    elif [[ -z $word || $word == -* || -n $mini ]]; then
+        echo "usage: reproduce_in_miniature.sh [--short] [FOLDER]" >&2
+        exit 2
+    else
+        mini=$word
+        if [[ $mini != /* && $called_from != "$PWD" ]]; then mini=$called_from/$mini; fi
+    fi
+done
+mini=${mini:-miniature}
 if [ -z "${GISE_PYTHON:-}" ]; then
     make_environment
     export GISE_PYTHON=$PWD/.venv/bin/python

@@ -52,16 +52,22 @@ begin() { # SCRIPT [EXPERIMENT_DIR RUN_INDEX]: sets script, experiment and run
 }
 
 use_gpus() { # NUMBER: sets gpu_flags for the published number of GPUs, or for those there are
-    local published=$1 present used list i accumulate=1
-    present=$("$python" -c 'import torch; print(torch.cuda.device_count())') || stop "$python cannot import torch"
+    local published=$1 present used=0 list='' index accumulate=1
+    present=$("$python" -c 'import torch; print(torch.cuda.device_count())' 2>/dev/null) ||
+        stop "$python cannot import torch; install requirements.txt, or name another interpreter with GISE_PYTHON"
     if [ -n "${GISE_GPUS:-}" ]; then
+        [[ $GISE_GPUS =~ ^[0-9]+(\ *,\ *[0-9]+)*$ ]] || stop "GISE_GPUS is '$GISE_GPUS'; indices such as '0, 1' were expected"
         list=$GISE_GPUS
-        [[ $list =~ ^[0-9]+(\ *,\ *[0-9]+)*$ ]] || stop "GISE_GPUS is '$list'; indices such as '0, 1' were expected"
-        used=$(tr ',' '\n' <<<"$list" | wc -l)
+        for index in ${GISE_GPUS//,/ }; do
+            [ "$index" -ge "$present" ] || used=$((used + 1))
+        done
+        if [ "$present" -gt 0 ] && [ "$used" -lt "$(wc -w <<<"${GISE_GPUS//,/ }")" ]; then
+            stop "GISE_GPUS is '$GISE_GPUS', but there are $present GPU(s) here, counted from 0"
+        fi
     else
         used=$((present < published ? present : published))
         list=0
-        for ((i = 1; i < used; i++)); do list+=", $i"; done
+        for ((index = 1; index < used; index++)); do list+=", $index"; done
     fi
     if [ "$present" -eq 0 ]; then
         used=1
@@ -71,26 +77,30 @@ use_gpus() { # NUMBER: sets gpu_flags for the published number of GPUs, or for t
     fi
     if [ "$used" -lt "$published" ] && [ $((published % used)) -eq 0 ]; then
         accumulate=$((published / used))
-        echo "$script: the gradients of $accumulate batches make one step, so that it is of as many clips as published"
+        echo "$script: --accumulate_grad_batches $accumulate makes a step of as many clips as published"
     elif [ "$used" -ne "$published" ]; then
         echo "$script: a step is of $used batches instead of $published"
     fi
     gpu_flags=(--gpus "$list" --accumulate_grad_batches "$accumulate" --num_workers "${GISE_NUM_WORKERS:-6}")
 }
 
-words_of() { # FLAGS: print the words of a line that is quoted as in a shell, each ended by a null byte
-    xargs printf '%s\0' <<<"$1"
+words_of() { # NAME: print the words of the variable of that name, quoted as in a shell, each ended by a null byte
+    xargs -r printf '%s\0' <<<"${!1:-}"
 }
 
-train() { # PYTHON_SCRIPT CFG FOLDER [FLAG...]: one training run, its output also in FOLDER.log
-    local program=$1 cfg=$2 folder=$3 status=0 further=()
+require_words() { # NAME: stop where the quotes of that variable do not match
+    words_of "$1" >/dev/null 2>&1 || stop "$1 is \"${!1}\"; its quotes do not match"
+}
+
+train() { # PYTHON_SCRIPT CFG EXPDIR [FLAG...]: one training run, its output also in RUN.log
+    # RUN is EXPDIR, or what $run_folder names where a script makes a folder in EXPDIR.
+    local program=$1 cfg=$2 expdir=$3 folder=${run_folder:-$3} status=0 further=()
     shift 3
-    if [ -n "${GISE_TRAIN_FLAGS:-}" ]; then
-        mapfile -d '' -t further < <(words_of "$GISE_TRAIN_FLAGS")
-    fi
+    require_words GISE_TRAIN_FLAGS
+    mapfile -d '' -t further < <(words_of GISE_TRAIN_FLAGS)
     echo "== $script: $folder"
     mkdir -p "$(dirname "$folder")"
-    "$python" "$program" --cfg_file "$cfg" -e "$folder" "${gpu_flags[@]}" "$@" \
+    "$python" "$program" --cfg_file "$cfg" -e "$expdir" "${gpu_flags[@]}" "$@" \
         ${further[@]+"${further[@]}"} 2>&1 | tee -i -a "$folder.log" || status=$?
     if [ "$status" -eq 130 ]; then
         echo "$script: interrupted in $folder; the same command goes on from here" >&2
@@ -99,6 +109,14 @@ train() { # PYTHON_SCRIPT CFG FOLDER [FLAG...]: one training run, its output als
         echo "$script: error: the run $folder failed with status $status; its log: $folder.log" >&2
         exit "$status"
     fi
+}
+
+start_of() { # NETWORK FOLDER: print the weights that the run in FOLDER began with, or else those to begin with
+    if [ -f "$2/run.json" ]; then
+        "$python" -c 'import json, sys; print(json.load(open(sys.argv[1]))["cfg"]["model"]["pretrained"])' \
+            "$2/run.json" 2>/dev/null && return
+    fi
+    weights_of "$1"
 }
 
 weights_of() { # NETWORK: print the file of its exported weights, those with the best mAP where there are several
@@ -110,9 +128,10 @@ weights_of() { # NETWORK: print the file of its exported weights, those with the
             echo "$folder/$network.pth"
             return
         fi
-        while IFS= read -r -d '' file; do
-            if [[ -z $best || $(basename "$file") > $(basename "$best") ]]; then best=$file; fi
-        done < <(find "$folder" -path "*/${network}_lmdb_*/mAP=[01].*.pth" -print0 2>/dev/null | sort -z)
+        # As exported from the 60k runs: <group>/<run>/mAP=…_num_classes=51.pth, perhaps below r<RUN>/.
+        for file in "$folder"/{,r[0-9]*/}*/{"$network","$network"_lmdb*}/mAP=[01].*_num_classes=51.pth; do
+            if [[ -f $file && (-z $best || ${file##*/} > ${best##*/}) ]]; then best=$file; fi
+        done
         if [ -n "$best" ]; then
             echo "$best"
             return

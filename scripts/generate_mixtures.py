@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src import cli  # noqa: E402
 from src.data.labels import LabelMap  # noqa: E402
-from src.preparation.soundscapes import Recipe, generate_soundscapes  # noqa: E402
+from src.preparation.soundscapes import FORMATS, Recipe, generate_soundscapes  # noqa: E402
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
     add = parser.add_argument
     add("--fg_path", required=True, help="isolated events of one split, <class>/*.wav")
     add("--bg_path", required=True, help="backgrounds, <kind>/*.wav or *.wav")
-    add("--out_folder", required=True, help="folder for NAME.wav, NAME.txt and NAME.jams")
+    add("--out_folder", required=True, help="folder for NAME.wav (or NAME.flac), NAME.txt and NAME.jams")
     add("--num_soundscapes", type=cli.positive(int), default=5000, help="how many")
     add("--max_events", type=cli.positive(int), default=3, help="1 to so many events in a soundscape")
     add("--duration", type=cli.positive(float), default=5.0, help="seconds of a soundscape")
@@ -24,6 +24,7 @@ def main() -> None:
     add("--cw", help="file with a tensor of class weights (torch.save); by default classes are as likely")
     add("--proc_idx", type=cli.count, default=0, help="which part: soundscapes from proc_idx · num_soundscapes on")
     add("--seed", type=cli.count, default=0, help="soundscape i depends on the seed and i alone")
+    add("--format", choices=FORMATS, default="wav", help="audio files to write; both hold the same 16-bit samples")
     add("--num_workers", type=cli.positive(int), default=1, help="processes")
     arguments = parser.parse_args()
     label_map = LabelMap.load(arguments.lbl_map)
@@ -34,8 +35,9 @@ def main() -> None:
         weights = load_class_weights(arguments.cw, len(label_map)).tolist()
     recipe = Recipe(arguments.fg_path, arguments.bg_path, arguments.seed, arguments.duration, arguments.max_events)
     first = arguments.proc_idx * arguments.num_soundscapes
-    generate_soundscapes(recipe, arguments.out_folder, range(first, first + arguments.num_soundscapes), label_map,
-                         weights, arguments.num_workers)
+    problems = generate_soundscapes(recipe, arguments.out_folder, range(first, first + arguments.num_soundscapes),
+                                    label_map, weights, arguments.num_workers, arguments.format)
+    cli.require_all_done(problems, f"{arguments.num_soundscapes} soundscapes could not be mixed")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src import cli  # noqa: E402
-from src.errors import UserError  # noqa: E402
 from src.preparation.flac_conversion import convert_folder  # noqa: E402
 
 
@@ -24,10 +23,7 @@ def main() -> None:
     annotations = [".txt"] * arguments.move_txt + [".jams"] * arguments.move_jams
     problems = convert_folder(arguments.src_dir, arguments.tgt_dir, arguments.tgt_sample_rate, annotations,
                               arguments.num_workers)
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    if problems:
-        raise UserError(f"{len(problems)} of the files in {arguments.src_dir} could not be converted; see above")
+    cli.require_all_done(problems, f"the files in {arguments.src_dir} could not be converted")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 from src.files import whole_file  # noqa: E402
-from src.summary import UNTRAINED, Setting, Summary, epochs_of  # noqa: E402
+from src.run_folder import RunFolder  # noqa: E402
+from src.summary import UNTRAINED, Setting, Summary  # noqa: E402
 
 MOST_LABELS = 60  # classes whose names still fit beside their bars
 
@@ -39,23 +40,27 @@ def draw_sizes(summaries: Sequence[Summary], folder: Path) -> list[Path]:
     for experiment, members in by_experiment(summaries).items():
         lines = defaultdict(list)
         for each in members:
-            if each.setting.start != UNTRAINED and math.isfinite(each.mean("mAP")):
-                lines[each.setting.network, each.setting.start, each.setting.evaluated_on].append(each)
+            if each.setting.start != UNTRAINED:
+                key = (each.setting.network, each.setting.start, each.setting.root, each.setting.evaluated_on)
+                lines[key].append(each)
         lines = {key: line for key, line in lines.items() if len({each.setting.num_train_clips for each in line}) > 1}
         if not lines:
             continue
         figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-        for (network, start, _), line in lines.items():
+        for number, ((network, start, _, _), line) in enumerate(lines.items()):
             line.sort(key=lambda each: each.setting.num_train_clips)
-            spread = [0 if math.isnan(each.deviation("mAP")) else each.deviation("mAP") for each in line]
-            axes.errorbar([each.setting.num_train_clips for each in line], [each.mean("mAP") for each in line],
-                          yerr=spread if any(spread) else None, marker="o", capsize=3,
-                          label=f"{network}, {start}: best validation checkpoint")
+            for score, name, style in (("mAP", "evaluation", "-"), ("val", "validation", ":")):
+                known = [each for each in line if math.isfinite(each.mean(score))]
+                if known:
+                    sizes = [each.setting.num_train_clips for each in known]
+                    axes.errorbar(sizes, [each.mean(score) for each in known], yerr=spread_of(known, score), marker="o",
+                                  capsize=3, color=f"C{number}", linestyle=style, label=f"{network}, {start}: {name}")
         for each in members:
             if each.setting.start == UNTRAINED:
                 axes.axhline(each.mean("mAP"), color="grey", linestyle="--", label=f"{each.setting.network}, untrained")
         sizes = sorted({each.setting.num_train_clips for line in lines.values() for each in line})
-        axes.set(xscale="log", xlabel="training soundscapes", ylabel="evaluation mAP", ylim=(0, None), xticks=sizes)
+        axes.set(xscale="log", xlabel="training soundscapes", ylabel="mAP of the best validation checkpoints",
+                 ylim=(0, None), xticks=sizes)
         axes.set_xticklabels(map(str, sizes), rotation=45 if len(sizes) > 5 else 0)
         axes.minorticks_off()
         axes.grid(alpha=0.3)
@@ -68,27 +73,25 @@ def draw_networks(summaries: Sequence[Summary], parameters: Mapping[Setting, int
     """Evaluation mAP against the networks' number of parameters, a picture an experiment with several networks."""
     files = []
     for experiment, members in by_experiment(summaries).items():
-        known = [each for each in members if each.setting.start != UNTRAINED and parameters[each.setting]
-                 and math.isfinite(each.mean("mAP"))]
-        networks_of = defaultdict(set)
-        for each in known:
-            networks_of[each.setting.num_train_clips].add(each.setting.network)
-        # Of several training-set sizes, the one that most networks were trained on.
-        size = max(networks_of, key=lambda clips: (len(networks_of[clips]), clips), default=None)
-        if size is None or len(networks_of[size]) < 2:
+        groups = defaultdict(list)  # (start, root, training clips) → settings
+        for each in members:
+            setting = each.setting
+            if setting.start != UNTRAINED and parameters[setting] and math.isfinite(each.mean("mAP")):
+                groups[setting.start, setting.root, setting.num_train_clips].append(each)
+        # Of several training-set sizes or roots, the one with most networks.
+        best = {start: max((group for key, group in groups.items() if key[0] == start), key=variety)
+                for start in {start for start, _, _ in groups}}
+        if not best or max(variety(group) for group in best.values())[0] < 2:
             continue
         figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-        for start, marker in (("scratch", "o"), ("fine-tuned", "s")):
-            points = [each for each in known if each.setting.start == start and each.setting.num_train_clips == size]
-            if not points:
-                continue
-            spread = [0 if math.isnan(each.deviation("mAP")) else each.deviation("mAP") for each in points]
-            millions = [parameters[each.setting] / 1e6 for each in points]
-            axes.errorbar(millions, [each.mean("mAP") for each in points], yerr=spread if any(spread) else None,
-                          marker=marker, linestyle="none", capsize=3, label=start)
-            for x, each in zip(millions, points):
+        for start, group in sorted(best.items()):
+            millions = [parameters[each.setting] / 1e6 for each in group]
+            axes.errorbar(millions, [each.mean("mAP") for each in group], yerr=spread_of(group, "mAP"),
+                          marker="o" if start == "scratch" else "s", linestyle="none", capsize=3, label=start)
+            for x, each in zip(millions, group):
                 axes.annotate(each.setting.network, (x, each.mean("mAP")), xytext=(5, 5), textcoords="offset points",
                               fontsize="small")
+        size = group[0].setting.num_train_clips
         axes.set(xlabel="parameters (millions)", ylabel="evaluation mAP", title=f"{experiment}, {size} training clips")
         axes.margins(x=0.25)
         axes.grid(alpha=0.3)
@@ -129,7 +132,7 @@ def draw_training(summaries: Sequence[Summary], folder: Path) -> list[Path]:
         metric = "validation figure"
         for number, each in enumerate(members):
             for position, run in enumerate(each.runs):
-                rows = epochs_of(run.folder) if run.folder and each.setting.start != UNTRAINED else []
+                rows = RunFolder(run.folder).epochs() if each.setting.start != UNTRAINED else []
                 label = f"{each.setting.network}, {each.setting.start}, {each.setting.num_train_clips} clips"
                 for axes, names in ((loss_axes, ("train_loss",)), (figure_axes, ("val_mAP", "val_acc"))):
                     points = [(int(row["epoch"]) + 1, float(row[name])) for row in rows for name in names
@@ -150,6 +153,17 @@ def draw_training(summaries: Sequence[Summary], folder: Path) -> list[Path]:
         figure_axes.legend(fontsize="x-small")
         files.append(save(figure, folder / f"training_{file_name(experiment)}.png"))
     return files
+
+
+def spread_of(group: Sequence[Summary], score: str) -> list[float] | None:
+    """Standard deviations for error bars; None where no setting has several runs."""
+    spread = [0 if math.isnan(each.deviation(score)) else each.deviation(score) for each in group]
+    return spread if any(spread) else None
+
+
+def variety(group: Sequence[Summary]) -> tuple[int, int]:
+    """How many networks a group has, and how many training clips."""
+    return len({each.setting.network for each in group}), group[0].setting.num_train_clips
 
 
 def by_experiment(summaries: Sequence[Summary]) -> dict[str, list[Summary]]:

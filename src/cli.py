@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from src.config import DATA_ROOT
 from src.errors import UserError
@@ -41,6 +41,18 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         log.error("%s: interrupted; what was complete is kept", _script())
         sys.exit(130)
+
+
+def require_all_done(problems: Sequence[str], what: str) -> None:
+    """Print what is wrong with each item that could not be done, and end with their number.
+
+    Raises:
+        UserError: there are such items.
+    """
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if problems:
+        raise UserError(f"{len(problems)} of {what}; see above")
 
 
 def _script() -> str:

@@ -42,15 +42,17 @@ def compare(first: str, second: str, options: EvaluationOptions) -> list[Compari
     """
     entries = [Entry(Path(first)), Entry(Path(second))]
     one, other = predictions(entries, LabelMap.load(options.lbl_map), options)
-    if len(one.multi_hot) != len(other.multi_hot) or (one.multi_hot != other.multi_hot).any():
+    folds = [each.checkpoint.record.get("fold_index") for each in (one, other)]
+    if not np.array_equal(one.dataset.records, other.dataset.records):
         raise UserError(f"{first} and {second} would be scored on other clips of {options.lmdb_path}: their folds are "
-                        f"{one.checkpoint.record.get('fold_index')} and {other.checkpoint.record.get('fold_index')}")
+                        f"{folds[0]} and {folds[1]}")
     scores = [ranking_scores(each.probabilities, each.multi_hot) for each in (one, other)]
     resampled = [bootstrap(each.probabilities, each.multi_hot, options.bootstrap, options.seed)
                  for each in (one, other)]
     found = []
     for name in ("mAP", "mAUC", "dprime"):
-        differences = getattr(resampled[1], name) - getattr(resampled[0], name)  # (R,)
+        with np.errstate(invalid="ignore"):  # two infinite d′
+            differences = getattr(resampled[1], name) - getattr(resampled[0], name)  # (R,)
         low, high = interval(differences)
         found.append(Comparison(name, getattr(scores[0], name), getattr(scores[1], name), low, high,
                                 two_sided(differences)))
@@ -58,6 +60,12 @@ def compare(first: str, second: str, options: EvaluationOptions) -> list[Compari
 
 
 def two_sided(differences: np.ndarray) -> float:
-    """Bootstrap p-value of no difference; never below 2 / (R + 1), which R resamples cannot tell from 0."""
+    """Bootstrap p-value of no difference; never below 2 / (R + 1), which R resamples cannot tell from 0.
+
+    Differences that are no numbers say nothing and are left out; with no other ones, the result is NaN.
+    """
+    differences = differences[~np.isnan(differences)]
+    if len(differences) == 0:
+        return float("nan")
     below, above = (differences <= 0).sum(), (differences >= 0).sum()
     return float(min(1.0, 2 * (min(below, above) + 1) / (len(differences) + 1)))

@@ -37,7 +37,8 @@ SCORES = ["mAP", "mAUC", "dprime", "ckpt_path"]
 DETAILS = ["accuracy", "top5", "epoch", "val_figure", "num_train_clips", "num_eval_clips", "num_timesteps", "protocol",
            "fold", "cfg_file", "arch", "model_depth", "num_classes", "pretrained", "train_set_path", "lmdb_path",
            "evaluated"]
-INTERVALS = [f"{name}_{end}" for name in ("mAP", "mAUC", "dprime") for end in ("low", "high")]
+INTERVALS = ["bootstrap", "bootstrap_seed",
+             *(f"{name}_{end}" for name in ("mAP", "mAUC", "dprime") for end in ("low", "high"))]
 KEY = ["ckpt_path", "lmdb_path", "num_timesteps"]
 AT_ONCE = 8  # networks in memory that share one pass over the clips
 
@@ -117,8 +118,14 @@ def evaluate(options: EvaluationOptions) -> None:
 def is_scored(entry: Entry, table: ResultsTable, options: EvaluationOptions) -> bool:
     """Whether the table holds the entry's row, newer than the files, and what else is asked for is there."""
     row = table.get(**key_of(entry, options))
-    if row is None or options.overlap_analysis or options.per_class or (options.bootstrap and not row.get("mAP_low")):
+    if row is None:
         return False
+    if options.bootstrap and (row.get("bootstrap"), row.get("bootstrap_seed")) != (str(options.bootstrap),
+                                                                                   str(options.seed)):
+        return False
+    for asked, what in ((options.overlap_analysis, "overlap"), (options.per_class, "per_class")):
+        if asked and not ResultsTable(beside(options.results_csv, what), [], KEY).get(**key_of(entry, options)):
+            return False
     changed = max(os.path.getmtime(path) for path in (entry.path, data_file(options.lmdb_path)) if path.exists())
     if datetime.fromisoformat(row["evaluated"]).timestamp() < changed:
         return False
@@ -255,6 +262,7 @@ def write_up(prediction: Prediction, table: ResultsTable, options: EvaluationOpt
         "train_set_path": config.data.source("train") or "",
         "evaluated": datetime.now(timezone.utc).isoformat(),
     } | prediction.task.more_scores(probabilities, prediction.targets)
+    row |= dict.fromkeys(INTERVALS, "")  # not those of earlier scores
     if options.bootstrap:
         row |= intervals(probabilities, multi_hot, options.bootstrap, options.seed)
     if options.export_dir and not entry.untrained:
@@ -272,7 +280,7 @@ def write_up(prediction: Prediction, table: ResultsTable, options: EvaluationOpt
 def intervals(probabilities: np.ndarray, multi_hot: np.ndarray, resamples: int, seed: int) -> dict[str, float]:
     """95 % intervals as columns of a row."""
     resampled = bootstrap(probabilities, multi_hot, resamples, seed)
-    columns = {}
+    columns: dict[str, float] = {"bootstrap": resamples, "bootstrap_seed": seed}
     for name, values in (("mAP", resampled.mAP), ("mAUC", resampled.mAUC), ("dprime", resampled.dprime)):
         columns[f"{name}_low"], columns[f"{name}_high"] = interval(values)
     return columns
@@ -283,13 +291,18 @@ def as_columns(scores: RankingScores) -> dict[str, float]:
     return {"mAP": scores.mAP, "mAUC": scores.mAUC, "dprime": scores.dprime}
 
 
+def beside(results_csv: str | Path, what: str) -> Path:
+    """The table of further figures beside a results table."""
+    return Path(results_csv).with_name(f"{Path(results_csv).stem}_{what}.csv")
+
+
 def write_overlap_analysis(row: dict[str, Any], targets: np.ndarray, probabilities: np.ndarray, dataset: ClipDataset,
                            results_csv: str) -> None:
     """Score clips of one, two, three … labelled events apart, into `<results_csv>_overlap.csv`.
 
     `classes` is the number of classes with a positive clip among them, over which mAP is the mean.
     """
-    path = Path(results_csv).with_name(f"{Path(results_csv).stem}_overlap.csv")
+    path = beside(results_csv, "overlap")
     columns = ["Model", "events", "clips", "classes", "mAP", "mAUC", "dprime", *KEY]
     table = ResultsTable(path, columns, [*KEY, "events"])
     events = np.array([len(dataset.class_indices(index)) for index in range(len(dataset))])
@@ -305,7 +318,7 @@ def write_overlap_analysis(row: dict[str, Any], targets: np.ndarray, probabiliti
 
 def write_per_class(row: dict[str, Any], scores: RankingScores, prediction: Prediction, results_csv: str) -> None:
     """A row for each class with clips, into `<results_csv>_per_class.csv`."""
-    path = Path(results_csv).with_name(f"{Path(results_csv).stem}_per_class.csv")
+    path = beside(results_csv, "per_class")
     table = ResultsTable(path, ["Model", "class", "clips", "AP", "AUC", "accuracy", *KEY], [*KEY, "class"])
     recalls = prediction.task.class_accuracy(prediction.probabilities, prediction.targets)
     clips = prediction.multi_hot.sum(axis=0)

@@ -26,16 +26,28 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".", suffix=".partial", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    with _naming(path):
+        handle, name = tempfile.mkstemp(prefix=".", suffix=".partial", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are private to the user
+            sync(temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Have errors name the file that was asked for: a full disk's names none, others name the temporary one."""
     try:
-        yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are private to the user
-        sync(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.filename is None or str(error.filename).endswith(".partial"):
+            error.filename = str(path)
+        raise
 
 
 def claim_folder(folder: str | os.PathLike, recipe: Mapping[str, Any], what: str, flag: str = "--out_folder") -> None:
@@ -59,7 +71,7 @@ def claim_folder(folder: str | os.PathLike, recipe: Mapping[str, Any], what: str
                 raise UserError(f"{folder}: holds {what} with {name} {found.get(name)!r} instead of {value!r}; "
                                 f"choose another {flag}")
     elif any(file.suffix in (".wav", ".flac") for file in folder.rglob("*")):
-        raise UserError(f"{folder}: holds WAV or FLAC files, but no recipe.json that says how they were made; "
+        raise UserError(f"{folder}: holds audio files, but no recipe.json that says how they were made; "
                         f"choose another {flag}")
     else:
         with whole_file(note) as temporary:

@@ -27,7 +27,7 @@ class Resampled:
 
     @property
     def dprime(self) -> np.ndarray:
-        """(R,) d′ of the mean AUC."""
+        """(R,) d′ of the mean AUC; infinite where that is 1."""
         return np.sqrt(2) * ndtri(self.mAUC)
 
 
@@ -93,6 +93,12 @@ def mean_over_classes(scores: np.ndarray) -> np.ndarray:
 
 
 def interval(values: np.ndarray, share: float = 0.95) -> tuple[float, float]:
-    """The percentile interval of (R,) resampled values."""
-    low, high = np.nanquantile(values, [(1 - share) / 2, (1 + share) / 2])
+    """The percentile interval of (R,) resampled values, of those that are numbers; NaN if none is.
+
+    Its ends are values themselves: between an infinite d′ and a finite one, nothing can be interpolated.
+    """
+    values = values[~np.isnan(values)]
+    if len(values) == 0:
+        return float("nan"), float("nan")
+    low, high = np.quantile(values, [(1 - share) / 2, (1 + share) / 2], method="inverted_cdf")
     return float(low), float(high)

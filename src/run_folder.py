@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
+import os
 import re
 import zipfile
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ from src.files import whole_file
 CHECKPOINT_NAME = re.compile(
     r"epoch=(?P<epoch>\d+)_train_loss=(?P<train_loss>[^_]+)_val_(?:mAP|acc)=(?P<figure>.+?)(?:-v\d+)?\.ckpt"
 )
+PLACES = {f"cfg.data.{name}" for name in ("label_map", *(f"{split}_{kind}" for split in ("train", "val", "test")
+                                                         for kind in ("lmdb", "manifest")))} | {"cfg.model.pretrained"}
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,17 @@ class RunFolder:
         with whole_file(self.record_file) as temporary:
             temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
+    @property
+    def metrics_file(self) -> Path:
+        return self.logs / "metrics.csv"
+
+    def epochs(self) -> list[dict[str, str]]:
+        """Rows of metrics.csv; none where there is none."""
+        if not self.metrics_file.exists():
+            return []
+        with open(self.metrics_file, newline="", encoding="utf-8") as stream:
+            return list(csv.DictReader(stream))
+
     def checkpoint_files(self) -> list[Path]:
         """Checkpoints under their published names, by epoch."""
         found = [file for file in self.checkpoints.glob("*.ckpt") if CHECKPOINT_NAME.fullmatch(file.name)]
@@ -66,10 +81,15 @@ def epoch_of(checkpoint: Path) -> int | None:
 
 
 def validation_figure(checkpoint: Path) -> float:
-    """The validation figure in a checkpoint's name; NaN where there is none."""
+    """A checkpoint's validation figure: from its run's metrics.csv, else the rounded one in its name, else NaN."""
     match = CHECKPOINT_NAME.fullmatch(checkpoint.name)
+    if not match:
+        return math.nan
+    for row in RunFolder(checkpoint.parent.parent).epochs():
+        if int(row["epoch"]) == int(match["epoch"]):
+            return float(row.get("val_mAP") or row.get("val_acc") or "nan")
     try:
-        return float(match["figure"]) if match else math.nan
+        return float(match["figure"])
     except ValueError:
         return math.nan
 
@@ -86,12 +106,18 @@ def require_same_run(folder: RunFolder, earlier: dict[str, Any] | None, settings
             raise UserError(f"{folder.checkpoints}: holds checkpoints, but no {folder.record_file.name} beside it says "
                             "of which run; choose another --expdir")
         return
-    now = flattened(settings)
-    then = flattened({name: earlier[name] for name in settings if name in earlier})
+    now = without_folders(flattened(settings))
+    then = without_folders(flattened({name: earlier[name] for name in settings if name in earlier}))
     for name in sorted(now):
         if name in then and now.get(name) != then[name]:
             raise UserError(f"{folder.path}: belongs to another run, with {name.removeprefix('cfg.')} "
                             f"{then.get(name)!r} instead of {now.get(name)!r}; choose another --expdir")
+
+
+def without_folders(flat: dict[str, Any]) -> dict[str, Any]:
+    """Settings with the names of data files alone: data may be moved while a run is under way."""
+    return {name: os.path.basename(value) if name in PLACES and isinstance(value, str) else value
+            for name, value in flat.items() if name != "cfg.data.meta_root"}
 
 
 def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

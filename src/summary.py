@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 import re
@@ -24,6 +23,7 @@ SCORES = {"val": "validation", "mAP": "mAP", "mAUC": "mAUC", "dprime": "d′", "
 UNTRAINED = "untrained"  # the last part of an untrained network's ckpt_path
 RUN_INDEX = re.compile(r"r\d+")
 FOLD = re.compile(r"fold_\d+")
+NUM_FOLDS = 5  # ESC-50's
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,10 @@ class Setting:
     experiment: str  # the cfg's folder, such as audioset
     network: str  # such as ResNet-18
     start: str  # scratch, fine-tuned or untrained
+    root: str  # the folder that holds r<RUN>/
     name: str  # of the run folder, below r<RUN>/ and without the fold
     num_train_clips: int
+    protocol: str
     evaluated_on: str  # LMDB and frames; empty where there are validation figures only
     arch: str = ""
     model_depth: str = ""
@@ -85,9 +87,15 @@ class Summary:
         return len({run.index for run in self.runs})
 
     @property
-    def folds(self) -> list[int]:
-        """Folds that have a run."""
-        return sorted({run.fold for run in self.runs if run.fold is not None})
+    def num_folds(self) -> int:
+        """Folds that have a run; 0 for data without."""
+        return len({run.fold for run in self.runs if run.fold is not None})
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every run has ended, and every run index has a run on each of the folds, if there are any."""
+        expected = self.num_runs * (NUM_FOLDS if self.num_folds else 1)
+        return len(self.runs) == expected and all(run.finished for run in self.runs)
 
     @property
     def class_ap(self) -> dict[str, float]:
@@ -100,12 +108,17 @@ class Summary:
 
     @property
     def published(self) -> Published | None:
-        """The published figure of this setting, on the full data alone."""
+        """The published figure of this setting: same protocol, amount of data and evaluation, nothing missing."""
         setting = self.setting
-        if setting.start == UNTRAINED:
+        if setting.start == UNTRAINED or setting.protocol != "paper" or not self.is_complete:
             return None
-        return published_figure(setting.arch, setting.model_depth, setting.start == "fine-tuned", setting.num_classes,
-                                setting.num_train_clips)
+        figure = published_figure(setting.arch, setting.model_depth, setting.start == "fine-tuned",
+                                  setting.num_classes, setting.num_train_clips)
+        if figure is None or math.isnan(self.mean(figure.score)):
+            return None
+        if figure.score == "mAP" and not setting.evaluated_on.endswith(f"eval.lmdb, {figure.num_timesteps} frames"):
+            return None
+        return figure
 
 
 def summarise(inputs: Iterable[str | Path]) -> list[Summary]:
@@ -147,7 +160,7 @@ def runs_of_table(path: Path) -> Iterator[Run]:
         untrained = Path(row["ckpt_path"]).name == UNTRAINED
         # Runs of one seed begin with one untrained network, scored once for each: it counts once.
         who = (UNTRAINED, row["mAP"]) if untrained else os.path.abspath(Path(row["ckpt_path"]).parent)
-        key = (who, row["lmdb_path"], row["num_timesteps"])
+        key = (who, os.path.abspath(row["lmdb_path"]), row["num_timesteps"])
         if key not in best or figure_of(row) > figure_of(best[key]):
             best[key] = row
     class_table = path.with_name(f"{path.stem}_per_class.csv")
@@ -175,8 +188,9 @@ def run_of_row(row: Mapping[str, str], class_ap: dict[str, float]) -> Run:
         experiment=Path(row.get("cfg_file") or "-").parent.name or "-",
         network=network_name(row.get("arch", ""), row.get("model_depth", "")) or row["Model"],
         start=UNTRAINED if untrained else "fine-tuned" if row.get("pretrained") else "scratch",
-        name="" if untrained else name, num_train_clips=0 if untrained else int(row["num_train_clips"] or 0),
-        evaluated_on=f"{row['lmdb_path']}, {row['num_timesteps']} frames", arch=row.get("arch", ""),
+        root="" if untrained else os.path.dirname(index), name="" if untrained else name,
+        num_train_clips=0 if untrained else int(row["num_train_clips"] or 0), protocol=row.get("protocol") or "paper",
+        evaluated_on=f"{os.path.abspath(row['lmdb_path'])}, {row['num_timesteps']} frames", arch=row.get("arch", ""),
         model_depth=row.get("model_depth", ""), num_classes=int(row.get("num_classes") or 0),
     )
     scores = {score: float(row[score]) for score in SCORES if row.get(score)} | {"val": figure_of(row)}
@@ -197,8 +211,9 @@ def run_of_folder(folder: Path) -> Run | None:
     arch, depth = str(model.get("arch")), str(model.get("model_depth"))
     setting = Setting(
         experiment=Path(record.get("cfg_file", "-")).parent.name or "-", network=network_name(arch, depth),
-        start="fine-tuned" if model.get("pretrained") else "scratch", name=name,
-        num_train_clips=int(record.get("num_train_clips", 0)), evaluated_on="", arch=arch, model_depth=depth,
+        start="fine-tuned" if model.get("pretrained") else "scratch", root=os.path.dirname(index), name=name,
+        num_train_clips=int(record.get("num_train_clips", 0)), protocol=record.get("protocol", "paper"),
+        evaluated_on="", arch=arch, model_depth=depth,
         num_classes=int(model.get("num_classes", 0)),
     )
     return Run(setting, index, record.get("fold_index"), folder, bool(record["finished"]), {"val": max(figures)})
@@ -211,18 +226,10 @@ def record_of(folder: Path) -> dict[str, Any] | None:
 
 def validation_figures(folder: Path) -> list[float]:
     """Of every epoch, with all digits from metrics.csv, else as checkpoint names give them."""
-    logged = [float(row[name]) for row in epochs_of(folder) for name in ("val_mAP", "val_acc") if row.get(name)]
+    epochs = RunFolder(folder).epochs()
+    logged = [float(row[name]) for row in epochs for name in ("val_mAP", "val_acc") if row.get(name)]
     named = [validation_figure(file) for file in RunFolder(folder).checkpoint_files()]
     return [figure for figure in logged or named if math.isfinite(figure)]
-
-
-def epochs_of(folder: Path) -> list[dict[str, str]]:
-    """Rows of a run's metrics.csv; none where it has none."""
-    path = RunFolder(folder).logs / "metrics.csv"
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
 
 
 def split_at_run_index(folder: Path) -> tuple[str, str]:
@@ -259,14 +266,19 @@ def as_markdown(summaries: Sequence[Summary]) -> str:
     """A table a row a setting: means over runs, ± standard deviation where there are several."""
     shown = [score for score in SCORES if any(math.isfinite(each.mean(score)) for each in summaries)]
     with_published = any(each.published for each in summaries)
+    labels = distinct_labels(summaries)
     header = ["experiment", "network", "start", "training clips", "runs", *(SCORES[score] for score in shown)]
     lines = [f"| {' | '.join(header + ['published'] * with_published)} |",
              "| --- | --- | --- |" + " ---: |" * (len(header) - 3 + with_published)]
     for each in summaries:
         setting = each.setting
-        runs = f"{each.num_runs} × {len(each.folds)} folds" if each.folds else str(each.num_runs)
+        runs = str(each.num_runs)
+        if each.num_folds:
+            runs += f" × {NUM_FOLDS} folds"
+            if len(each.runs) < each.num_runs * NUM_FOLDS:
+                runs += f" ({len(each.runs)} of {each.num_runs * NUM_FOLDS})"
         unfinished = sum(not run.finished for run in each.runs)
-        cells = [setting.experiment, setting.network, setting.start,
+        cells = [labels[setting], setting.network, setting.start,
                  str(setting.num_train_clips) if setting.start != UNTRAINED else "",
                  runs + (f" ({unfinished} unfinished)" if unfinished else "")]
         cells += [cell(each.mean(score), each.deviation(score)) for score in shown]
@@ -277,6 +289,23 @@ def as_markdown(summaries: Sequence[Summary]) -> str:
     return "\n".join(lines)
 
 
+def distinct_labels(summaries: Sequence[Summary]) -> dict[Setting, str]:
+    """The experiment's name, and where rows would look the same, what tells them apart."""
+    alike = defaultdict(list)
+    for each in summaries:
+        setting = each.setting
+        alike[setting.experiment, setting.network, setting.start, setting.num_train_clips].append(setting)
+    labels = {}
+    for group in alike.values():
+        differing = [key for key in ("root", "name", "protocol", "evaluated_on")
+                     if len({getattr(setting, key) for setting in group}) > 1]
+        for setting in group:
+            parts = [os.path.basename(getattr(setting, key)) if key == "root" else getattr(setting, key)
+                     for key in differing]
+            labels[setting] = " · ".join([setting.experiment, *filter(None, parts)])
+    return labels
+
+
 def as_rows(summaries: Sequence[Summary], parameters: Mapping[Setting, int | None]) -> list[dict[str, Any]]:
     """Rows of summary.csv."""
     rows = []
@@ -284,8 +313,9 @@ def as_rows(summaries: Sequence[Summary], parameters: Mapping[Setting, int | Non
         setting, figure = each.setting, each.published
         row: dict[str, Any] = {
             "experiment": setting.experiment, "network": setting.network, "parameters": parameters[setting] or "",
-            "start": setting.start, "name": setting.name, "num_train_clips": setting.num_train_clips,
-            "evaluated_on": setting.evaluated_on, "runs": each.num_runs, "folds": len(each.folds) or "",
+            "start": setting.start, "root": setting.root, "name": setting.name, "protocol": setting.protocol,
+            "num_train_clips": setting.num_train_clips,
+            "evaluated_on": setting.evaluated_on, "runs": each.num_runs, "folds": each.num_folds or "",
             "unfinished": sum(not run.finished for run in each.runs),
         }
         for score in SCORES:

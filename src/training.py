@@ -19,7 +19,7 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from src.callbacks import InterruptMessage, MetricsCSV
+from src.callbacks import MetricsCSV, StopOnInterrupt
 from src.checkpoints import WEIGHTS_PREFIX, initial_network, load_class_weights
 from src.config import Config, load_config
 from src.data.datamodule import ClipDataModule
@@ -85,7 +85,7 @@ def train(options: TrainingOptions) -> None:
         "cfg": config.as_dict(), "seed": seed, "mixup": use_mixup, "random_clip_size": options.random_clip_size,
         "val_clip_size": options.val_clip_size, "fp16": options.fp16,
         "class_weights": None if class_weights is None else class_weights.tolist(),
-        "accumulate": options.accumulate, "fold_index": options.fold_index,
+        "fold_index": options.fold_index, "lbl_map": label_map.mapping,
     }
     require_same_run(folder, earlier, settings)
     resume_from = Path(options.resume_from) if options.resume_from else last_checkpoint(folder)
@@ -99,22 +99,25 @@ def train(options: TrainingOptions) -> None:
     data = ClipDataModule(config, label_map, options.random_clip_size, options.val_clip_size, options.num_workers,
                           options.prefetch_factor, seed, options.fold_index, options.crop_validation)
     origin = {"command": command_line(), "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-              "versions": versions(), "git_commit": git_commit()}
+              "versions": versions(), "git_commit": git_commit(), "gpus": list(options.gpus),
+              "accumulate": options.accumulate}
     record = origin | settings | {
-        "protocol": config.protocol, "cfg_file": options.cfg_file, "lbl_map": label_map.mapping,
-        "num_train_clips": len(data.train_set), "gpus": list(options.gpus), "finished": None, "resumed": [],
+        "protocol": config.protocol, "cfg_file": options.cfg_file,
+        "num_train_clips": len(data.train_set), "finished": None, "resumed": [],
     }
     if earlier:
         record = earlier | {"finished": None, "resumed": [*earlier.get("resumed", []), origin]}
-    trainer = build_trainer(options, folder, task.monitor)
+    stop = StopOnInterrupt(folder.path)
+    trainer = build_trainer(options, folder, task.monitor, stop)
     data.require_a_batch(trainer.world_size)
     if trainer.is_global_zero:
         folder.write_record(record)
     recognizer = Recognizer(network, task, label_map, seed, use_mixup, record)
     announce(config, options, seed, use_mixup, data, recognizer, resume_from)
-    fit(trainer, recognizer, data, resume_from)
-    if trainer.is_global_zero:
-        folder.write_record(record | {"finished": how_it_ended(trainer)})
+    with stop.listening():
+        fit(trainer, recognizer, data, resume_from)
+        if trainer.is_global_zero:
+            folder.write_record(record | {"finished": how_it_ended(trainer)})
 
 
 def train_on_each(options: TrainingOptions, lmdbs: Sequence[str]) -> None:
@@ -185,7 +188,7 @@ def how_it_ended(trainer: pl.Trainer) -> dict[str, Any]:
     return {"epochs": epochs, "early": early, "reason": reason}
 
 
-def build_trainer(options: TrainingOptions, folder: RunFolder, monitor: str) -> pl.Trainer:
+def build_trainer(options: TrainingOptions, folder: RunFolder, monitor: str, stop: StopOnInterrupt) -> pl.Trainer:
     """Lightning's Trainer for these devices and this run folder."""
     gpus = present_gpus(options.gpus)
     precision = "16-mixed" if options.fp16 else "32-true"
@@ -200,8 +203,8 @@ def build_trainer(options: TrainingOptions, folder: RunFolder, monitor: str) -> 
         checkpoints,
         EarlyStopping(monitor, mode="max", patience=EARLY_STOPPING_PATIENCE),
         LearningRateMonitor(logging_interval="epoch"),
-        MetricsCSV(folder.logs / "metrics.csv", monitor),
-        InterruptMessage(folder.path),
+        MetricsCSV(folder, monitor),
+        stop,
         TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 10),
     ]
     return pl.Trainer(

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -191,16 +192,47 @@ def test_fine_tuning_starts_from_the_exported_weights(corpus, trained, esc50, tm
                "--lmdb_path", corpus / "eval.lmdb", "--results_csv", tmp_path / "r.csv", "--best_only", "--num_workers",
                0, "--export_weights", "--export_dir", tmp_path / "weights", check=0)
     exported = sorted((tmp_path / "weights").rglob("*.pth"))[0]
-    result = run_script(*train_command(esc50, tmp_path / "run", "--pretrained", exported, "--fold_index", 1,
-                                       script="train_esc50_classifier.py"), check=0)
+    lbl_map = write_lbl_map(tmp_path / "four.json", [*CLASSES, "Gong"])
+    command = train_command(esc50, tmp_path / "run", "--pretrained", exported, "--fold_index", 1, "--set",
+                            "model.num_classes=4", "--set", f"data.label_map={lbl_map}",
+                            script="train_esc50_classifier.py")
+    line = error_line(run_script(*command))
+    assert "is model.pretrained_fc missing" in line
+    result = run_script(*command, "--set", "model.pretrained_fc=3", check=0)
     assert f"starting from the weights in {exported}" in result.stderr
     weights = torch.load(exported, weights_only=True)
     checkpoint, = (tmp_path / "run/ckpts").iterdir()
     config = read_checkpoint(checkpoint).config
     assert config.model.pretrained == str(exported)
     before = initial_network(config, seed=3).state_dict()
+    assert before.keys() == weights.keys()
     changed = {name for name in weights if not torch.equal(before[name], weights[name])}
-    assert changed == {"linear.weight", "linear.bias"}
+    assert changed == {"linear.weight", "linear.bias"} and before["linear.bias"].shape == (4,)
+
+
+def test_folds_are_not_compared_with_each_other(esc50, fold_run, tmp_path):
+    """Even where their labels are the same."""
+    run_script(*train_command(esc50, tmp_path / "fold_5", "--fold_index", 5, script="train_esc50_classifier.py"),
+               check=0)
+    one = next((fold_run / "r1/mixup/tiny/fold_2/ckpts").iterdir())
+    other = next((tmp_path / "fold_5/ckpts").iterdir())
+    line = error_line(run_script("scripts/compare_checkpoints.py", "--ckpt_path", one, "--other_ckpt_path", other,
+                                 "--lbl_map", esc50 / "meta/lbl_map.json", "--lmdb_path", esc50 / "esc50.lmdb",
+                                 "--num_workers", 0))
+    assert "would be scored on other clips" in line and "their folds are 2 and 5" in line
+
+
+def test_moved_data_is_the_same_run_and_other_data_is_not(esc50, fold_run, tmp_path):
+    shutil.copy(esc50 / "esc50.lmdb", tmp_path / "esc50.lmdb")
+    shutil.copy(esc50 / "esc50.lmdb", tmp_path / "other.lmdb")
+    run = fold_run / "r1/mixup/tiny/fold_2"
+
+    def again(name):
+        return run_script(*train_command(esc50, run, "--fold_index", 2, "--set", f"data.train_lmdb={tmp_path / name}",
+                                         script="train_esc50_classifier.py", epochs=2))
+
+    assert "finished (2 epochs); skipped" in again("esc50.lmdb").stderr
+    assert "with data.train_lmdb 'esc50.lmdb' instead of 'other.lmdb'" in error_line(again("other.lmdb"))
 
 
 def test_a_missing_pretrained_file_stops_the_run(esc50, tmp_path):

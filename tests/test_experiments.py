@@ -159,11 +159,16 @@ def test_an_interrupted_script_goes_on_and_repeats_no_finished_run(miniature, wa
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130 and "Traceback" not in output and not second.exists(), output[-2000:]
     assert f"interrupted in {first}; the same command goes on from here" in output
-    epochs = len(list(first.glob("ckpts/*.ckpt")))
-    result = shell(ROOT / "experiments_audioset.sh", tmp_path / "exp", 1, python=warm_python,
-                   GISE_DATA_ROOT=str(miniature), GISE_NUM_WORKERS="0", GISE_TRAIN_FLAGS=f"{flags} --epochs {epochs}")
-    assert result.returncode == 0 and f"finished ({epochs} epochs); skipped" in result.stdout, result.stdout[-2000:]
-    assert len(list(second.glob("ckpts/*.ckpt"))) == epochs
+    before = {path: path.stat().st_mtime_ns for path in first.glob("ckpts/*.ckpt")}
+    epochs = len(before) + 1
+    # The weights that it began with may be gone by now, and better ones there: the run keeps to its own.
+    for again in ("going on from", f"finished ({epochs} epochs); skipped"):
+        result = shell(ROOT / "experiments_audioset.sh", tmp_path / "exp", 1, python=warm_python,
+                       GISE_DATA_ROOT=str(miniature), GISE_NUM_WORKERS="0", GISE_WEIGHTS_DIR=str(tmp_path / "none"),
+                       GISE_TRAIN_FLAGS=f"{flags} --epochs {epochs}")
+        assert result.returncode == 0 and again in result.stdout, result.stdout[-2000:]
+    assert before.items() <= {path: path.stat().st_mtime_ns for path in first.glob("ckpts/*.ckpt")}.items()
+    assert len(list(first.glob("ckpts/*.ckpt"))) == len(list(second.glob("ckpts/*.ckpt"))) == epochs
 
 
 def wait_for(condition, process, seconds=240):
@@ -186,6 +191,12 @@ def test_a_failing_run_stops_the_script_with_its_name_and_log(miniature, warm_py
     assert "opt.lr is 'too high'; expected a number" in Path(f"{folder}.log").read_text()
 
 
+def test_unmatched_quotes_are_refused(miniature, warm_python, tmp_path):
+    result = shell(ROOT / "experiments_60k_mixtures.sh", tmp_path / "exp", 1, python=warm_python,
+                   GISE_DATA_ROOT=str(miniature), GISE_TRAIN_FLAGS="--epochs 1 --set 'opt.lr=1")
+    assert result.returncode == 1 and "its quotes do not match" in result.stderr and not (tmp_path / "exp").exists()
+
+
 def test_a_folder_of_another_configuration_is_refused(miniature, warm_python):
     folder = miniature / "experiments/60k/r1/mixup/resnet_18_lmdb_adam_64x4_adam_mixers"
     before = sorted((path.name, path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file())
@@ -201,6 +212,7 @@ def test_a_folder_of_another_configuration_is_refused(miniature, warm_python):
     (("exp", "one"), {}, "RUN_INDEX is 'one'"),
     (("exp", "1"), {"GISE_WEIGHTS_DIR": "nowhere"}, "no exported weights of resnet_18 in"),
     (("exp", "1"), {"GISE_GPUS": "all"}, "GISE_GPUS is 'all'"),
+    (("exp", "1"), {"GISE_PYTHON": "/bin/false"}, "/bin/false cannot import torch"),
 ])
 def test_wrong_calls_are_refused_in_one_line(miniature, warm_python, tmp_path, words, environment, message):
     result = shell(ROOT / "experiments_audioset.sh", *words, python=warm_python, cwd=tmp_path,
@@ -219,12 +231,13 @@ def in_library(commands, cwd=ROOT, **environment):
     (0, None, 4, "0", 4, "no GPU here, training on the CPU; published with 4 GPU(s)"),
     (0, None, 1, "0", 1, "no GPU here"),
     (1, None, 4, "0", 4, "training on 1 GPU(s) (0); published with 4"),
-    (2, None, 4, "0, 1", 2, "the gradients of 2 batches make one step"),
+    (2, None, 4, "0, 1", 2, "--accumulate_grad_batches 2 makes a step of as many clips as published"),
     (3, None, 4, "0, 1, 2", 1, "a step is of 3 batches instead of 4"),
     (4, None, 4, "0, 1, 2, 3", 1, ""),
     (8, None, 4, "0, 1, 2, 3", 1, ""),
     (8, "2, 5", 4, "2, 5", 2, "training on 2 GPU(s) (2, 5)"),
     (8, "0,1", 1, "0,1", 1, "a step is of 2 batches instead of 1"),
+    (0, "0, 1, 2, 3", 4, "0, 1, 2, 3", 4, "no GPU here"),
 ])
 def test_fewer_gpus_than_published(tmp_path, present, chosen, published, list_, accumulate, said):
     python = tmp_path / "python"
@@ -235,6 +248,14 @@ def test_fewer_gpus_than_published(tmp_path, present, chosen, published, list_, 
     lines = result.stdout.splitlines()
     assert lines[-6:] == ["--gpus", list_, "--accumulate_grad_batches", str(accumulate), "--num_workers", "6"]
     assert said in result.stdout and (said or len(lines) == 6)
+
+
+def test_gpus_that_are_not_there_are_refused(tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 1\n")
+    python.chmod(0o755)
+    result = in_library("script=x; use_gpus 4", GISE_PYTHON=str(python), GISE_GPUS="0, 1")
+    assert result.returncode == 1 and "GISE_GPUS is '0, 1', but there are 1 GPU(s) here" in result.stderr
 
 
 def test_the_best_weights_of_the_run_are_found(tmp_path):
@@ -253,6 +274,12 @@ def test_the_best_weights_of_the_run_are_found(tmp_path):
     add("r1/mixup/resnet_18_lmdb_x/mAP=0.0900_dprime=1.0000_num_classes=51.pth")
     better = add("r1/mixup/resnet_18_lmdb_x/mAP=0.5000_dprime=1.0000_num_classes=51.pth")
     assert found() == better
+    # Of other training sets, of other data sets, and not to be taken for the 60k run's:
+    add("r1/resnet_18_lmdb_x/train_100k/mAP=0.9000_dprime=1.0000_num_classes=51.pth")
+    add("r1/no_mixup/resnet_18_lmdb_x/mAP=0.9000_dprime=1.0000_num_classes=309.pth")
+    assert found() == better
+    by_hand = add("r1/mixup/resnet_18/mAP=0.5500_dprime=1.0000_num_classes=51.pth")
+    assert found() == by_hand
     named = add("r1/resnet_18.pth")
     assert found() == named
 

@@ -144,8 +144,9 @@ def test_generating_refuses(demo, tmp_path):
     broken.mkdir(parents=True)
     (broken / "a.wav").write_text("not audio")
     gong = write_lbl_map(tmp_path / "gong.json", ("Gong",))
-    line = error_line(generate(demo, tmp_path / "y", "--fg_path", tmp_path / "events", "--lbl_map", gong))
-    assert "cannot be mixed" in line and "Gong/a.wav" in line
+    result = generate(demo, tmp_path / "y", "--fg_path", tmp_path / "events", "--lbl_map", gong)
+    assert "4 of 4 soundscapes could not be mixed" in error_line(result)
+    assert "soundscape 0: " in result.stderr and "Gong/a.wav: is not audio" in result.stderr
     assert not list((tmp_path / "y").glob("*.wav"))
 
 

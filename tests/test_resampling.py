@@ -8,6 +8,7 @@ import pytest
 from conftest import error_line, run_script
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from src.comparison import two_sided
 from src.metrics import ranking_scores
 from src.resampling import bootstrap, draw_counts, interval, weighted_scores
 
@@ -81,6 +82,32 @@ def test_intervals_stand_in_the_table(corpus, trained, tmp_path):
             assert float(row[f"{name}_low"]) <= float(row[name]) <= float(row[f"{name}_high"])
     assert "already holds" not in result.stderr
     assert "already holds 2 of 2" in run_script(*command, "--bootstrap", 100, check=0).stderr
+    assert "already holds" not in run_script(*command, "--bootstrap", 100, "--seed", 1, check=0).stderr
+    run_script(*command, "--overwrite", check=0)
+    with open(tmp_path / "r.csv", newline="") as stream:
+        assert all(row["mAP_low"] == row["bootstrap"] == "" for row in csv.DictReader(stream))
+
+
+def test_the_table_of_classes_is_made_once(corpus, trained, tmp_path):
+    command = ("eval_all_mixtures.py", "--exp_dir", trained / "r1", "--lbl_map", corpus / "meta/lbl_map.json",
+               "--lmdb_path", corpus / "eval.lmdb", "--best_only", "--num_workers", 0, "--results_csv",
+               tmp_path / "r.csv")
+    run_script(*command, check=0)
+    assert "already holds" not in run_script(*command, "--per_class", check=0).stderr
+    assert "already holds 2 of 2" in run_script(*command, "--per_class", check=0).stderr
+
+
+def test_a_perfect_network_has_intervals_without_nan():
+    targets = np.repeat([[1.0], [0.0]], 20, axis=0)
+    found = bootstrap(targets * 0.5 + 0.1, targets, resamples=50, seed=0)
+    assert interval(found.mAUC) == (1.0, 1.0) and interval(found.dprime) == (np.inf, np.inf)
+    assert np.isnan(interval(np.full(3, np.nan))).all()
+
+
+def test_differences_that_are_no_numbers_are_no_evidence():
+    assert np.isnan(two_sided(np.full(1000, np.nan)))
+    assert two_sided(np.array([np.nan] * 990 + [1.0] * 5 + [-1.0] * 5)) == 1.0
+    assert two_sided(np.ones(999)) == pytest.approx(0.002)
 
 
 def test_a_paired_comparison(corpus, trained, tmp_path):

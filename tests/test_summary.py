@@ -3,15 +3,17 @@
 import csv
 import json
 import statistics
+from pathlib import Path
 
 import pytest
+import torch
 from conftest import error_line, run_script
 
 from src.published import FIGURES, FULL_SETS, published_figure
 from src.summary import as_markdown, split_at_run_index, summarise
 
 COLUMNS = ["Model", "mAP", "mAUC", "dprime", "ckpt_path", "accuracy", "val_figure", "num_train_clips", "num_timesteps",
-           "fold", "cfg_file", "arch", "model_depth", "num_classes", "pretrained", "lmdb_path"]
+           "fold", "cfg_file", "protocol", "arch", "model_depth", "num_classes", "pretrained", "lmdb_path"]
 
 
 def row(ckpt_path, mAP, val, clips=60000, **more):  # noqa: N803
@@ -54,6 +56,31 @@ def test_settings_stay_apart(tmp_path):
     rows = [row(of_run(1, 0), 0.5, 0.5), row(of_run(1, 0, "b"), 0.5, 0.5), row(of_run(1, 0), 0.5, 0.5, num_timesteps=9),
             row(of_run(1, 0, "c"), 0.5, 0.5, pretrained="w.pth"), row(of_run(1, 0, "d"), 0.5, 0.5, clips=5000)]
     assert len(summarise([write_table(tmp_path / "r.csv", rows)])) == 5
+
+
+def test_protocols_and_experiment_folders_are_not_averaged(tmp_path):
+    rows = [row(of_run(1, 0), 0.55, 0.5), row(of_run(2, 0), 0.56, 0.5, protocol="corrected"),
+            row(of_run(2, 0).replace("exp", "other"), 0.3, 0.5)]
+    found = summarise([write_table(tmp_path / "r.csv", rows)])
+    assert sorted(each.mean("mAP") for each in found) == [0.3, 0.55, 0.56]
+    lines = as_markdown(found).splitlines()[2:]
+    assert len({line.split("|")[1] for line in lines}) == 3  # each says what it is
+    assert ["published" in line or "0.5551" in line for line in lines if "corrected" in line] == [False]
+
+
+def test_one_evaluation_set_under_two_spellings_is_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [row(of_run(1, 0), 0.5, 0.5), row(of_run(2, 0), 0.6, 0.5, lmdb_path="./eval.lmdb"),
+            row(of_run(3, 0), 0.7, 0.5, lmdb_path=str(tmp_path / "eval.lmdb"))]
+    found, = summarise([write_table(tmp_path / "r.csv", rows)])
+    assert found.num_runs == 3
+
+
+@pytest.mark.parametrize("more", [{"protocol": "corrected"}, {"lmdb_path": "val.lmdb"}, {"num_timesteps": 9},
+                                  {"num_train_clips": 59999}, {"pretrained": "w.pth"}])
+def test_other_evaluations_get_no_published_figure(tmp_path, more):
+    found, = summarise([write_table(tmp_path / "r.csv", [row(of_run(1, 0), 0.5, 0.5, **more)])])
+    assert found.published is None
 
 
 def test_the_untrained_network_counts_once(tmp_path):
@@ -104,6 +131,14 @@ def test_esc50_is_the_mean_over_folds_and_runs_of_each_runs_best_accuracy(tmp_pa
     assert "2 × 5 folds" in text and "validation 0.8392, released 0.8535" in text
 
 
+def test_missing_folds_are_said_and_get_no_published_figure(tmp_path):
+    for index, folds in ((1, range(1, 6)), (2, [1])):
+        for fold in folds:
+            run_folder(tmp_path / f"esc/r{index}/mixup/resnet_18/fold_{fold}", [0.8], fold)
+    text = as_markdown(summarise([tmp_path / "esc"]))
+    assert "2 × 5 folds (6 of 10)" in text and "published" not in text
+
+
 def test_unfinished_runs_are_said_to_be_and_runs_without_an_epoch_left_out(tmp_path):
     run_folder(tmp_path / "e/r1/mixup/a", [0.3], finished=False)
     run_folder(tmp_path / "e/r1/mixup/b", [])
@@ -112,8 +147,6 @@ def test_unfinished_runs_are_said_to_be_and_runs_without_an_epoch_left_out(tmp_p
 
 
 def test_where_the_run_index_is():
-    from pathlib import Path
-
     assert split_at_run_index(Path("/a/r1/exp/r2/mixup/net/fold_3")) == ("/a/r1/exp/r2", "mixup/net")
     assert split_at_run_index(Path("/a/net")) == ("/a/net", "net")
 
@@ -134,8 +167,6 @@ def test_the_table_and_the_pictures_of_real_runs(corpus, trained, tmp_path):
         summary = list(csv.DictReader(stream))
     assert float(summary[2]["mAP_mean"]) == float(best["mAP"]) and summary[2]["mAP_sd"] == ""
     network = next((trained / "r1/mixup/tiny/train_8/ckpts").iterdir())
-    import torch
-
     state = torch.load(network, weights_only=True)["state_dict"]
     trainable = sum(value.numel() for name, value in state.items() if "running" not in name and "num_b" not in name)
     assert int(summary[2]["parameters"]) == trainable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Literal
 
 from torch.utils.data import DataLoader
@@ -47,5 +48,10 @@ def loader(dataset: ClipDataset, sampler: EpochSampler, batch_size: int, num_wor
     return DataLoader(
         dataset, batch_size=batch_size, sampler=sampler, num_workers=num_workers, collate_fn=collate,
         drop_last=drop_last, prefetch_factor=prefetch_factor if num_workers else None,
-        persistent_workers=num_workers > 0,
+        persistent_workers=num_workers > 0, worker_init_fn=_leave_interrupts_to_the_parent,
     )
+
+
+def _leave_interrupts_to_the_parent(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; a loader worker that ended by it would break the step under way."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

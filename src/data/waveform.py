@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -18,14 +20,7 @@ LARGEST_RATIO = 1000  # the larger term of the rates' ratio, up to which torchau
 # What libsndfile reads. RAW files have no header: nothing says how to read them.
 AUDIO_SUFFIXES = frozenset({f".{name.lower()}" for name in soundfile.available_formats()}
                            | {".aif", ".oga", ".opus"}) - {".raw"}
-
-
-class Audio(NamedTuple):
-    """A decoded clip, of whatever kind."""
-
-    samples: np.ndarray  # (N, channels) in [-1, 1), N ≥ 1
-    sample_rate: int  # Hz
-    encoding: str  # such as "FLAC PCM_16"
+PIPED_WAV = 0x7FFF0000  # bytes of data from which on a WAV file's header only says that it was written to a pipe
 
 
 def decode(source: bytes | str | Path, sample_rate: int, where: str | None = None,
@@ -45,12 +40,12 @@ def decode(source: bytes | str | Path, sample_rate: int, where: str | None = Non
         UserError: not audio, truncated, empty, at another rate, or of several channels.
     """
     where = where or str(source)
-    audio = read_audio(source, where, dtype)
-    if audio.sample_rate != sample_rate:
-        raise UserError(f"{where}: its sample rate is {audio.sample_rate} Hz, not {sample_rate} Hz; resample it first")
-    if audio.samples.shape[1] != 1:
-        raise UserError(f"{where}: has {audio.samples.shape[1]} channels; mono is needed")
-    return audio.samples[:, 0]
+    samples, rate = read_audio(source, where, dtype)
+    if rate != sample_rate:
+        raise UserError(f"{where}: its sample rate is {rate} Hz, not {sample_rate} Hz; resample it first")
+    if samples.shape[1] != 1:
+        raise UserError(f"{where}: has {samples.shape[1]} channels; mono is needed")
+    return samples[:, 0]
 
 
 def read_mono(path: str | Path, sample_rate: int, longest: float = math.inf) -> np.ndarray:
@@ -66,11 +61,11 @@ def read_mono(path: str | Path, sample_rate: int, longest: float = math.inf) -> 
     Raises:
         UserError: not audio, truncated, empty, too long, or with samples that are no numbers.
     """
-    audio = read_audio(path, str(path), longest=longest)
-    mono = audio.samples.mean(axis=1)  # (N,)
+    samples, rate = read_audio(path, longest=longest)
+    mono = samples.mean(axis=1)  # (N,)
     if not np.isfinite(mono).all():
         raise UserError(f"{path}: holds samples that are no finite numbers")
-    return mono if audio.sample_rate == sample_rate else resampled(mono, audio.sample_rate, sample_rate)
+    return mono if rate == sample_rate else resampled(mono, rate, sample_rate)
 
 
 def resampled(samples: np.ndarray, old: int, new: int) -> np.ndarray:
@@ -91,39 +86,104 @@ def resampled(samples: np.ndarray, old: int, new: int) -> np.ndarray:
     return scipy.signal.resample(whole, len(whole) // old * new)[new : new + math.ceil(len(samples) * new / old)]
 
 
-def read_audio(source: bytes | str | Path, where: str, dtype: str = "float32", longest: float = math.inf) -> Audio:
-    """A whole clip of any rate and number of channels; the arguments are those of `decode` and `read_mono`.
+def read_audio(source: bytes | str | Path, where: str | None = None, dtype: str = "float32",
+               longest: float = math.inf) -> tuple[np.ndarray, int]:
+    """Samples and sample rate of a whole audio file, whatever its rate and number of channels.
+
+    Args:
+        source, where, dtype: as of `decode`.
+        longest: what it may last, in s; a longer file is refused before it is read.
+
+    Returns:
+        (N, channels) samples, N ≥ 1, and Hz.
 
     Raises:
-        UserError: not audio, truncated, empty, or too long.
+        UserError: not audio, truncated, empty or too long.
     """
+    with _opened(source, where or str(source)) as file:
+        if file.frames > longest * file.samplerate:
+            seconds = file.frames / file.samplerate
+            raise UserError(f"{where or source}: lasts {seconds:.1f} s, and {longest:g} s at most were expected; is it "
+                            "the whole recording that the clip was cut from?")
+        samples = file.read(dtype=dtype, always_2d=True)  # (N, channels)
+        if len(samples) != file.frames:
+            raise UserError(f"{where or source}: is truncated: {len(samples)} of its {file.frames} samples can be read")
+        return samples, file.samplerate
+
+
+def duration(path: str | Path) -> float:
+    """Seconds of an audio file, as its header says.
+
+    Raises:
+        UserError: as of `read_audio`.
+    """
+    with _opened(path, str(path)) as file:
+        return file.frames / file.samplerate
+
+
+def encoding(source: bytes | str | Path, where: str) -> str:
+    """Format and sample type of an audio file, such as "FLAC PCM_16".
+
+    Raises:
+        UserError: as of `read_audio`.
+    """
+    with _opened(source, where) as file:
+        return f"{file.format} {file.subtype}"
+
+
+@contextmanager
+def _opened(source: bytes | str | Path, where: str) -> Iterator[soundfile.SoundFile]:
+    """An audio file of known length, at least one sample."""
     if not isinstance(source, bytes) and not Path(source).is_file():
         raise UserError(f"{where}: no such audio file")
     try:
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
-            promised, rate, encoding = file.frames, file.samplerate, f"{file.format} {file.subtype}"
-            if promised > LONGEST:
+            if file.frames > LONGEST:
                 raise UserError(f"{where}: does not say how long it is; was it written to a pipe? Encode it again")
-            if promised > longest * rate:
-                raise UserError(f"{where}: lasts {promised / rate:.1f} s, and {longest:g} s at most were expected; "
-                                "is it the whole recording that the clip was cut from?")
-            samples = file.read(dtype=dtype, always_2d=True)  # (N, channels)
+            if file.format.startswith("WAV"):
+                _require_whole_wav(file, where)
+            if file.frames == 0:
+                raise UserError(f"{where}: is empty, it has no samples")
+            yield file
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a raw file, of no known format
         if _is_flac_without_samples(source):
             raise UserError(f"{where}: is empty, it has no samples") from None
         reason = getattr(error, "error_string", str(error)).rstrip(".")
         raise UserError(f"{where}: is not audio, or is truncated ({reason})") from None
-    if promised == 0:
-        raise UserError(f"{where}: is empty, it has no samples")
-    if len(samples) != promised:
-        raise UserError(f"{where}: is truncated: {len(samples)} of its {promised} samples can be read")
-    return Audio(samples, rate, encoding)
+
+
+def encode(samples: np.ndarray, sample_rate: int, file_format: str) -> bytes:
+    """A 16-bit audio file.
+
+    It is made in memory: libsndfile has no clear word for a disk that is full.
+
+    Args:
+        samples: (N,) or (N, channels), floats in [-1, 1) or 16-bit integers.
+        file_format: "WAV" or "FLAC"; they round floats differently, to either side of a step.
+    """
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, sample_rate, subtype="PCM_16", format=file_format)
+    return buffer.getvalue()
+
+
+def as_int32(samples: np.ndarray) -> np.ndarray:
+    """Floats in [-1, 1] as 32-bit integers; exact for the samples of a file of up to 32 bits."""
+    return np.clip(np.rint(samples.astype(np.float64) * 2**31), -(2**31), 2**31 - 1).astype(np.int32)
+
+
+def _require_whole_wav(file: soundfile.SoundFile, where: str) -> None:
+    """Refuse a WAV file whose header promises more than there is: libsndfile only notes it in its log."""
+    cut = re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
+    if cut and int(cut[2]) < int(cut[1]) < PIPED_WAV:
+        raise UserError(f"{where}: is truncated: it has {cut[2]} of {cut[1]} bytes of audio")
 
 
 def _is_flac_without_samples(source: bytes | str | Path) -> bool:
     """Whether a FLAC file ends right behind its headers, which libsndfile takes for no audio file."""
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    position, last = 4, not data.startswith(b"fLaC")
+    if not data.startswith(b"fLaC"):
+        return False
+    position, last = 4, False
     while not last and position + 4 <= len(data):  # metadata blocks: 1 byte of type, 3 of length, the block
         last = bool(data[position] & 0x80)
         position += 4 + int.from_bytes(data[position + 1 : position + 4], "big")
@@ -131,7 +191,7 @@ def _is_flac_without_samples(source: bytes | str | Path) -> bool:
 
 
 def tile(samples: np.ndarray, min_length: int) -> np.ndarray:
-    """Repeat (N,) samples until there are `min_length`; longer clips are left alone."""
+    """Repeat (N,) or (N, channels) samples until there are `min_length`; longer clips are left alone."""
     if len(samples) >= min_length:
         return samples
-    return np.tile(samples, math.ceil(min_length / len(samples)))[:min_length]
+    return np.concatenate([samples] * math.ceil(min_length / len(samples)))[:min_length]

@@ -31,7 +31,13 @@ def build_network(model: ModelConfig) -> nn.Module:
     if model.pretrained is None:
         return create(model.arch, model.model_depth, model.num_classes, model.im_size)
     network = create(model.arch, model.model_depth, model.pretrained_fc or model.num_classes, model.im_size)
-    load_weights(network, model.pretrained)
+    try:
+        load_weights(network, model.pretrained)
+    except UserError as error:
+        hint = ""
+        if model.pretrained_fc is None and "of another shape" in str(error):
+            hint = "; is model.pretrained_fc missing, the file's number of classes?"
+        raise UserError(f"{error}{hint}") from None
     network.reset_classifier(model.num_classes)
     return network
 

@@ -15,9 +15,9 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from src.data.labels import LabelMap
+from src.data.waveform import encode
 from src.errors import UserError
 from src.files import claim_folder, whole_file
 from src.progress import progress
@@ -198,4 +198,4 @@ def trimmed(samples: np.ndarray) -> np.ndarray:
 def write_wav(path: Path, samples: np.ndarray) -> None:
     """Write 16-bit mono."""
     with whole_file(path) as temporary:
-        soundfile.write(temporary, samples, SAMPLE_RATE, subtype="PCM_16", format="WAV")
+        temporary.write_bytes(encode(samples, SAMPLE_RATE, "WAV"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import logging
 import shutil
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from src.data.waveform import read_mono
+from src.data.waveform import encode, read_mono
 from src.errors import UserError
 from src.files import whole_file
 from src.preparation.parallel import map_in_processes
@@ -49,8 +48,11 @@ def convert_folder(src_dir: str | Path, tgt_dir: str | Path, sample_rate: int = 
 
 def _is_converted(file: Path, tgt_dir: Path, sample_rate: int, annotations: Sequence[str]) -> bool:
     target = tgt_dir / f"{file.stem}.flac"
-    return (all((tgt_dir / file.with_suffix(suffix).name).exists() for suffix in annotations)
-            and target.exists() and soundfile.info(target).samplerate == sample_rate)
+    try:
+        return (all((tgt_dir / file.with_suffix(suffix).name).exists() for suffix in annotations)
+                and target.exists() and soundfile.info(target).samplerate == sample_rate)
+    except soundfile.LibsndfileError:
+        return False  # something else left a broken file there
 
 
 def _convert(tgt_dir: Path, sample_rate: int, annotations: Sequence[str], file: Path) -> str | None:
@@ -73,11 +75,4 @@ def _convert(tgt_dir: Path, sample_rate: int, annotations: Sequence[str], file: 
 def write_flac(path: Path, samples: np.ndarray, sample_rate: int) -> None:
     """Write (N,) samples in [-1, 1) as 16-bit mono FLAC; what lies outside is clipped."""
     with whole_file(path) as temporary:
-        temporary.write_bytes(flac_bytes(samples, sample_rate))
-
-
-def flac_bytes(samples: np.ndarray, sample_rate: int) -> bytes:
-    """(N,) samples, in [-1, 1) or int16, as a 16-bit mono FLAC file."""
-    buffer = io.BytesIO()
-    soundfile.write(buffer, samples, sample_rate, format="FLAC", subtype="PCM_16")
-    return buffer.getvalue()
+        temporary.write_bytes(encode(samples, sample_rate, "FLAC"))

@@ -10,9 +10,8 @@ from contextlib import closing
 from pathlib import Path
 
 from src.data.lmdb_store import LMDBWriter, Record
-from src.data.waveform import decode, tile
+from src.data.waveform import decode, encode, tile
 from src.errors import UserError
-from src.preparation.flac_conversion import flac_bytes
 from src.preparation.parallel import map_in_processes
 
 log = logging.getLogger(__name__)
@@ -99,28 +98,35 @@ def soundscape_files(folder: str | Path) -> list[str]:
 
 
 def read_labels(path: Path, delimiter: str = ",") -> list[str]:
-    """Labels of an annotation file, a line an event: onset, offset, label, tab-separated."""
+    """Labels of an annotation file, in the order of its lines."""
+    labels = []
+    for number, columns in read_annotation(path):
+        if delimiter in columns[-1]:
+            raise UserError(f"{path}, line {number}: label {columns[-1]!r} contains the delimiter {delimiter!r}; "
+                            "choose another one")
+        labels.append(columns[-1])
+    return labels
+
+
+def read_annotation(path: Path) -> list[tuple[int, list[str]]]:
+    """Line number and columns of each event of an annotation file: onset, offset, label, tab-separated."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         raise UserError(f"{path}: is missing; every FLAC file needs the .txt that lists its events") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not text; lines of onset, offset and label were expected") from None
-    labels = []
+    rows = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        label = line.split("\t")[-1].strip()
-        if "\t" not in line or not label:
+        columns = [column.strip() for column in line.split("\t")]
+        if len(columns) < 2 or not columns[-1]:
             raise UserError(f"{path}, line {number}: {line!r} is not onset, offset and label, separated by tabs")
-        if delimiter in label:
-            raise UserError(
-                f"{path}, line {number}: label {label!r} contains the delimiter {delimiter!r}; choose another one"
-            )
-        labels.append(label)
-    if not labels:
+        rows.append((number, columns))
+    if not rows:
         raise UserError(f"{path}: is empty; it should list the events of the soundscape, one a line")
-    return labels
+    return rows
 
 
 def read_flac(path: Path, min_duration: float, sample_rate: int) -> bytes:
@@ -132,4 +138,4 @@ def read_flac(path: Path, min_duration: float, sample_rate: int) -> bytes:
     tiled = tile(samples, round(min_duration * sample_rate))
     if tiled is samples:
         return audio
-    return flac_bytes(tiled, sample_rate)
+    return encode(tiled, sample_rate, "FLAC")

@@ -33,7 +33,7 @@ def map_in_processes(function: Callable[[Item], Result], items: Sequence[Item], 
     however that ends.
 
     Args:
-        function: picklable, as are items and results.
+        function: picklable, as are items and results; each process gets it once, so it may hold much.
         num_workers: processes; with 1 or less the work is done in this one.
         unit: what the progress bar counts.
         chunk: items sent to a worker at a time: more than 1 where an item takes but milliseconds.

@@ -1,25 +1,30 @@
 """Isolated events and backgrounds -> soundscapes, by Scaper (Salamon et al., 2017, WASPAA).
 
-A soundscape depends on the recipe, the seed and its own number alone: not on how many processes
-make it, nor on which others are made.
+A soundscape depends on the recipe, the seed, its own number and the names and contents of the sound files
+alone: not on how many processes make it, on which others are made, or on where the files lie.
 """
 
 from __future__ import annotations
 
+import errno
 import functools
+import json
 import logging
 import os
+import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from src.data.labels import LabelMap
+from src.data.waveform import as_int32, duration, encode
 from src.errors import UserError
 from src.files import claim_folder, whole_file
+from src.preparation.jams_files import renamed
 from src.preparation.parallel import map_in_processes
 
 log = logging.getLogger(__name__)
@@ -32,6 +37,10 @@ EVENT_DURATION = ("uniform", 1.5, 5)  # s
 SNR = ("uniform", 10, 60)  # dB above the background
 TIME_STRETCH = ("uniform", 0.95, 1.05)
 BACKGROUND_TIME = ("uniform", 0, 600)  # s; where in its file the background begins
+SHORTEST = 0.01  # s of an event: Scaper fades it in and out for as long
+FORMATS = ("wav", "flac")
+SCRATCH = "/tmp"  # where SoX's bindings put samples, whatever TMPDIR says
+ROOM = 64 << 20  # bytes to be free there: once it is full they go on, with less of the sound
 
 
 @dataclass(frozen=True)
@@ -45,16 +54,32 @@ class Recipe:
     max_events: int = 3  # 1 to so many events a soundscape, each number as likely
 
 
+@dataclass(frozen=True)
+class Sources:
+    """The sound files to draw from."""
+
+    classes: tuple[str, ...]
+    events: tuple[str, ...]  # E files, of all classes
+    weights: np.ndarray  # (E,) probability of each
+    bg_root: str  # <kind>/*.wav
+    backgrounds: dict[str, list[str]]  # kind → files
+
+
 def generate_soundscapes(recipe: Recipe, out_folder: str | Path, numbers: Sequence[int], label_map: LabelMap,
-                         class_weights: Sequence[float] | None = None, num_workers: int = 1) -> None:
-    """Make the soundscapes of these numbers as `soundscape_<number>.wav`, `.txt` and `.jams`.
+                         class_weights: Sequence[float] | None = None, num_workers: int = 1,
+                         audio_format: str = "wav") -> list[str]:
+    """Make the soundscapes of these numbers: `soundscape_<number>.wav` or `.flac`, `.txt` and `.jams`.
 
     Those that are there already are left alone. The audio file is written last: where there is
-    one, its annotation is there, and whole.
+    one, its annotations are there, and whole.
 
     Args:
         class_weights: weight of a class's files in the order of the label map; by default the
             largest class's number of files over the class's own, so that classes are as likely.
+        audio_format: one of FORMATS; the samples are the same, 16-bit integers.
+
+    Returns:
+        A line for each soundscape that could not be made; the others were.
 
     Raises:
         UserError: classes on disk and in the map differ, or the folder holds soundscapes of
@@ -62,17 +87,17 @@ def generate_soundscapes(recipe: Recipe, out_folder: str | Path, numbers: Sequen
     """
     out_folder = Path(out_folder)
     files = event_files(recipe.fg_path, label_map)
-    background = background_folder(recipe.bg_path)
+    bg_root, backgrounds = background_files(recipe.bg_path)
+    sources = Sources(tuple(sorted(files)), tuple(file for group in files.values() for file in group),
+                      file_weights(files, label_map, class_weights), bg_root, backgrounds)
     claim_folder(out_folder, asdict(recipe) | {"classes": list(label_map.names), "class_weights": class_weights},
                  "soundscapes")
-    missing = [number for number in numbers if not sound_file(out_folder, number).exists()]
+    missing = [number for number in numbers if not is_complete(sound_file(out_folder, number, audio_format))]
     if len(missing) < len(numbers):
         log.info("%s: %d of %d soundscapes are there already", out_folder, len(numbers) - len(missing), len(numbers))
-    weights = file_weights(files, label_map, class_weights)
-    make = functools.partial(_make, recipe, out_folder, tuple(file for group in files.values() for file in group),
-                             weights, background)
-    for _ in map_in_processes(make, missing, num_workers, f"soundscapes for {out_folder.name}"):
-        pass
+    make = functools.partial(_make, recipe, sources, out_folder, audio_format)
+    problems = map_in_processes(make, missing, num_workers, f"soundscapes for {out_folder.name}")
+    return [problem for problem in problems if problem]
 
 
 def event_files(fg_path: str | Path, label_map: LabelMap) -> dict[str, list[str]]:
@@ -80,7 +105,7 @@ def event_files(fg_path: str | Path, label_map: LabelMap) -> dict[str, list[str]
     folder = Path(fg_path)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of isolated events (<class>/*.wav)")
-    on_disk = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    on_disk = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     unknown = [name for name in on_disk if name not in label_map.mapping]
     if unknown:
         raise UserError(f"{folder}: class '{unknown[0]}' is not in the label map {label_map.path}")
@@ -91,14 +116,19 @@ def event_files(fg_path: str | Path, label_map: LabelMap) -> dict[str, list[str]
     return files
 
 
-def background_folder(bg_path: str | Path) -> tuple[str, str]:
-    """(folder, kind) as Scaper wants them, whether the WAV files lie in subfolders or not; kind "" is any."""
-    folder = Path(bg_path)
-    if any(folder.glob("*/*.wav")):
-        return str(folder), ""
-    if any(folder.glob("*.wav")):
-        return str(folder.resolve().parent), folder.resolve().name
-    raise UserError(f"{folder}: no background WAV files in it, nor in its subfolders")
+def background_files(bg_path: str | Path) -> tuple[str, dict[str, list[str]]]:
+    """(root, kind → sorted WAV files), whether they lie in subfolders of `bg_path` or in itself, the only kind then."""
+    folder = Path(os.path.abspath(bg_path))
+    kinds: dict[str, list[str]] = {}
+    for file in sorted(folder.glob("*/*.wav")):
+        if not file.parent.name.startswith("."):
+            kinds.setdefault(file.parent.name, []).append(str(file))
+    if kinds:
+        return str(folder), kinds
+    flat = sorted(map(str, folder.glob("*.wav")))
+    if flat:
+        return str(folder.parent), {folder.name: flat}
+    raise UserError(f"{bg_path}: no background WAV files in it, nor in its subfolders")
 
 
 def file_weights(files: dict[str, list[str]], label_map: LabelMap, class_weights: Sequence[float] | None) -> np.ndarray:
@@ -109,46 +139,113 @@ def file_weights(files: dict[str, list[str]], label_map: LabelMap, class_weights
     return each / each.sum()
 
 
-def sound_file(folder: Path, number: int) -> Path:
+def sound_file(folder: Path, number: int, audio_format: str = "wav") -> Path:
     """Where a soundscape's audio is."""
-    return folder / f"soundscape_{number:06d}.wav"
+    return folder / f"soundscape_{number:06d}.{audio_format}"
 
 
-def _make(recipe: Recipe, out_folder: Path, files: tuple[str, ...], weights: np.ndarray,
-          background: tuple[str, str], number: int) -> None:
-    """Make one soundscape."""
+def is_complete(sound: Path) -> bool:
+    """Whether a soundscape's audio and both annotations are there."""
+    return all(file.exists() for file in (sound, sound.with_suffix(".txt"), sound.with_suffix(".jams")))
+
+
+def write_soundscape(sound: Path, audio: np.ndarray, sample_rate: int, events: Sequence[Sequence], jams: str) -> None:
+    """Write a soundscape's annotations, and then its audio.
+
+    Args:
+        audio: (N, channels) floats in [-1, 1].
+        events: (onset, offset, label) of each, in seconds.
+        jams: the text of the JAMS file.
+    """
+    lines = "".join("\t".join(map(str, event)) + "\n" for event in events)
+    samples = (as_int32(audio) >> 16).astype(np.int16)  # as libsndfile does for WAV; for FLAC it rounds otherwise
+    contents = {sound.with_suffix(".txt"): lines.encode(), sound.with_suffix(".jams"): jams.encode(),
+                sound: encode(samples, sample_rate, sound.suffix[1:].upper())}
+    for path, content in contents.items():
+        with whole_file(path) as temporary:
+            temporary.write_bytes(content)
+
+
+def _make(recipe: Recipe, sources: Sources, out_folder: Path, audio_format: str, number: int) -> str | None:
+    """Make one soundscape; what is wrong with it, if anything is."""
     rng = np.random.default_rng((recipe.seed, number))
-    scaper = _import_scaper()
-    soundscape = scaper.Scaper(recipe.duration, recipe.fg_path, background[0], protected_labels=[],
-                               random_state=int(rng.integers(2**32)))
+    draws = np.random.RandomState(int(rng.integers(2**32)))  # Scaper's
+    kinds = sorted(sources.backgrounds)
+    kind = kinds[draws.randint(len(kinds))]
+    background = sources.backgrounds[kind][draws.randint(len(sources.backgrounds[kind]))]
+    chosen = rng.choice(len(sources.events), size=rng.integers(1, recipe.max_events + 1), p=sources.weights)
+    events = [sources.events[index] for index in chosen]
+    try:
+        for file in (background, *events):
+            require_source(file)
+        with mixing((background, *events)):
+            audio, jams, lines = _mix(recipe, sources, (kind, background), events, draws)
+    except UserError as error:
+        return f"soundscape {number}: {error}"
+    write_soundscape(sound_file(out_folder, number, audio_format), audio, SAMPLE_RATE, lines, jams)
+    return None
+
+
+def _mix(recipe: Recipe, sources: Sources, background: tuple[str, str], events: Sequence[str],
+         draws: np.random.RandomState) -> tuple[np.ndarray, str, list[list]]:
+    """(N, 1) samples, the text of the JAMS file, and onset, offset and label of each event."""
+    soundscape = import_scaper().Scaper(recipe.duration, recipe.fg_path, sources.bg_root, protected_labels=[],
+                                        random_state=draws)
     soundscape.sr = SAMPLE_RATE
     soundscape.ref_db = REF_DB
-    label = ("const", background[1]) if background[1] else ("choose", [])
-    soundscape.add_background(label, ("choose", []), BACKGROUND_TIME)
-    for file in rng.choice(len(files), size=rng.integers(1, recipe.max_events + 1), p=weights):
-        # Label and file are drawn together: Scaper would draw a label first, and so ignore the weights.
-        soundscape.add_event(("const", Path(files[file]).parent.name), ("const", files[file]), SOURCE_TIME, EVENT_TIME,
+    soundscape.fg_labels, soundscape.bg_labels = list(sources.classes), sorted(sources.backgrounds)
+    # Files are drawn before: Scaper would draw an event's label first, and so ignore the weights; and it
+    # takes a folder's name for a pattern.
+    soundscape.add_background(("const", background[0]), ("const", background[1]), BACKGROUND_TIME)
+    for file in events:
+        soundscape.add_event(("const", Path(file).parent.name), ("const", file), SOURCE_TIME, EVENT_TIME,
                              EVENT_DURATION, SNR, pitch_shift=None, time_stretch=TIME_STRETCH)
+    audio, jam, lines, _ = soundscape.generate(fix_clipping=True, allow_repeated_label=True,
+                                               allow_repeated_source=True, reverb=None, disable_sox_warnings=True)
+    names = _portable_names((recipe.fg_path, *events), recipe.fg_path)
+    names |= _portable_names((sources.bg_root, background[1]), recipe.bg_path)
+    return audio, json.dumps(renamed(json.loads(jam.dumps()), names), indent=2), lines
+
+
+def _portable_names(paths: Sequence[str], root: str) -> dict[str, str]:
+    """Path → what stands for it in a JAMS file: from the root's own name on, wherever the root lies."""
+    above = os.path.dirname(os.path.abspath(root))
+    return {path: os.path.relpath(os.path.abspath(path), above) for path in paths}
+
+
+def require_source(file: str | Path) -> float:
+    """The duration of a sound file in seconds, if Scaper can use it.
+
+    Raises:
+        UserError: it is not audio, or too short.
+    """
+    seconds = duration(file)
+    if seconds < SHORTEST:
+        raise UserError(f"{file}: lasts {1000 * seconds:.1f} ms, but Scaper fades it in for {1000 * SHORTEST:g} ms")
+    return seconds
+
+
+@contextmanager
+def mixing(sources: Sequence[str]) -> Iterator[None]:
+    """Whatever Scaper and SoX raise for sounds and annotations that they cannot cope with, as a UserError.
+
+    Raises:
+        OSError: there is too little room for SoX to work in.
+    """
+    if shutil.disk_usage(SCRATCH).free < ROOM:
+        raise OSError(errno.ENOSPC, f"fewer than {ROOM >> 20} MiB are free, which SoX needs", SCRATCH)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a source shorter than the drawn duration is the rule, not the exception
         try:
-            audio, jam, events, _ = soundscape.generate(
-                fix_clipping=True, allow_repeated_label=True, allow_repeated_source=True, reverb=None,
-                disable_sox_warnings=True,
-            )
-        except (scaper.scaper_exceptions.ScaperError, soundfile.LibsndfileError) as error:
-            used = ", ".join(str(event.source_file[1]) for event in soundscape.fg_spec)
-            raise UserError(f"soundscape {number} cannot be mixed ({error}); its events are from {used}") from None
-    target = sound_file(out_folder, number)
-    with whole_file(target.with_suffix(".txt")) as temporary:
-        temporary.write_text("".join("\t".join(map(str, event)) + "\n" for event in events), encoding="utf-8")
-    with whole_file(target.with_suffix(".jams")) as temporary:
-        jam.save(str(temporary), fmt="jams")
-    with whole_file(target) as temporary:
-        soundfile.write(temporary, audio, SAMPLE_RATE, subtype="PCM_16", format="WAV")
+            yield
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # they raise all kinds; one soundscape must not end a run of thousands
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise UserError(f"cannot be mixed ({reason}); it is made of {', '.join(sources)}") from None
 
 
-def _import_scaper():
+def import_scaper():
     """Scaper, with the NumPy 1 name that its release 1.6.5 still uses."""
     if not hasattr(np, "Inf"):
         np.Inf = np.inf

@@ -1,0 +1,30 @@
+"""Make soundscapes again from their JAMS files, the isolated events and the backgrounds."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from src import cli  # noqa: E402
+from src.preparation.regeneration import regenerate_soundscapes  # noqa: E402
+from src.preparation.soundscapes import FORMATS  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--jams_dir", required=True, help="JAMS file, or folder with JAMS files in it and in its subfolders")
+    add("--fg_path", required=True, help="isolated events, <class>/*.wav")
+    add("--bg_path", required=True, help="backgrounds, <kind>/*.wav or *.wav")
+    add("--out_folder", required=True, help="folder for NAME.wav (or NAME.flac), NAME.txt and NAME.jams")
+    add("--format", choices=FORMATS, default="wav", help="audio files to write; both hold the same 16-bit samples")
+    add("--num_workers", type=cli.positive(int), default=1, help="processes")
+    arguments = parser.parse_args()
+    problems = regenerate_soundscapes(arguments.jams_dir, arguments.fg_path, arguments.bg_path, arguments.out_folder,
+                                      arguments.num_workers, arguments.format)
+    cli.require_all_done(problems, f"the JAMS files in {arguments.jams_dir} gave no soundscape")
+
+
+if __name__ == "__main__":
+    cli.run(main)

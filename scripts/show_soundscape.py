@@ -1,0 +1,36 @@
+"""Draw a soundscape's waveform, spectrogram and events, and write it as WAV for listening."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from src import cli  # noqa: E402
+from src.data.waveform import encode  # noqa: E402
+from src.files import whole_file  # noqa: E402
+from src.preparation.inspection import draw_soundscape, load_soundscape  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("source", metavar="FILE_OR_LMDB:INDEX", help="audio file with its .txt or .jams beside it, or a record")
+    add("--out_png", help="picture to write; by default NAME.png in the current folder")
+    add("--out_wav", help="16-bit WAV file to write, for listening")
+    add("--delimiter", default=",", help="between the labels of an LMDB's record")
+    arguments = parser.parse_args()
+    soundscape = load_soundscape(arguments.source, arguments.delimiter)
+    picture = arguments.out_png or f"{soundscape.name}.png"
+    draw_soundscape(picture, soundscape)
+    if arguments.out_wav:
+        with whole_file(arguments.out_wav) as temporary:
+            temporary.write_bytes(encode(soundscape.samples, soundscape.sample_rate, "WAV"))
+    print(f"{soundscape.name}: {len(soundscape.samples) / soundscape.sample_rate:.2f} s")
+    for event in soundscape.events:
+        print(f"  {event}")
+    print("\n".join(filter(None, (picture, arguments.out_wav))))
+
+
+if __name__ == "__main__":
+    cli.run(main)
