@@ -90,7 +90,7 @@ def check(paths: Sequence[str | Path], limits: Limits | None = None, num_workers
     """Read and decode every record of some LMDBs that should have no clip in common.
 
     It works in processes of its own, so that a file that is damaged enough to kill its reader is a finding
-    like others. Of a record, some 200 bytes are kept.
+    like others. Of a record, some 250 bytes are kept.
 
     Args:
         limits: what the records are held against.
