@@ -60,6 +60,8 @@ def measured(mixtures: Path, lmdb_path: Path, seconds: float, workers: int):
                       "--audio_min_duration", seconds, "--num_workers", workers)
     yield "check", run("scripts/check_lmdb.py", lmdb_path, "--num_workers", workers)
     if workers == 1:
+        for note in lmdb_path.parent.glob(".*.fingerprint.json"):
+            note.unlink()
         yield "fingerprint", run("-c", FINGERPRINT, lmdb_path)
 
 
@@ -80,11 +82,10 @@ def make_clip(folder: Path, seconds: float, number: int) -> None:
 
 
 def run(*words: object) -> Cost:
-    """Run a script, or Python's `-c`, with no fingerprint known to it, and look at its memory until it ends."""
-    with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryFile() as output:
+    """Run a script, or Python's `-c`, and look at its memory until it ends."""
+    with tempfile.TemporaryFile() as output:
         start = time.perf_counter()
-        process = subprocess.Popen([sys.executable, *map(str, words)], cwd=ROOT, stdout=output, stderr=output,
-                                   env=os.environ | {"GISE51_CACHE": cache})
+        process = subprocess.Popen([sys.executable, *map(str, words)], cwd=ROOT, stdout=output, stderr=output)
         resident = private = 0
         while process.poll() is None:
             both = [memory(pid) for pid in tree(process.pid)]

@@ -61,7 +61,7 @@ def draw_sizes(summaries: Sequence[Summary], folder: Path) -> list[Path]:
         sizes = sorted({each.setting.num_train_clips for line in lines.values() for each in line})
         axes.set(xscale="log", xlabel="training soundscapes", ylabel="mAP of the best validation checkpoints",
                  ylim=(0, None), xticks=sizes)
-        axes.set_xticklabels(map(str, sizes), rotation=45 if len(sizes) > 5 else 0)
+        axes.set_xticklabels(map(str, sizes), rotation=90 if len(sizes) > 5 else 0, fontsize="small")
         axes.minorticks_off()
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
@@ -88,12 +88,13 @@ def draw_networks(summaries: Sequence[Summary], parameters: Mapping[Setting, int
             millions = [parameters[each.setting] / 1e6 for each in group]
             axes.errorbar(millions, [each.mean("mAP") for each in group], yerr=spread_of(group, "mAP"),
                           marker="o" if start == "scratch" else "s", linestyle="none", capsize=3, label=start)
-            for x, each in zip(millions, group):
-                axes.annotate(each.setting.network, (x, each.mean("mAP")), xytext=(5, 5), textcoords="offset points",
-                              fontsize="small")
+            by_height = sorted(zip(millions, group), key=lambda pair: pair[1].mean("mAP"))
+            for position, (x, each) in enumerate(by_height):  # every other name below its point, for room
+                axes.annotate(each.setting.network, (x, each.mean("mAP")), xytext=(0, (7, -14)[position % 2 == 0]),
+                              textcoords="offset points", fontsize="x-small", ha="center")
         size = group[0].setting.num_train_clips
         axes.set(xlabel="parameters (millions)", ylabel="evaluation mAP", title=f"{experiment}, {size} training clips")
-        axes.margins(x=0.25)
+        axes.margins(x=0.15, y=0.15)
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
         files.append(save(figure, folder / f"map_by_network_{file_name(experiment)}.png"))
@@ -116,9 +117,9 @@ def draw_classes(summaries: Sequence[Summary], folder: Path) -> list[Path]:
             axes.set_yticks(range(len(classes)), [name for name, _ in classes], fontsize="x-small")
         else:
             axes.set_ylabel(f"{len(classes)} classes, from {classes[0][0]} to {classes[-1][0]}")
-        axes.set(xlabel="average precision", xlim=(0, 1), ylim=(-0.6, len(classes) - 0.4),
-                 title=f"{experiment}: {best.setting.network}, {best.setting.start}, "
-                       f"{best.setting.num_train_clips} training clips")
+        axes.set(xlabel="average precision", xlim=(0, 1), ylim=(-0.6, len(classes) - 0.4))
+        figure.suptitle(f"{experiment}: {best.setting.network}, {best.setting.start}, "
+                        f"{best.setting.num_train_clips} training clips", fontsize="medium")
         axes.grid(axis="x", alpha=0.3)
         files.append(save(figure, folder / f"class_ap_{file_name(experiment)}.png"))
     return files
@@ -128,7 +129,8 @@ def draw_training(summaries: Sequence[Summary], folder: Path) -> list[Path]:
     """Training loss and validation figure over the epochs, a picture an experiment, a line a run."""
     files = []
     for experiment, members in by_experiment(summaries).items():
-        figure, (loss_axes, figure_axes) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+        figure, (loss_axes, figure_axes) = plt.subplots(1, 2, figsize=(13, max(4, 0.19 * len(members))),
+                                                        layout="constrained")
         metric = "validation figure"
         for number, each in enumerate(members):
             for position, run in enumerate(each.runs):
@@ -150,7 +152,7 @@ def draw_training(summaries: Sequence[Summary], folder: Path) -> list[Path]:
         for axes in (loss_axes, figure_axes):
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(alpha=0.3)
-        figure_axes.legend(fontsize="x-small")
+        figure.legend(*figure_axes.get_legend_handles_labels(), loc="outside right center", fontsize="x-small")
         files.append(save(figure, folder / f"training_{file_name(experiment)}.png"))
     return files
 

@@ -146,6 +146,7 @@ def training_parser(description: str, random_clip_size: int = 500,
     add("--seed", type=count, help="fixes the run; drawn at random, and recorded, if left out")
     add("--set", dest="overrides", metavar="SECTION.KEY=VALUE", action="append", default=[],
         help="override a value of the cfg, such as data.train_lmdb=mixtures_lmdb/train_5k.lmdb; may be repeated")
+    add("--check_data", action="store_true", help="read and decode all records before training, as check_lmdb.py does")
     add("--data_root", help=f"folder that the cfg's relative paths start from; by default ${DATA_ROOT}, else the "
         "current folder")
     add("--pretrained", metavar="FILE", help="exported weights to start from, in place of the cfg's model.pretrained")
@@ -173,7 +174,8 @@ def training_options(arguments: argparse.Namespace, **more):
         resume_from=arguments.resume_from, fp16=arguments.fp16, gpus=tuple(arguments.gpus),
         random_clip_size=arguments.random_clip_size, val_clip_size=arguments.val_clip_size,
         use_mixup=arguments.use_mixup, seed=arguments.seed, overrides=tuple(overrides),
-        data_root=arguments.data_root, accumulate=arguments.accumulate_grad_batches, **more,
+        data_root=arguments.data_root, accumulate=arguments.accumulate_grad_batches,
+        check_data=arguments.check_data, **more,
     )
 
 

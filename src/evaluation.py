@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 
 SCORES = ["mAP", "mAUC", "dprime", "ckpt_path"]
 DETAILS = ["accuracy", "top5", "epoch", "val_figure", "num_train_clips", "num_eval_clips", "num_timesteps", "protocol",
-           "fold", "cfg_file", "arch", "model_depth", "num_classes", "pretrained", "train_set_path", "lmdb_path",
-           "evaluated"]
+           "fold", "cfg_file", "arch", "model_depth", "num_classes", "pretrained", "train_set_path", "train_data",
+           "lmdb_path", "eval_data", "evaluated"]
 INTERVALS = ["bootstrap", "bootstrap_seed",
              *(f"{name}_{end}" for name in ("mAP", "mAUC", "dprime") for end in ("low", "high"))]
 KEY = ["ckpt_path", "lmdb_path", "num_timesteps"]
@@ -260,6 +260,8 @@ def write_up(prediction: Prediction, table: ResultsTable, options: EvaluationOpt
         "num_classes": config.model.num_classes,
         "pretrained": config.model.pretrained or "",
         "train_set_path": config.data.source("train") or "",
+        "train_data": (record.get("data") or {}).get("train") or "",
+        "eval_data": prediction.dataset.fingerprint() or "",
         "evaluated": datetime.now(timezone.utc).isoformat(),
     } | prediction.task.more_scores(probabilities, prediction.targets)
     row |= dict.fromkeys(INTERVALS, "")  # not those of earlier scores

@@ -114,6 +114,15 @@ def require_same_run(folder: RunFolder, earlier: dict[str, Any] | None, settings
                             f"{then.get(name)!r} instead of {now.get(name)!r}; choose another --expdir")
 
 
+def require_same_data(folder: RunFolder, earlier: dict[str, Any] | None, fingerprints: dict[str, str | None]) -> None:
+    """Refuse a folder of a run on other records, whatever their files are called."""
+    for split, found in fingerprints.items():
+        known = ((earlier or {}).get("data") or {}).get(split)
+        if known and known != found:
+            raise UserError(f"{folder.path}: belongs to a run on other {split} data, with fingerprint {known[:12]}… "
+                            f"instead of {str(found)[:12]}…; choose another --expdir")
+
+
 def without_folders(flat: dict[str, Any]) -> dict[str, Any]:
     """Settings with the names of data files alone: data may be moved while a run is under way."""
     return {name: os.path.basename(value) if name in PLACES and isinstance(value, str) else value

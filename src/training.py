@@ -28,9 +28,11 @@ from src.data.lmdb_store import LMDBReader
 from src.devices import present_gpus
 from src.errors import UserError
 from src.models.weights import misfit
+from src.preparation.checking import check
+from src.preparation.examination import Limits
 from src.provenance import command_line, git_commit, versions
 from src.recognizer import Recognizer
-from src.run_folder import RunFolder, is_finished, last_checkpoint, require_same_run
+from src.run_folder import RunFolder, is_finished, last_checkpoint, require_same_data, require_same_run
 from src.tasks import build_task
 from src.torch_files import read_torch_file
 
@@ -62,6 +64,7 @@ class TrainingOptions:
     accumulate: int = 1  # batches whose gradients make one step
     fold_index: int | None = None  # of an LMDB with folds, the one to validate on
     crop_validation: bool = True  # validate on the centre of a longer clip, or on all of it
+    check_data: bool = False  # read and decode all records first
 
 
 def train(options: TrainingOptions) -> None:
@@ -111,6 +114,10 @@ def train(options: TrainingOptions) -> None:
     trainer = build_trainer(options, folder, task.monitor, stop)
     data.require_a_batch(trainer.world_size)
     if trainer.is_global_zero:
+        if options.check_data:
+            check_data(config, label_map, max(1, options.num_workers))
+        record["data"] = {"train": data.train_set.fingerprint(), "val": data.val_set.fingerprint()}
+        require_same_data(folder, earlier, record["data"])
         folder.write_record(record)
     recognizer = Recognizer(network, task, label_map, seed, use_mixup, record)
     announce(config, options, seed, use_mixup, data, recognizer, resume_from)
@@ -118,6 +125,19 @@ def train(options: TrainingOptions) -> None:
         fit(trainer, recognizer, data, resume_from)
         if trainer.is_global_zero:
             folder.write_record(record | {"finished": how_it_ended(trainer)})
+
+
+def check_data(config: Config, label_map: LabelMap, num_workers: int) -> None:
+    """Refuse LMDBs with broken records, unknown labels, or clips in common; see scripts/check_lmdb.py."""
+    if not config.data.is_lmdb:
+        raise UserError("--check_data: checks LMDBs, and the cfg reads manifests (data.is_lmdb: False)")
+    paths = dict.fromkeys(os.path.realpath(config.data.source(split)) for split in ("train", "val"))
+    limits = Limits(label_map, config.audio_config.delimiter, config.audio_config.sample_rate)
+    found = check(list(paths), limits, num_workers)
+    for warning in found.warnings:
+        log.warning("%s", warning)
+    found.require_sound()
+    log.info("checked, without an error: %s", ", ".join(paths))
 
 
 def train_on_each(options: TrainingOptions, lmdbs: Sequence[str]) -> None:

@@ -35,14 +35,6 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["src.training", "src.evaluation"])
 
 
-@pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory):
-    """Fingerprints are kept here, and not among the user's."""
-    folder = tmp_path_factory.mktemp("cache")
-    os.environ["GISE51_CACHE"] = str(folder)
-    return folder
-
-
 def run_script(*arguments, cwd=ROOT, check=None, fresh=False, timeout=300):
     """Run a script of the repository in its own process.
 

@@ -378,7 +378,7 @@ def test_a_file_read_through_once_does_not_stay_in_memory(tmp_path, monkeypatch)
     unmap = LMDBReader.unmap
     monkeypatch.setattr(LMDBReader, "AT_A_TIME", 2)
     monkeypatch.setattr(LMDBReader, "unmap", lambda self: (unmapped.append(self.path), unmap(self)))
-    monkeypatch.setenv("GISE51_CACHE", str(tmp_path / "cache"))
+    (tmp_path / ".a.lmdb.fingerprint.json").unlink()
     reader = LMDBReader(path)
     assert fingerprint(reader) == expected and len(unmapped) == 4 + 1
     assert str(path) not in Path("/proc/self/maps").read_text()
@@ -435,13 +435,7 @@ def reads(monkeypatch):
     return found
 
 
-@pytest.fixture
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("GISE51_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-def test_a_fingerprint_asked_for_again_takes_no_reading(tmp_path, own_cache, reads):
+def test_a_fingerprint_asked_for_again_takes_no_reading(tmp_path, reads):
     path = shutil.copy(RELEASED, tmp_path / "a.lmdb")
     first = fingerprint(LMDBReader(path))
     assert reads == list(range(48))
@@ -450,7 +444,7 @@ def test_a_fingerprint_asked_for_again_takes_no_reading(tmp_path, own_cache, rea
     assert fingerprint(LMDBReader(packed)) and len(reads) == 48  # packing has noted it
 
 
-def test_a_file_changed_in_place_gets_a_new_fingerprint_though_size_and_time_are_the_same(tmp_path, own_cache, reads):
+def test_a_file_changed_in_place_gets_a_new_fingerprint_though_size_and_time_are_the_same(tmp_path, reads):
     path = tmp_path / "a.lmdb"
     shutil.copy(RELEASED, path)
     reader = LMDBReader(path)
@@ -466,7 +460,7 @@ def test_a_file_changed_in_place_gets_a_new_fingerprint_though_size_and_time_are
     assert fingerprint(LMDBReader(path)) != old and len(reads) == 96
 
 
-def test_a_reader_of_a_replaced_file_does_not_answer_for_the_new_one(tmp_path, own_cache):
+def test_a_reader_of_a_replaced_file_does_not_answer_for_the_new_one(tmp_path):
     path = write_lmdb(tmp_path / "a.lmdb", sound_records(3))
     reader = LMDBReader(path)
     old = fingerprint(reader)
@@ -477,22 +471,23 @@ def test_a_reader_of_a_replaced_file_does_not_answer_for_the_new_one(tmp_path, o
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"fingerprint": 3}', '{"fingerprint": "abc"}'])
-def test_a_broken_note_is_not_believed(tmp_path, own_cache, content):
+def test_a_broken_note_is_not_believed(tmp_path, content):
     path = write_lmdb(tmp_path / "a.lmdb", sound_records(3))
     expected = fingerprint(LMDBReader(path))
-    note, = own_cache.iterdir()
+    note = tmp_path / ".a.lmdb.fingerprint.json"
     note.write_text(content)
     assert fingerprint(LMDBReader(path)) == expected
     assert json.loads(note.read_text())["fingerprint"] == expected
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, reads):
-    (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("GISE51_CACHE", str(tmp_path / "file" / "cache"))
+def test_a_note_that_cannot_be_written_is_done_without(tmp_path, reads):
+    (tmp_path / ".a.lmdb.fingerprint.json").mkdir()
     path = write_lmdb(tmp_path / "a.lmdb", sound_records(3))
     assert fingerprint(LMDBReader(path)) == fingerprint(LMDBReader(path)) and len(reads) == 6
-    monkeypatch.delenv("GISE51_CACHE")
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setenv("HOME", "nowhere")
-    monkeypatch.chdir(tmp_path)
-    assert fingerprint(LMDBReader(path)) and not (tmp_path / "nowhere").exists()
+
+
+def test_a_note_of_another_place_is_not_believed(tmp_path, reads):
+    path = write_lmdb(tmp_path / "a.lmdb", sound_records(3))
+    other = write_lmdb(tmp_path / "b.lmdb", sound_records(3, 50))
+    shutil.copy(tmp_path / ".b.lmdb.fingerprint.json", tmp_path / ".a.lmdb.fingerprint.json")
+    assert fingerprint(LMDBReader(path)) != fingerprint(LMDBReader(other)) and len(reads) == 3

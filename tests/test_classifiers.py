@@ -248,3 +248,13 @@ def test_accumulated_gradients_step_as_one_batch(corpus, tmp_path):
     steps = [torch.load(next((tmp_path / name / "ckpts").iterdir()), weights_only=True)["global_step"]
              for name in ("one", "two")]
     assert steps == [3, 1]
+
+
+@pytest.mark.parametrize("protocol", ["paper", "corrected"])
+def test_a_run_says_which_protocol_it_used(esc50, tmp_path, protocol):
+    result = run_script(*train_command(esc50, tmp_path / "run", "--set", f"protocol={protocol}",
+                                       script="train_classifier.py"), check=0)
+    checkpoint, = (tmp_path / "run/ckpts").iterdir()
+    assert f"protocol {protocol}, mixup on" in result.stderr
+    assert json.loads((tmp_path / "run/run.json").read_text())["protocol"] == protocol
+    assert read_checkpoint(checkpoint).config.protocol == protocol

@@ -123,3 +123,38 @@ def test_label_maps_that_make_no_sense(tmp_path, text, message):
 def test_the_published_label_map_is_alphabetical():
     names = LabelMap.load(ROOT / "meta" / "lbl_map.json").names
     assert len(names) == 51 and list(names) == sorted(names) and names[0] == "Applause"
+
+
+def rooted(tmp_path, monkeypatch, **sections):
+    """A cfg of relative paths, loaded from another folder with a data root."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    tree = cfg_tree(tmp_path)
+    tree["data"] |= {"meta_root": "meta", "train_lmdb": "l/train.lmdb", "val_lmdb": "/abs/val.lmdb",
+                     "test_lmdb": "None", "train_manifest": "m.csv"}
+    for section, values in sections.items():
+        tree[section] |= values
+    return load_config(write_cfg(tmp_path / "a.cfg", tree), ["data.val_manifest=here.csv"], "data")
+
+
+def test_the_data_root_is_put_before_relative_paths_of_the_cfg_alone(tmp_path, monkeypatch):
+    config = rooted(tmp_path, monkeypatch, model={"pretrained": "w/a.pth"})
+    data = config.data
+    assert (data.train_lmdb, data.train_manifest, data.meta_root) == ("data/l/train.lmdb", "data/m.csv", "data/meta")
+    assert config.model.pretrained == "data/w/a.pth"
+    assert data.val_lmdb == "/abs/val.lmdb" and data.test_lmdb is None and data.val_manifest == "here.csv"
+
+
+def test_a_label_map_that_is_not_among_the_data_is_the_codes(tmp_path, monkeypatch):
+    (tmp_path / "meta").mkdir()
+    assert rooted(tmp_path, monkeypatch).data.meta_root == "meta"
+
+
+def test_a_label_map_without_a_meta_root_is_under_the_data_root(tmp_path, monkeypatch):
+    assert rooted(tmp_path, monkeypatch, data={"meta_root": None}).data.label_map == "data/lbl_map.json"
+
+
+def test_a_data_root_that_is_not_there_is_named(tmp_path):
+    path = write_cfg(tmp_path / "a.cfg", cfg_tree(tmp_path))
+    with pytest.raises(UserError, match="data root nowhere: no such folder"):
+        load_config(path, data_root="nowhere")

@@ -69,6 +69,10 @@ class ClipDataset(Dataset, ABC):
     def where(self, index: int) -> str:
         """How messages call a clip."""
 
+    def fingerprint(self) -> str | None:
+        """A hash over all stored records, whichever of them are chosen; None where the storage has none."""
+        return None
+
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[np.ndarray, np.ndarray | int]:
         epoch, index = key if isinstance(key, tuple) else (0, key)
         if not 0 <= index < len(self):

@@ -22,7 +22,7 @@ from src.progress import progress
 if TYPE_CHECKING:
     from src.data.lmdb_store import LMDBReader
 
-CACHE_VARIABLE = "GISE51_CACHE"  # the environment's name of a folder to keep fingerprints in
+HEXADECIMAL = re.compile("[0-9a-f]{64}")
 
 
 def digest(value: bytes | memoryview) -> bytes:
@@ -41,10 +41,10 @@ def combined(digests: Iterable[bytes]) -> str:
 def fingerprint(reader: LMDBReader) -> str:
     """The fingerprint of an open LMDB, 64 hexadecimal digits.
 
-    It takes one pass through the file, at the disk's pace. The result is kept in the user's cache folder
-    (`$GISE51_CACHE`, or `~/.cache/gise-51-pytorch`) under the file's path, inode, size and times of change:
-    asked for again, of a file that nobody has touched, it takes no reading. Packing and checking keep it
-    there as well. Of several processes that need it, let one ask.
+    It takes one pass through the file, at the disk's pace. The result is kept beside the file, in
+    `.NAME.fingerprint.json`, with the file's path, inode, size and times of change: asked for again, of a file
+    that nobody has touched, it takes no reading. Packing and checking keep it there as well. Of several
+    processes that need it, let one ask.
 
     Raises:
         UserError: a record is missing, or the file was replaced while it was open.
@@ -88,32 +88,24 @@ class FileState(NamedTuple):
 
 def recall(state: FileState) -> str | None:
     """The fingerprint kept for a file in this state."""
-    note = _note(state)
     try:
-        found = json.loads(note.read_text(encoding="utf-8"))["fingerprint"] if note else None
-    except (OSError, ValueError, KeyError, TypeError):
+        note = json.loads(_note(state).read_text(encoding="utf-8"))
+        found = note.pop("fingerprint")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return found if isinstance(found, str) and re.fullmatch("[0-9a-f]{64}", found) else None
+    return found if note == state._asdict() and isinstance(found, str) and HEXADECIMAL.fullmatch(found) else None
 
 
 def remember(state: FileState, found: str) -> None:
     """Keep the fingerprint of a file in this state."""
-    note = _note(state)
-    if note is None:
-        return
     try:
-        with whole_file(note) as temporary:
+        with whole_file(_note(state)) as temporary:
             temporary.write_text(json.dumps(state._asdict() | {"fingerprint": found}) + "\n", encoding="utf-8")
     except OSError:
-        pass  # a home that cannot be written costs the next run a pass through the file, and nothing else
+        pass  # a folder that cannot be written costs the next run a pass through the file, and nothing else
 
 
-def _note(state: FileState) -> Path | None:
-    """Where a state's fingerprint is kept: a file of its own, so that processes need not wait for each other."""
-    folder = os.environ.get(CACHE_VARIABLE)
-    if not folder:
-        caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        if not os.path.isabs(caches):  # no home
-            return None
-        folder = os.path.join(caches, "gise-51-pytorch")
-    return Path(folder) / f"{hashlib.sha256(repr(state).encode()).hexdigest()[:32]}.fingerprint.json"
+def _note(state: FileState) -> Path:
+    """Where a file's fingerprint is kept."""
+    path = Path(state.path)
+    return path.with_name(f".{path.name}.fingerprint.json")

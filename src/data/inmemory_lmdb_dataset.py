@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from src.data.clip_dataset import ClipDataset
+from src.data.fingerprint import fingerprint
 from src.data.lmdb_store import LMDBReader, data_file
 from src.data.waveform import decode
 from src.errors import UserError
@@ -50,6 +51,9 @@ class LMDBDataset(ClipDataset):
 
     def where(self, index: int) -> str:
         return self.reader.where(self.records[index])
+
+    def fingerprint(self) -> str:
+        return fingerprint(self.reader)
 
 
 def records_of_fold(fold: int, complement: bool, folds: Sequence[int | None], lmdb_path: str) -> np.ndarray:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -21,6 +22,14 @@ LARGEST_RATIO = 1000  # the larger term of the rates' ratio, up to which torchau
 AUDIO_SUFFIXES = frozenset({f".{name.lower()}" for name in soundfile.available_formats()}
                            | {".aif", ".oga", ".opus"}) - {".raw"}
 PIPED_WAV = 0x7FFF0000  # bytes of data from which on a WAV file's header only says that it was written to a pipe
+
+
+class Audio(NamedTuple):
+    """A decoded clip, of whatever kind."""
+
+    samples: np.ndarray  # (N, channels) in [-1, 1), N ≥ 1
+    sample_rate: int  # Hz
+    encoding: str  # such as "FLAC PCM_16"
 
 
 def decode(source: bytes | str | Path, sample_rate: int, where: str | None = None,
@@ -40,12 +49,12 @@ def decode(source: bytes | str | Path, sample_rate: int, where: str | None = Non
         UserError: not audio, truncated, empty, at another rate, or of several channels.
     """
     where = where or str(source)
-    samples, rate = read_audio(source, where, dtype)
-    if rate != sample_rate:
-        raise UserError(f"{where}: its sample rate is {rate} Hz, not {sample_rate} Hz; resample it first")
-    if samples.shape[1] != 1:
-        raise UserError(f"{where}: has {samples.shape[1]} channels; mono is needed")
-    return samples[:, 0]
+    audio = read_audio(source, where, dtype)
+    if audio.sample_rate != sample_rate:
+        raise UserError(f"{where}: its sample rate is {audio.sample_rate} Hz, not {sample_rate} Hz; resample it first")
+    if audio.samples.shape[1] != 1:
+        raise UserError(f"{where}: has {audio.samples.shape[1]} channels; mono is needed")
+    return audio.samples[:, 0]
 
 
 def read_mono(path: str | Path, sample_rate: int, longest: float = math.inf) -> np.ndarray:
@@ -61,11 +70,11 @@ def read_mono(path: str | Path, sample_rate: int, longest: float = math.inf) -> 
     Raises:
         UserError: not audio, truncated, empty, too long, or with samples that are no numbers.
     """
-    samples, rate = read_audio(path, longest=longest)
-    mono = samples.mean(axis=1)  # (N,)
+    audio = read_audio(path, longest=longest)
+    mono = audio.samples.mean(axis=1)  # (N,)
     if not np.isfinite(mono).all():
         raise UserError(f"{path}: holds samples that are no finite numbers")
-    return mono if rate == sample_rate else resampled(mono, rate, sample_rate)
+    return mono if audio.sample_rate == sample_rate else resampled(mono, audio.sample_rate, sample_rate)
 
 
 def resampled(samples: np.ndarray, old: int, new: int) -> np.ndarray:
@@ -87,15 +96,12 @@ def resampled(samples: np.ndarray, old: int, new: int) -> np.ndarray:
 
 
 def read_audio(source: bytes | str | Path, where: str | None = None, dtype: str = "float32",
-               longest: float = math.inf) -> tuple[np.ndarray, int]:
-    """Samples and sample rate of a whole audio file, whatever its rate and number of channels.
+               longest: float = math.inf) -> Audio:
+    """A whole audio file, whatever its rate and number of channels.
 
     Args:
         source, where, dtype: as of `decode`.
         longest: what it may last, in s; a longer file is refused before it is read.
-
-    Returns:
-        (N, channels) samples, N ≥ 1, and Hz.
 
     Raises:
         UserError: not audio, truncated, empty or too long.
@@ -108,7 +114,7 @@ def read_audio(source: bytes | str | Path, where: str | None = None, dtype: str 
         samples = file.read(dtype=dtype, always_2d=True)  # (N, channels)
         if len(samples) != file.frames:
             raise UserError(f"{where or source}: is truncated: {len(samples)} of its {file.frames} samples can be read")
-        return samples, file.samplerate
+        return Audio(samples, file.samplerate, f"{file.format} {file.subtype}")
 
 
 def duration(path: str | Path) -> float:
@@ -119,16 +125,6 @@ def duration(path: str | Path) -> float:
     """
     with _opened(path, str(path)) as file:
         return file.frames / file.samplerate
-
-
-def encoding(source: bytes | str | Path, where: str) -> str:
-    """Format and sample type of an audio file, such as "FLAC PCM_16".
-
-    Raises:
-        UserError: as of `read_audio`.
-    """
-    with _opened(source, where) as file:
-        return f"{file.format} {file.subtype}"
 
 
 @contextmanager

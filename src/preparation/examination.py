@@ -12,7 +12,7 @@ import numpy as np
 
 from src.data.labels import LabelMap, split_labels
 from src.data.lmdb_store import LMDBReader, Record
-from src.data.waveform import encoding, read_audio
+from src.data.waveform import Audio, read_audio
 from src.errors import UserError
 from src.preparation.findings import Problem
 
@@ -58,14 +58,14 @@ def examine(reader: LMDBReader, limits: Limits, index: int) -> Facts:
     names = class_names(record.label, limits)
     problems = [*_label_problems(record, limits, where)]
     try:
-        samples, rate = read_audio(record.flac, where)
+        audio = read_audio(record.flac, where)
     except UserError as error:
         return Facts(digest, names=names, fold=record.fold, problems=(*problems, Problem("undecodable", str(error))))
-    channels = samples.shape[1]
+    channels = audio.samples.shape[1]
     return Facts(
-        digest, sound_hash(samples), len(samples) / rate,
-        f"{encoding(record.flac, where)}, {rate} Hz, {channels} channel{'s' * (channels > 1)}", names, record.fold,
-        (*problems, *_audio_problems(samples, rate, limits, where)),
+        digest, sound_hash(audio), len(audio.samples) / audio.sample_rate,
+        f"{audio.encoding}, {audio.sample_rate} Hz, {channels} channel{'s' * (channels > 1)}", names, record.fold,
+        (*problems, *_audio_problems(audio, limits, where)),
     )
 
 
@@ -77,10 +77,10 @@ def class_names(label: str | int, limits: Limits) -> tuple[str, ...]:
     return (limits.label_map.names[label] if known else str(label),)
 
 
-def sound_hash(samples: np.ndarray) -> bytes:
-    """Equal for equal (N, channels) float32 samples, from whatever format."""
-    no_minus_zero = np.ascontiguousarray(samples) + np.float32(0)  # -0 becomes 0, which it equals
-    return hashlib.blake2b(no_minus_zero.data, digest_size=16).digest()
+def sound_hash(audio: Audio) -> bytes:
+    """Equal for equal samples, in whatever format, level by level of float32."""
+    samples = np.ascontiguousarray(audio.samples) + np.float32(0)  # -0 becomes 0, which it equals
+    return hashlib.blake2b(samples.data, digest_size=16).digest()
 
 
 def _label_problems(record: Record, limits: Limits, where: str) -> Iterator[Problem]:
@@ -99,7 +99,8 @@ def _label_problems(record: Record, limits: Limits, where: str) -> Iterator[Prob
         yield Problem("fold", f"{where}: fold {record.fold}")
 
 
-def _audio_problems(samples: np.ndarray, rate: int, limits: Limits, where: str) -> Iterator[Problem]:
+def _audio_problems(audio: Audio, limits: Limits, where: str) -> Iterator[Problem]:
+    samples, rate = audio.samples, audio.sample_rate
     if rate != limits.sample_rate:
         yield Problem("sample_rate", f"{where}: {rate} Hz, not {limits.sample_rate} Hz")
     if samples.shape[1] != 1:

@@ -51,7 +51,7 @@ def load_soundscape(source: str, delimiter: str = ",") -> Soundscape:
         UserError: there is no such thing, or it cannot be read.
     """
     if Path(source).is_file() and Path(source).suffix != ".lmdb":
-        samples, rate = read_audio(source)  # (N, channels)
+        samples, rate, _ = read_audio(source)  # (N, channels)
         return Soundscape(Path(source).stem, samples.mean(axis=1), rate, tuple(events_beside(Path(source))))
     path, _, index = source.rpartition(":")
     if not path or not (index.isascii() and index.isdigit()):
@@ -65,7 +65,7 @@ def _from_lmdb(path: str, index: int, delimiter: str) -> Soundscape:
     if index >= len(reader):
         raise UserError(f"{path}: has no record {index}; its {len(reader)} records begin with 0")
     record = reader[index]
-    samples, rate = read_audio(record.flac, reader.where(index))  # (N, channels)
+    samples, rate, _ = read_audio(record.flac, reader.where(index))  # (N, channels)
     labels = record.label.split(delimiter) if isinstance(record.label, str) else [f"class {record.label}"]
     return Soundscape(f"{Path(path).stem}_{index}", samples.mean(axis=1), rate, tuple(map(LabelledEvent, labels)))
 

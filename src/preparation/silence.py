@@ -95,7 +95,7 @@ def _strip(src_dir: Path, tgt_dir: Path, min_clip: float, file: Path) -> tuple[s
     """Trim one file; ("done", ""), or "dropped" or "problem" and why."""
     source = src_dir / file
     try:
-        samples, rate = read_audio(source, dtype="float64")  # (N, channels)
+        samples, rate, _ = read_audio(source, dtype="float64")  # (N, channels)
         left = without_silence(as_int32(samples), rate, span_of(source.parent.name), str(source))
     except UserError as error:
         return "problem", str(error)
