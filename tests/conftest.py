@@ -68,6 +68,9 @@ def run_in_forked_process(words, cwd, timeout):
 def _as_main(words, cwd, out, err, environment):
     for path, descriptor in ((out, 1), (err, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
+    # Streams of their own: the inherited ones remember what the server's descriptors were.
+    sys.stdout = open(1, "w", closefd=False)
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)

@@ -119,9 +119,10 @@ def test_best_only_takes_the_highest_validation_figure_of_each_run(corpus, train
     rows = rows_of(tmp_path / "best.csv")
     assert len(rows) == 2
     for row in rows:
-        figures = [float(path.name.split("val_mAP=")[1][:5]) for path in
-                   (trained / "r1" / "mixup" / "tiny" / row["train_set"] / "ckpts").iterdir()]
-        assert float(row["val_figure"]) == max(figures)
+        folder = trained / "r1" / "mixup" / "tiny" / row["train_set"]
+        figures = {int(each["epoch"]): float(each["val_mAP"]) for each in rows_of(folder / "logs" / "metrics.csv")}
+        assert float(row["val_figure"]) == figures[int(row["epoch"])] == max(figures.values())
+        assert f"val_mAP={max(figures.values()):.3f}" in row["ckpt_path"]
 
 
 def test_overlap_analysis_splits_the_clips_by_their_events(corpus, trained, tmp_path):

@@ -155,7 +155,7 @@ def case(request, tmp_path):
 def results(out):
     """Relative path → bytes of all that a user gets, but for the FLAC files."""
     return {str(path.relative_to(out)): path.read_bytes() for folder in ("lmdbs", "meta")
-            for path in sorted((out / folder).rglob("*"))}
+            for path in sorted((out / folder).rglob("[!.]*"))}
 
 
 def rows_of(path):
@@ -389,7 +389,7 @@ def test_only_the_clips_of_an_id_list(tmp_path):
 
 def test_one_split_alone(tmp_path):
     vggsound_case(tmp_path / "official").run(tmp_path / "out", "--splits", "test")
-    assert [path.name for path in (tmp_path / "out/lmdbs").iterdir()] == ["test.lmdb"]
+    assert [path.name for path in (tmp_path / "out/lmdbs").glob("[!.]*")] == ["test.lmdb"]
     assert len(LabelMap.load(tmp_path / "out/meta/lbl_map.json")) == 4
 
 
