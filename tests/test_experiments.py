@@ -119,7 +119,7 @@ def test_packing_again_leaves_what_is_there_and_missing_folders_are_named(miniat
     for name in ("val", "train", "train_p2"):
         (tmp_path / "flac" / name).symlink_to(miniature / "mixtures_flac" / name)
     result = shell(ROOT / "generate_mixtures.sh", "flac", "lmdb", python=warm_python, cwd=tmp_path)
-    assert result.returncode == 1 and sorted(path.name for path in (tmp_path / "lmdb").iterdir()) == [
+    assert result.returncode == 1 and sorted(path.name for path in (tmp_path / "lmdb").glob("*.lmdb")) == [
         "train.lmdb", "train_70k.lmdb", "val.lmdb"]
     assert "not packed, for want of their folders: eval train_5k" in result.stderr
     for name in ("val.lmdb", "train.lmdb", "train_70k.lmdb"):
