@@ -3,36 +3,22 @@
 import argparse
 import functools
 import os
-import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.measuring import run  # noqa: E402
 from src import cli  # noqa: E402
-from src.errors import UserError  # noqa: E402
 from src.preparation.parallel import map_in_processes  # noqa: E402
 
 SAMPLE_RATE = 22050  # Hz
-INTERVAL = 0.1  # s between two looks at the memory
 FINGERPRINT = "import sys; from src.data import fingerprint, lmdb_store; " \
     "fingerprint.fingerprint(lmdb_store.LMDBReader(sys.argv[1]))"
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a command took."""
-
-    seconds: float
-    resident: int  # bytes, summed over its processes, at the peak: pages that they share count for each of them
-    private: int  # bytes of these that are no mapped files
 
 
 def main() -> None:
@@ -79,45 +65,6 @@ def make_clip(folder: Path, seconds: float, number: int) -> None:
     samples = np.random.default_rng(number).uniform(-0.5, 0.5, round(seconds * SAMPLE_RATE))
     soundfile.write(folder / f"soundscape_{number:06d}.flac", samples, SAMPLE_RATE, subtype="PCM_16")
     (folder / f"soundscape_{number:06d}.txt").write_text(f"0.0\t{seconds}\tclass {number % 51}\n")
-
-
-def run(*words: object) -> Cost:
-    """Run a script, or Python's `-c`, and look at its memory until it ends."""
-    with tempfile.TemporaryFile() as output:
-        start = time.perf_counter()
-        process = subprocess.Popen([sys.executable, *map(str, words)], cwd=ROOT, stdout=output, stderr=output)
-        resident = private = 0
-        while process.poll() is None:
-            both = [memory(pid) for pid in tree(process.pid)]
-            resident = max(resident, sum(one for one, _ in both))
-            private = max(private, sum(one for _, one in both))
-            time.sleep(INTERVAL)
-        seconds = time.perf_counter() - start
-        if process.returncode:
-            output.seek(0)
-            raise UserError(f"{words[0]} failed: {output.read().decode(errors='replace').strip().splitlines()[-1]}")
-    return Cost(seconds, resident, private)
-
-
-def tree(pid: int) -> list[int]:
-    """A process and all its descendants."""
-    try:
-        tasks = list(Path(f"/proc/{pid}/task").iterdir())
-        children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
-    except OSError:  # it has ended
-        return []
-    return [pid] + [one for child in children for one in tree(child)]
-
-
-def memory(pid: int) -> tuple[int, int]:
-    """(resident, of it private) bytes of a process."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0, 0
-    fields = {name: value.split()[0] for name, _, value in (line.partition(":") for line in lines) if value.split()}
-    resident, mapped = (1024 * int(fields.get(name, 0)) for name in ("VmRSS", "RssFile"))
-    return resident, resident - mapped
 
 
 if __name__ == "__main__":
