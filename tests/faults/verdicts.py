@@ -1,0 +1,171 @@
+"""What counts as a failure: of a command that was given something malformed, and of files left behind."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import soundfile
+import torch
+
+from faults.processes import Outcome, Place
+from src.data.lmdb_store import LMDBReader
+from src.errors import UserError
+from src.torch_files import read_torch_file
+
+LONGEST_LINE = 2000  # characters of an error message that somebody will still read
+FINGERPRINT_NOTE = re.compile(r"\..*\.fingerprint\.json")  # kept beside an LMDB that was read
+
+
+def snapshot(folder: Path) -> dict[Path, str]:
+    """Path → hash of the content, for all below a folder; folders and links have words of their own."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            found[path] = f"link to {path.readlink()}"
+        elif path.is_file():
+            found[path] = hashlib.blake2b(path.read_bytes()).hexdigest()
+        else:
+            found[path] = "folder" if path.is_dir() else "special"
+    return found
+
+
+def changed(before: Mapping[Path, str], after: Mapping[Path, str]) -> list[str]:
+    """What existed before and is gone or different."""
+    return [f"{path} is {'changed' if path in after else 'gone'}" for path, found in before.items()
+            if after.get(path) != found]
+
+
+def created(before: Mapping[Path, str], after: Mapping[Path, str]) -> list[Path]:
+    """What is there now and was not before."""
+    return [path for path in after if path not in before]
+
+
+@dataclass(frozen=True)
+class Before:
+    """What there was before a command."""
+
+    corpus: Mapping[Path, str]
+    inputs: Mapping[Path, str]
+    named: Mapping[Path, str]
+
+    @classmethod
+    def of(cls, corpus: Path, place: Place) -> Before:
+        return cls(snapshot(corpus), snapshot(place.inputs), snapshot(place.named))
+
+
+def failures(outcome: Outcome, corpus: Path, place: Place, before: Before, umask: int, faulty: re.Pattern[str],
+             cwd_is_named: bool = False) -> list[str]:
+    """What is wrong with how a command dealt with malformed input; nothing if all is well.
+
+    Args:
+        faulty: what the message must mention: the file, key or flag at fault.
+        cwd_is_named: whether the command may write into the current folder.
+    """
+    after = Before.of(corpus, place)
+    found = [*_status_failures(outcome), *_message_failures(outcome, faulty)]
+    found += changed(before.corpus, after.corpus) + changed(before.inputs, after.inputs)
+    if outcome.status != 0:
+        found += changed(before.named, after.named)
+    cwd, home, temporary = place.unnamed
+    for folder in (home, temporary) if cwd_is_named else place.unnamed:
+        found += [f"left {path}" for path in folder.rglob("*")]
+    new_inputs = created(before.corpus | before.inputs, after.corpus | after.inputs)
+    found += [f"wrote {path} among the inputs" for path in new_inputs if not FINGERPRINT_NOTE.fullmatch(path.name)]
+    new = created(before.named, after.named) + (list(cwd.rglob("*")) if cwd_is_named else [])
+    found += [f"left {path}" for path in new if path.name.endswith(".partial")]
+    found += [problem for path in new for problem in _rights_failures(path, umask)]
+    if outcome.status == 0:
+        found += [problem for path in new if path.is_file() for problem in broken(path)]
+    return found + outcome.misdeeds.splitlines()
+
+
+def _status_failures(outcome: Outcome) -> list[str]:
+    if outcome.status is None:
+        return ["did not end in time"]
+    return [] if outcome.status in (0, 1, 2) else [f"ended with status {outcome.status}"]
+
+
+def _message_failures(outcome: Outcome, faulty: re.Pattern[str]) -> list[str]:
+    text = outcome.out + outcome.err
+    if "Traceback" in text:
+        return [f"a traceback: {text.strip().splitlines()[-1]}"]
+    if outcome.status not in (1, 2):
+        return []
+    lines = outcome.err.replace("\r", "\n").strip().splitlines()
+    errors = [line for line in lines if ": error: " in line]
+    if len(errors) != 1 or errors[0] != lines[-1]:
+        return [f"{len(errors)} error lines, and the last line is: {lines[-1] if lines else ''}"]
+    if len(errors[0]) > LONGEST_LINE:
+        return [f"an error line of {len(errors[0])} characters"]
+    named = lines if "see above" in errors[0] else errors
+    return [] if any(map(faulty.search, named)) else [f"does not name what is at fault: {errors[0]}"]
+
+
+def _rights_failures(path: Path, umask: int) -> list[str]:
+    if path.is_symlink():
+        return []
+    mode = stat.S_IMODE(path.stat().st_mode)
+    expected = (0o777 if path.is_dir() else 0o666) & ~umask
+    return [] if mode == expected else [f"{path} has mode {mode:o}, and {expected:o} is what the umask leaves"]
+
+
+def broken(path: Path) -> list[str]:
+    """Why a file under its final name is not whole; nothing if it is, or is of a kind that grows line by line."""
+    check = CHECKS.get(path.suffix)
+    try:
+        problem = check(path) if check else None
+    except (UserError, ValueError, KeyError, RuntimeError) as error:
+        problem = str(error) or repr(error)
+    return [f"{path} is broken: {problem}"] if problem else []
+
+
+def _broken_lmdb(path: Path) -> None:
+    reader = LMDBReader(path)
+    for index in range(len(reader)):
+        reader[index]
+    reader.unmap()
+
+
+def _broken_torch_file(path: Path) -> None:
+    read_torch_file(path, "a whole file")
+
+
+def _broken_json(path: Path) -> None:
+    json.loads(path.read_text(encoding="utf-8"))
+
+
+def _broken_sound(path: Path) -> None:
+    soundfile.read(path)
+
+
+def _broken_csv(path: Path) -> str | None:
+    text = path.read_text(encoding="utf-8")
+    if not text.endswith("\n"):
+        return "its last line has no end"
+    rows = list(csv.DictReader(text.splitlines()))
+    if any(None in row or None in row.values() for row in rows):
+        return "a row has another number of columns"
+    for row in rows:
+        for name in ("mAP", "val_mAP"):
+            if name in row and not (math.isfinite(float(row[name])) and 0 <= float(row[name]) <= 1):
+                return f"{name} is {row[name]}"
+    return None
+
+
+CHECKS = {".lmdb": _broken_lmdb, ".ckpt": _broken_torch_file, ".pth": _broken_torch_file, ".json": _broken_json,
+          ".jams": _broken_json, ".csv": _broken_csv, ".flac": _broken_sound, ".wav": _broken_sound}
+
+
+def same_tensors(one: Path, other: Path) -> bool:
+    """Whether two files of torch.save hold the same state dict, bit by bit."""
+    states = [read_torch_file(path, "a whole file") for path in (one, other)]
+    first, second = (state.get("state_dict", state) for state in states)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
