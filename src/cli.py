@@ -38,6 +38,9 @@ def run(main: Callable[[], None]) -> None:
             raise
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(f"{_script()}: error: {where}{error.strerror or error}")
+    except MemoryError as error:
+        reason = f" ({error})" if str(error) else ""
+        sys.exit(f"{_script()}: error: out of memory{reason}; is a number among the flags or in the cfg too large?")
     except KeyboardInterrupt:
         log.error("%s: interrupted; what was complete is kept", _script())
         sys.exit(130)

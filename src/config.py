@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import reprlib
 import types
 import typing
 from collections.abc import Sequence
@@ -17,6 +18,14 @@ from src.errors import UserError
 
 # Keys that the published cfgs carry and that nothing reads.
 UNUSED_KEYS = {"test_manifest", "cw"}
+
+# What the YAML parser raises: of its own, for a day that no month has, and for nesting without end.
+UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)
+
+LARGEST = 2**63  # whole numbers are below
+
+SHORT = reprlib.Repr()
+SHORT.maxstring = SHORT.maxother = 200  # characters
 
 DATA_ROOT = "GISE_DATA_ROOT"  # environment variable
 
@@ -136,7 +145,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), data_root: str 
         raise UserError(f"{path}: is a folder; a .cfg file was expected") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not a text file; is it really a .cfg?") from None
-    except yaml.YAMLError as error:
+    except UNREADABLE as error:
         raise UserError(f"{path}: is not valid YAML: {_one_line(error)}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path}: holds no sections; model, opt, audio_config and data were expected")
@@ -184,7 +193,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         raise UserError(f"--set {override}: expected SECTION.KEY=VALUE, such as opt.lr=0.01")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except UNREADABLE as error:
         raise UserError(f"--set {override}: {_one_line(error)}") from None
     if sections:
         section = tree.setdefault(sections[0], {})
@@ -198,13 +207,13 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
 def _build(cls: type, tree: Any, path: str, section: str) -> Any:
     """A dataclass from a dict, with unknown, missing and mistyped keys refused by name."""
     if not isinstance(tree, dict):
-        raise UserError(f"{path}: section '{section}' is {tree!r}; keys and values were expected")
+        raise UserError(f"{path}: section '{section}' is {_shown(tree)}; keys and values were expected")
     hints = typing.get_type_hints(cls)
     hints.pop("path", None)  # is no key of the file
     prefix = f"{section}." if section else ""
     unknown = [key for key in tree if key not in hints and key not in UNUSED_KEYS]
     if unknown:
-        raise UserError(f"{path}: unknown key '{prefix}{unknown[0]}'; known here: {', '.join(hints)}")
+        raise UserError(f"{path}: unknown key '{prefix}{str(unknown[0])[:100]}'; known here: {', '.join(hints)}")
     values = {}
     for spec in dataclasses.fields(cls):
         if spec.name not in hints:
@@ -235,16 +244,16 @@ def _typed(value: Any, hint: Any, where: str, spec: dataclasses.Field) -> Any:
             return value
         if choice is bool and isinstance(value, bool):
             return value
-        if choice is int and isinstance(value, int) and not isinstance(value, bool):
+        if choice is int and isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST:
             return value
         if choice is float and not isinstance(value, bool):
             try:
                 return float(value)  # YAML 1.1 reads 1e-3 as text
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 pass
-        if choice is str and isinstance(value, str):
+        if choice is str and isinstance(value, str) and "\0" not in value:
             return value
-    raise UserError(f"{where} is {value!r}; expected {_describe(choices)}")
+    raise UserError(f"{where} is {_shown(value)}; expected {_describe(choices)}")
 
 
 def _describe(choices: Sequence[Any]) -> str:
@@ -264,7 +273,7 @@ def _check_limits(config: Config) -> None:
 
     def require(condition: bool, name: str, value: Any, limit: str) -> None:
         if not condition:
-            raise UserError(f"{config.path}: {name} is {value!r}; {limit}")
+            raise UserError(f"{config.path}: {name} is {_shown(value)}; {limit}")
 
     require(model.num_classes >= 1, "model.num_classes", model.num_classes, "at least 1 is needed")
     require(model.pretrained_fc is None or model.pretrained is not None, "model.pretrained_fc",
@@ -287,6 +296,14 @@ def _check_limits(config: Config) -> None:
         key = f"{split}_{'lmdb' if data.is_lmdb else 'manifest'}"
         require(data.source(split) is not None, f"data.{key}", None,
                 f"it is needed with is_lmdb: {data.is_lmdb}")
+
+
+def _shown(value: Any) -> str:
+    """A value in a message, cut: a few lines of YAML can stand for gigabytes, or for a number of any length."""
+    try:
+        return SHORT.repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
 
 
 def _one_line(error: Exception) -> str:

@@ -23,6 +23,7 @@ from src.data.loading import loader, open_dataset
 from src.data.sampling import EpochSampler
 from src.data.transforms import evaluation_chain
 from src.devices import present_gpus
+from src.errors import UserError
 from src.files import whole_file
 from src.metrics import RankingScores, ranking_scores
 from src.progress import progress
@@ -180,6 +181,9 @@ def predictions(entries: Sequence[Entry], label_map: LabelMap, options: Evaluati
                 task.report_undefined(targets, label_map, options.lmdb_path)
             for entry, checkpoint in members:
                 probabilities = task.probabilities(of_key[network_key(entry, checkpoint)]).numpy()
+                if not np.isfinite(probabilities).all():
+                    raise UserError(f"{entry.path}: its network's outputs are not finite; is it of a run that "
+                                    "diverged, or damaged?")
                 yield Prediction(entry, checkpoint, dataset, probabilities, targets)
 
 

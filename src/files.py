@@ -50,6 +50,18 @@ def _naming(path: Path) -> Iterator[None]:
         raise
 
 
+def read_json(path: str | os.PathLike) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        ValueError: it is no JSON, no text, or has a nesting or a number that Python does not read.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def claim_folder(folder: str | os.PathLike, recipe: Mapping[str, Any], what: str, flag: str = "--out_folder") -> None:
     """Note in `recipe.json` how the folder's files are made, or refuse a folder of another recipe.
 
@@ -63,7 +75,7 @@ def claim_folder(folder: str | os.PathLike, recipe: Mapping[str, Any], what: str
     folder, note = Path(folder), Path(folder) / "recipe.json"
     if note.exists():
         try:
-            found = dict(json.loads(note.read_text(encoding="utf-8")))
+            found = dict(read_json(note))
         except (ValueError, TypeError):
             raise UserError(f"{note}: cannot be read; choose another {flag}") from None
         for name, value in recipe.items():

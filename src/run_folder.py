@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
-from src.files import whole_file
+from src.files import read_json, whole_file
 
 CHECKPOINT_NAME = re.compile(
     r"epoch=(?P<epoch>\d+)_train_loss=(?P<train_loss>[^_]+)_val_(?:mAP|acc)=(?P<figure>.+?)(?:-v\d+)?\.ckpt"
@@ -43,13 +43,13 @@ class RunFolder:
     def record(self) -> dict[str, Any] | None:
         """What `run.json` says, or None in a new folder."""
         try:
-            record = json.loads(self.record_file.read_text(encoding="utf-8"))
+            record = read_json(self.record_file)
             if not all(isinstance(record[name], kind) for name, kind in (("cfg", dict), ("seed", int))):
                 raise TypeError("cfg or seed is of another type")
             return {"finished": None} | record
         except FileNotFoundError:
             return None
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{self.record_file}: is not a run's record ({error}); choose another --expdir") from None
 
     def write_record(self, record: dict[str, Any]) -> None:
@@ -65,8 +65,14 @@ class RunFolder:
         """Rows of metrics.csv; none where there is none."""
         if not self.metrics_file.exists():
             return []
-        with open(self.metrics_file, newline="", encoding="utf-8") as stream:
-            return list(csv.DictReader(stream))
+        try:
+            with open(self.metrics_file, newline="", encoding="utf-8") as stream:
+                rows = list(csv.DictReader(stream))
+            for row in rows:
+                int(row["epoch"])
+        except (ValueError, KeyError, TypeError, csv.Error) as error:
+            raise UserError(f"{self.metrics_file}: is not a run's table of epochs ({error!r})") from None
+        return rows
 
     def checkpoint_files(self) -> list[Path]:
         """Checkpoints under their published names, by epoch."""
@@ -106,6 +112,7 @@ def require_same_run(folder: RunFolder, earlier: dict[str, Any] | None, settings
             raise UserError(f"{folder.checkpoints}: holds checkpoints, but no {folder.record_file.name} beside it says "
                             "of which run; choose another --expdir")
         return
+    folder.epochs()  # a table that cannot be gone on with is refused now, not after an epoch
     now = without_folders(flattened(settings))
     then = without_folders(flattened({name: earlier[name] for name in settings if name in earlier}))
     for name in sorted(now):

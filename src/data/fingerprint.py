@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from src.files import whole_file
+from src.files import read_json, whole_file
 from src.progress import progress
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class FileState(NamedTuple):
 def recall(state: FileState) -> str | None:
     """The fingerprint kept for a file in this state."""
     try:
-        note = json.loads(_note(state).read_text(encoding="utf-8"))
+        note = read_json(_note(state))
         found = note.pop("fingerprint")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from src.errors import UserError
-from src.files import whole_file
+from src.files import read_json, whole_file
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class LabelMap:
             UserError: the file is missing, is not such an object, or its indices are not 0 … C-1.
         """
         try:
-            mapping = json.loads(Path(path).read_text(encoding="utf-8"))
+            mapping = read_json(path)
         except FileNotFoundError:
             raise UserError(f"{path}: no such label map") from None
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        except ValueError as error:
             raise UserError(f"{path}: is not JSON ({error}); a label map was expected") from None
         return cls.from_mapping(mapping, str(path))
 

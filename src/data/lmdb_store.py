@@ -23,6 +23,7 @@ import lmdb
 import msgpack
 
 from src.data.fingerprint import FileState, combined, digest, remember
+from src.data.lmdb_pages import fault
 from src.errors import UserError
 from src.files import sync, sync_folder
 
@@ -88,6 +89,10 @@ class LMDBReader:
             raise UserError(f"{path}: {missing}; pack one with pack_mixtures_into_lmdb.py")
         self.file = data_file(path)
         self.inode = self.file.stat().st_ino
+        _environment(*self._key())
+        problem = fault(self.file)
+        if problem:
+            raise UserError(f"{path}: is damaged: {problem}")
         self._length = self._entry(b"__len__")
         if self._length is None:
             raise UserError(f"{path}: has no __len__ entry; was its packing interrupted?")

@@ -35,10 +35,20 @@ def load_state(network: nn.Module, state: Mapping[str, torch.Tensor], where: str
     problem = misfit(network, state)
     if problem:
         raise UserError(f"{where}: does not fit the network: {problem}")
+    unusable = [name for name, value in state.items() if not is_usable(value)]
+    if unusable:
+        raise UserError(f"{where}: does not fit the network: '{unusable[0]}' is no plain tensor of finite numbers; is "
+                        "it of a run that diverged, or damaged?")
     try:
         network.load_state_dict(state)
     except RuntimeError as error:  # tensors of a kind that cannot be copied, such as sparse ones
         raise UserError(f"{where}: does not fit the network: {' '.join(str(error).split())}") from None
+
+
+def is_usable(value: torch.Tensor) -> bool:
+    """Whether a tensor has real and finite numbers, one by one."""
+    plain = value.layout == torch.strided and not (value.is_quantized or value.is_complex() or value.is_meta)
+    return plain and bool(torch.isfinite(value).all())
 
 
 def misfit(network: nn.Module, state: Mapping[str, Any]) -> str:
@@ -48,5 +58,5 @@ def misfit(network: nn.Module, state: Mapping[str, Any]) -> str:
                  for key in own if key in state and state[key].shape != own[key].shape]
     kinds = (("missing", [key for key in own if key not in state]),
              ("unexpected", [key for key in state if key not in own]), ("of another shape", misshapen))
-    return "; ".join(f"{len(keys)} {kind}: {', '.join(keys[:NAMED])}{', …' if len(keys) > NAMED else ''}"
+    return "; ".join(f"{len(keys)} {kind}: {', '.join(map(str, keys[:NAMED]))}{', …' if len(keys) > NAMED else ''}"
                      for kind, keys in kinds if keys)

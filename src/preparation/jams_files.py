@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
+from src.files import read_json
 
 NEEDED = ("protected_labels", "ref_db", "n_channels", "fade_in_len", "fade_out_len", "reverb")  # in the sandbox
 
@@ -42,8 +42,8 @@ def read_jams(path: str | Path) -> ScaperJams:
         UserError: it is not JSON, is truncated, or has no annotation of Scaper's.
     """
     try:
-        tree = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        tree = read_json(path)
+    except ValueError as error:
         raise UserError(f"{path}: is not a JAMS file, or is truncated ({error})") from None
     try:
         found = [annotation for annotation in tree["annotations"] if annotation["namespace"] == "scaper"]

@@ -217,7 +217,8 @@ def spoilt_flac(corpus: Path, place: Place, rng: Random, turn: int) -> tuple[tup
 
 ODD_LINES = (
     "nan\tnan\tDrum\n", "0.1\tDrum\n", "Drum\n", "0.1\t0.2\t\n", "\t\t\t\n", "0.1 0.2 Drum\n", "a\tb\tc\n",
-    "0.2\t0.1\tDrum\n", "-1\t0\tDrum\n", "0\t1\tDrum\0\n", "0\t1\tDr,um\n", "0\t1e999\tDrum\n", "0\t1\t" + "x" * 10**6 + "\n",
+    "0.2\t0.1\tDrum\n", "-1\t0\tDrum\n", "0\t1\tDrum\0\n", "0\t1\tDr,um\n",
+    "0\t1e999\tDrum\n", "0\t1\t" + "x" * 10**6 + "\n",
     "0\t1\tDrum\r0\t1\tHarp\r", "0\t1\tDrum" * 1000, "\ufeff0\t1\tDrum", "0\t1\t \n", "0\t1\tDrum\u2028Harp\n",
 )
 
@@ -338,12 +339,13 @@ def spoilt_weights(corpus: Path, place: Place, rng: Random, turn: int) -> tuple[
         path = place.inputs / "case.pt"
         three = torch.ones(3)
         content = rng.choice([three[:2], three[None], float("nan") * three, three.tolist(), three[0], {"a": three},
-                              -three, 0 * three, three.to(torch.complex64), three.to_sparse(), three.to("meta"), three / 0])
+                              -three, 0 * three, three.to(torch.complex64), three.to_sparse(), three.to("meta"),
+                              three / 0])
         torch.save(content, path)
         return training(corpus, place, "--cw", path), r"case\.pt|--cw", f"class weights {str(content)[:40]!r}"
     path = place.inputs / "case.pth"
     what = spoil_torch_file(corpus / "weights.pth", path, rng, turn)
-    return training(corpus, place, "--pretrained", path), r"case\.pth", what
+    return training(corpus, place, "--pretrained", path), r"case\.pth|has diverged", what
 
 
 def spoilt_jams(corpus: Path, place: Place, rng: Random, turn: int) -> tuple[tuple, str, str]:
