@@ -21,6 +21,7 @@ from src.errors import UserError
 from src.torch_files import read_torch_file
 
 LONGEST_LINE = 2000  # characters of an error message that somebody will still read
+LIBRARIES_CACHES = re.compile(r"/(\.cache|\.config|\.(cache|config)/matplotlib.*|torchinductor_[^/]*)$")
 FINGERPRINT_NOTE = re.compile(r"\..*\.fingerprint\.json")  # kept beside an LMDB that was read
 
 
@@ -76,7 +77,7 @@ def failures(outcome: Outcome, corpus: Path, place: Place, before: Before, umask
         found += changed(before.named, after.named)
     cwd, home, temporary = place.unnamed
     for folder in (home, temporary) if cwd_is_named else place.unnamed:
-        found += [f"left {path}" for path in folder.rglob("*")]
+        found += [f"left {path}" for path in folder.rglob("*") if not LIBRARIES_CACHES.search(str(path))]
     new_inputs = created(before.corpus | before.inputs, after.corpus | after.inputs)
     found += [f"wrote {path} among the inputs" for path in new_inputs if not FINGERPRINT_NOTE.fullmatch(path.name)]
     new = created(before.named, after.named) + (list(cwd.rglob("*")) if cwd_is_named else [])
