@@ -33,14 +33,14 @@ def run(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         sys.exit(f"{_script()}: error: {_last_line(error)}")
+    except MemoryError as error:
+        reason = f" ({error})" if str(error) else ""
+        sys.exit(f"{_script()}: error: out of memory{reason}; is a number among the flags or in the cfg too large?")
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(f"{_script()}: error: {where}{error.strerror or error}")
-    except MemoryError as error:
-        reason = f" ({error})" if str(error) else ""
-        sys.exit(f"{_script()}: error: out of memory{reason}; is a number among the flags or in the cfg too large?")
     except KeyboardInterrupt:
         log.error("%s: interrupted; what was complete is kept", _script())
         sys.exit(130)
