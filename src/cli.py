@@ -150,6 +150,8 @@ def training_parser(description: str, random_clip_size: int = 500,
     add("--data_root", help=f"folder that the cfg's relative paths start from; by default ${DATA_ROOT}, else the "
         "current folder")
     add("--pretrained", metavar="FILE", help="exported weights to start from, in place of the cfg's model.pretrained")
+    add("--features", choices=("auto", "device", "workers"), default="auto", help="make spectrograms on the network's "
+        "device, a batch at a time, or in the loader's workers; auto: on a GPU where there is one")
     add("--accumulate_grad_batches", type=positive(int), default=1, metavar="N",
         help="batches whose gradients make one step: with 1 GPU and 4, a step is as with 4 GPUs")
     return parser
@@ -175,7 +177,7 @@ def training_options(arguments: argparse.Namespace, **more):
         random_clip_size=arguments.random_clip_size, val_clip_size=arguments.val_clip_size,
         use_mixup=arguments.use_mixup, seed=arguments.seed, overrides=tuple(overrides),
         data_root=arguments.data_root, accumulate=arguments.accumulate_grad_batches,
-        check_data=arguments.check_data, **more,
+        check_data=arguments.check_data, features=arguments.features, **more,
     )
 
 

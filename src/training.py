@@ -23,6 +23,7 @@ from src.callbacks import MetricsCSV, StopOnInterrupt
 from src.checkpoints import WEIGHTS_PREFIX, initial_network, load_class_weights
 from src.config import Config, load_config
 from src.data.datamodule import ClipDataModule
+from src.data.device_features import Features
 from src.data.labels import LabelMap
 from src.data.lmdb_store import LMDBReader
 from src.devices import present_gpus
@@ -65,6 +66,7 @@ class TrainingOptions:
     fold_index: int | None = None  # of an LMDB with folds, the one to validate on
     crop_validation: bool = True  # validate on the centre of a longer clip, or on all of it
     check_data: bool = False  # read and decode all records first
+    features: Features = "auto"  # where spectrograms are made
 
 
 def train(options: TrainingOptions) -> None:
@@ -100,7 +102,7 @@ def train(options: TrainingOptions) -> None:
     if resume_from:
         require_resumable(resume_from, network)
     data = ClipDataModule(config, label_map, options.random_clip_size, options.val_clip_size, options.num_workers,
-                          options.prefetch_factor, seed, options.fold_index, options.crop_validation)
+                          options.prefetch_factor, seed, options.fold_index, options.crop_validation, options.features)
     origin = {"command": command_line(), "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
               "versions": versions(), "git_commit": git_commit(), "gpus": list(options.gpus),
               "accumulate": options.accumulate}

@@ -13,7 +13,7 @@ import torch
 from conftest import FIXTURES, SAMPLE_RATE, cfg_tree, write_folder
 
 from src.config import AudioConfig, DataConfig, load_config
-from src.data.batching import collate
+from src.data.batching import Rows
 from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset, LMDBDataset
 from src.data.labels import LabelMap
 from src.data.lmdb_store import LMDBWriter, Record
@@ -139,12 +139,12 @@ def test_the_sampler_deals_out_every_record(ranks):
 
 
 def test_shorter_spectrograms_are_padded_with_zeros_on_the_right():
-    inputs, targets = collate([(np.ones((2, 3), np.float32), np.array([0, 1], np.float32)),
-                               (np.ones((2, 5), np.float32), np.array([1, 0], np.float32))])
-    assert inputs.shape == (2, 1, 2, 5) and inputs.dtype == torch.float32
-    assert inputs[0, 0, :, 3:].abs().sum() == 0 and inputs.sum() == 16
-    assert torch.equal(targets, torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
-    assert collate([(np.ones((2, 3), np.float32), 4)])[1].dtype == torch.int64
+    rows = Rows(3)
+    for number, frames in enumerate((3, 5, 4)):
+        rows.row(number, (1, 2, frames))[:] = number + 1
+    assert rows.tensor.shape == (3, 1, 2, 5) and rows.tensor.dtype == torch.float32
+    assert [rows.tensor[number, 0].sum() for number in range(3)] == [6, 20, 24]
+    assert rows.tensor[0, 0, :, 3:].abs().sum() == 0 and rows.tensor[2, 0, :, 4:].abs().sum() == 0
 
 
 def test_esc50_records_have_class_indices():

@@ -10,7 +10,7 @@ import numpy as np
 from src.data.clip_dataset import ClipDataset
 from src.data.fingerprint import fingerprint
 from src.data.lmdb_store import LMDBReader, data_file
-from src.data.waveform import decode
+from src.data.waveform import decode_record
 from src.errors import UserError
 from src.progress import progress
 
@@ -47,7 +47,7 @@ class LMDBDataset(ClipDataset):
         return self._labels
 
     def waveform(self, index: int) -> np.ndarray:
-        return decode(self.reader[self.records[index]].flac, self.audio.sample_rate, self.where(index))
+        return decode_record(self.reader[self.records[index]].flac, self.audio.sample_rate, self.where(index))
 
     def where(self, index: int) -> str:
         return self.reader.where(self.records[index])
