@@ -26,6 +26,7 @@ from src.data.datamodule import ClipDataModule
 from src.data.device_features import Features
 from src.data.labels import LabelMap
 from src.data.lmdb_store import LMDBReader
+from src.data_identity import DataIdentity
 from src.devices import present_gpus
 from src.errors import UserError
 from src.models.weights import misfit
@@ -33,7 +34,7 @@ from src.preparation.checking import check
 from src.preparation.examination import Limits
 from src.provenance import command_line, git_commit, versions
 from src.recognizer import Recognizer
-from src.run_folder import RunFolder, is_finished, last_checkpoint, require_same_data, require_same_run
+from src.run_folder import RunFolder, is_finished, last_checkpoint, require_same_run
 from src.tasks import build_task
 from src.torch_files import read_torch_file
 
@@ -118,9 +119,11 @@ def train(options: TrainingOptions) -> None:
     if trainer.is_global_zero:
         if options.check_data:
             check_data(config, label_map, max(1, options.num_workers))
-        record["data"] = {"train": data.train_set.fingerprint(), "val": data.val_set.fingerprint()}
-        require_same_data(folder, earlier, record["data"])
+        trainer.callbacks.insert(0, DataIdentity(folder, earlier, record, data))
         folder.write_record(record)
+    if trainer.local_rank == 0:
+        for dataset in (data.train_set, data.val_set):
+            dataset.read_ahead()
     recognizer = Recognizer(network, task, label_map, seed, use_mixup, record)
     announce(config, options, seed, use_mixup, data, recognizer, resume_from)
     with stop.listening():

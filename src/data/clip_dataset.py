@@ -74,6 +74,13 @@ class ClipDataset(Dataset, ABC):
     def where(self, index: int) -> str:
         """How messages call a clip."""
 
+    def read_ahead(self) -> None:
+        """Begin in the background what takes a pass through the storage; called once for each machine."""
+
+    def known_fingerprint(self) -> str | None:
+        """The fingerprint, if it takes no reading."""
+        return None
+
     def fingerprint(self) -> str | None:
         """A hash over all stored records, whichever of them are chosen; None where the storage has none."""
         return None

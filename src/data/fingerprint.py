@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -38,13 +38,16 @@ def combined(digests: Iterable[bytes]) -> str:
     return whole.hexdigest()
 
 
-def fingerprint(reader: LMDBReader) -> str:
+def fingerprint(reader: LMDBReader, show: Callable = progress) -> str:
     """The fingerprint of an open LMDB, 64 hexadecimal digits.
 
     It takes one pass through the file, at the disk's pace. The result is kept beside the file, in
     `.NAME.fingerprint.json`, with the file's path, inode, size and times of change: asked for again, of a file
     that nobody has touched, it takes no reading. Packing and checking keep it there as well. Of several
     processes that need it, let one ask.
+
+    Args:
+        show: of src/progress.py, what shows how far it is.
 
     Raises:
         UserError: a record is missing, or the file was replaced while it was open.
@@ -55,7 +58,7 @@ def fingerprint(reader: LMDBReader) -> str:
     if known:
         return known
     name = os.path.basename(reader.path)
-    with progress(len(reader), f"fingerprint of {name}", "clip", leave=False) as bar:
+    with show(len(reader), f"fingerprint of {name}", "clip", leave=False) as bar:
         found = combined(_digests(reader, bar))
     if FileState.of(reader.file) == before:
         remember(before, found)

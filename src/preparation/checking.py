@@ -14,9 +14,9 @@ from typing import NamedTuple
 from src.data.fingerprint import FileState, combined, remember
 from src.data.lmdb_store import LMDBReader
 from src.errors import UserError
+from src.parallel import WorkerKilled, in_another_process, map_in_processes
 from src.preparation.examination import FOLDS, Facts, Limits, examine
 from src.preparation.findings import Findings, Problem
-from src.preparation.parallel import WorkerKilled, in_another_process, map_in_processes
 
 CHUNK = 8  # records sent to a worker at a time; each takes a few milliseconds
 
