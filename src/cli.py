@@ -152,9 +152,18 @@ def training_parser(description: str, random_clip_size: int = 500,
     add("--pretrained", metavar="FILE", help="exported weights to start from, in place of the cfg's model.pretrained")
     add("--features", choices=("auto", "device", "workers"), default="auto", help="make spectrograms on the network's "
         "device, a batch at a time, or in the loader's workers; auto: on a GPU where there is one")
+    add("--cache_samples", metavar="FOLDER", help="keep all clips decoded, in files in this folder, about twice as "
+        "large as the LMDBs: loading takes less time")
+    add_skipping_flag(parser)
     add("--accumulate_grad_batches", type=positive(int), default=1, metavar="N",
         help="batches whose gradients make one step: with 1 GPU and 4, a step is as with 4 GPUs")
     return parser
+
+
+def add_skipping_flag(parser: argparse.ArgumentParser) -> None:
+    """What training and evaluation do about records that cannot be used."""
+    parser.add_argument("--skip_bad_records", action="store_true", help="decode all records first, list those that "
+        "cannot be used and leave them out, instead of stopping at the first")
 
 
 def training_options(arguments: argparse.Namespace, **more):
@@ -177,7 +186,8 @@ def training_options(arguments: argparse.Namespace, **more):
         random_clip_size=arguments.random_clip_size, val_clip_size=arguments.val_clip_size,
         use_mixup=arguments.use_mixup, seed=arguments.seed, overrides=tuple(overrides),
         data_root=arguments.data_root, accumulate=arguments.accumulate_grad_batches,
-        check_data=arguments.check_data, features=arguments.features, **more,
+        check_data=arguments.check_data, features=arguments.features,
+        skip_bad_records=arguments.skip_bad_records, cache_samples=arguments.cache_samples, **more,
     )
 
 

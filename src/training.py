@@ -68,6 +68,8 @@ class TrainingOptions:
     crop_validation: bool = True  # validate on the centre of a longer clip, or on all of it
     check_data: bool = False  # read and decode all records first
     features: Features = "auto"  # where spectrograms are made
+    skip_bad_records: bool = False  # leave them out instead of stopping
+    cache_samples: str | None = None  # folder for decoded clips, which all loader workers share
 
 
 def train(options: TrainingOptions) -> None:
@@ -103,16 +105,19 @@ def train(options: TrainingOptions) -> None:
     if resume_from:
         require_resumable(resume_from, network)
     data = ClipDataModule(config, label_map, options.random_clip_size, options.val_clip_size, options.num_workers,
-                          options.prefetch_factor, seed, options.fold_index, options.crop_validation, options.features)
+                          options.prefetch_factor, seed, options.fold_index, options.crop_validation, options.features,
+                          skip_bad_records=options.skip_bad_records, cache_samples=options.cache_samples)
     origin = {"command": command_line(), "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
               "versions": versions(), "git_commit": git_commit(), "gpus": list(options.gpus),
               "accumulate": options.accumulate}
     record = origin | settings | {
         "protocol": config.protocol, "cfg_file": options.cfg_file,
-        "num_train_clips": len(data.train_set), "finished": None, "resumed": [],
+        "finished": None, "resumed": [],
     }
     if earlier:
         record = earlier | {"finished": None, "resumed": [*earlier.get("resumed", []), origin]}
+    record |= {"num_train_clips": len(data.train_set),
+               "skipped": {"train": data.train_set.skipped, "val": data.val_set.skipped}}
     stop = StopOnInterrupt(folder.path)
     trainer = build_trainer(options, folder, task.monitor, stop)
     data.require_a_batch(trainer.world_size)

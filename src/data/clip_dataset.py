@@ -74,6 +74,11 @@ class ClipDataset(Dataset, ABC):
     def where(self, index: int) -> str:
         """How messages call a clip."""
 
+    @property
+    def skipped(self) -> list[int]:
+        """Records that are left out because they cannot be used."""
+        return []
+
     def read_ahead(self) -> None:
         """Begin in the background what takes a pass through the storage; called once for each machine."""
 

@@ -33,6 +33,7 @@ class ClipDataModule(pl.LightningDataModule):
         crop_validation: validate on the centre of a longer clip; else on all of it.
         features: where spectrograms are made: on the "device" of the network, in the loader's "workers", or "auto",
             on a GPU where the network is on one.
+        storage: further arguments of `open_dataset`.
 
     Raises:
         UserError: from the data sets, and for a batch that the training set cannot fill.
@@ -40,7 +41,8 @@ class ClipDataModule(pl.LightningDataModule):
 
     def __init__(self, config: Config, label_map: LabelMap, random_clip_size: int, val_clip_size: int,
                  num_workers: int = 4, prefetch_factor: int = 4, seed: int = 0,
-                 fold_index: int | None = None, crop_validation: bool = True, features: Features = "auto"):
+                 fold_index: int | None = None, crop_validation: bool = True, features: Features = "auto",
+                 **storage):
         super().__init__()
         self.batch_size = config.opt.batch_size
         self.num_workers = num_workers
@@ -51,7 +53,7 @@ class ClipDataModule(pl.LightningDataModule):
         def opened(split: Literal["train", "val"], transform: Transform) -> ClipDataset:
             source = config.data.source(split)
             return open_dataset(config.data, source, config.audio_config, label_map, config.model.type, transform, seed,
-                                fold_index, complement=split == "train")
+                                fold_index, complement=split == "train", num_workers=num_workers, **storage)
 
         self.train_set = opened("train", training_chain(random_clip_size))
         self.val_set = opened("val", evaluation_chain(val_clip_size, crop_validation))

@@ -6,10 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from src.config import AudioConfig
+from src.data.bad_records import unusable
 from src.data.clip_dataset import ClipDataset
-from src.data.fingerprint import FileState, fingerprint, recall
+from src.data.fingerprint import fingerprint, known_fingerprint
 from src.data.lmdb_store import LMDBReader
+from src.data.notes import FileState
 from src.data.reading_ahead import ReadingAhead
+from src.data.sample_cache import SampleCache, open_cache
 from src.data.waveform import decode_record
 from src.errors import UserError
 
@@ -21,6 +25,9 @@ class LMDBDataset(ClipDataset):
         lmdb_path: an LMDB of src/data/lmdb_store.py.
         fold: of records with folds, keep this one's …
         complement: … or all others'.
+        skip_bad_records: look for records that cannot be used, list them and leave them out.
+        cache_samples: folder for a file of all clips decoded; see src/data/sample_cache.py.
+        num_workers: processes for these two, which take a pass the first time.
         The rest is `ClipDataset`'s.
 
     Raises:
@@ -29,17 +36,24 @@ class LMDBDataset(ClipDataset):
 
     in_memory = False
 
-    def __init__(self, lmdb_path: str, *args, fold: int | None = None, complement: bool = False, **kwargs):
+    def __init__(self, lmdb_path: str, audio: AudioConfig, *args, fold: int | None = None, complement: bool = False,
+                 skip_bad_records: bool = False, cache_samples: str | None = None, num_workers: int = 1, **kwargs):
         self.reader = LMDBReader(lmdb_path, readahead=False)  # records are read in random order
-        annotations = list(self.reader.annotations())
-        self.records = np.arange(len(annotations))
+        self._ahead: ReadingAhead | None = None
+        bad = unusable(self.reader, audio.sample_rate, num_workers) if skip_bad_records else set()
+        annotations = self.reader.annotations(without=bad)
+        self._skipped = sorted(bad)
+        self.records = np.setdiff1d(np.arange(len(annotations)), list(bad))
         if fold is not None:
-            self.records = records_of_fold(fold, complement, [found for _, found in annotations], lmdb_path)
+            of_fold = records_of_fold(fold, complement, [found for _, found in annotations], lmdb_path)
+            self.records = np.intersect1d(self.records, of_fold)
+        self._cache: SampleCache | None = None
+        if cache_samples:
+            self._cache = open_cache(cache_samples, self.reader, audio.sample_rate, num_workers, without=bad)
         self._labels = [annotations[record][0] for record in self.records]
-        super().__init__(*args, **kwargs)
+        super().__init__(audio, *args, **kwargs)
         del self._labels  # kept as two flat arrays from here on
         self.reader.unmap()
-        self._ahead: ReadingAhead | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -48,6 +62,8 @@ class LMDBDataset(ClipDataset):
         return self._labels
 
     def waveform(self, index: int) -> np.ndarray:
+        if self._cache:
+            return self._cache[self.records[index]]
         flac = self.reader[self.records[index]].flac
         self.reader.let_go()  # or a worker would come to map all of the file
         return decode_record(flac, self.audio.sample_rate, self.where(index))
@@ -55,11 +71,15 @@ class LMDBDataset(ClipDataset):
     def where(self, index: int) -> str:
         return self.reader.where(self.records[index])
 
+    @property
+    def skipped(self) -> list[int]:
+        return self._skipped
+
     def read_ahead(self) -> None:
         self._ahead = ReadingAhead(self.reader, warm=self.in_memory)
 
     def known_fingerprint(self) -> str | None:
-        return recall(FileState.of(self.reader.file))
+        return known_fingerprint(FileState.of(self.reader.file))
 
     def fingerprint(self) -> str:
         return self._ahead.fingerprint() if self._ahead else fingerprint(self.reader)

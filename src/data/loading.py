@@ -27,11 +27,12 @@ LARGEST = 1 << 25  # bytes of one array that comes from the heap, the most that 
 
 def open_dataset(data: DataConfig, source: str, audio: AudioConfig, label_map: LabelMap,
                  target_type: Literal["multilabel", "multiclass"], transform: Transform, seed: int = 0,
-                 fold: int | None = None, complement: bool = False) -> ClipDataset:
+                 fold: int | None = None, complement: bool = False, skip_bad_records: bool = False,
+                 cache_samples: str | None = None, num_workers: int = 1) -> ClipDataset:
     """The data set class that fits where the clips are stored.
 
     Args:
-        fold, complement: which records of an LMDB with folds; see `LMDBDataset`.
+        fold, complement, skip_bad_records, cache_samples, num_workers: for LMDBs; see `LMDBDataset`.
         The rest is `ClipDataset`'s.
 
     Raises:
@@ -39,11 +40,15 @@ def open_dataset(data: DataConfig, source: str, audio: AudioConfig, label_map: L
     """
     if data.is_lmdb:
         storage = InMemoryLMDBDataset if data.in_memory else LMDBDataset
-        dataset = storage(source, audio, label_map, target_type, transform, seed, fold=fold, complement=complement)
-    elif fold is None:
-        dataset = ManifestDataset(source, audio, label_map, target_type, transform, seed)
+        dataset = storage(source, audio, label_map, target_type, transform, seed, fold=fold, complement=complement,
+                          skip_bad_records=skip_bad_records, cache_samples=cache_samples,
+                          num_workers=max(1, num_workers))
     else:
-        raise UserError(f"{source}: a manifest has no folds; they need data.is_lmdb: True")
+        for name, asked in (("folds", fold is not None), ("--skip_bad_records", skip_bad_records),
+                            ("--cache_samples", cache_samples)):
+            if asked:
+                raise UserError(f"{source}: is a manifest, and {name} are for LMDBs (data.is_lmdb: True)")
+        dataset = ManifestDataset(source, audio, label_map, target_type, transform, seed)
     if len(dataset) == 0:
         raise UserError(f"{source}: holds no clips")
     return dataset

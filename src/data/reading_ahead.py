@@ -7,8 +7,9 @@ import multiprocessing
 import os
 import signal
 
-from src.data.fingerprint import FileState, fingerprint, recall
+from src.data.fingerprint import fingerprint, known_fingerprint
 from src.data.lmdb_store import LMDBReader
+from src.data.notes import FileState
 from src.memory import available_memory
 from src.parallel import end_with_the_parent
 from src.progress import progress_lines
@@ -34,7 +35,7 @@ class ReadingAhead:
         self.reader = reader
         self._process = None
         state, free = FileState.of(reader.file), available_memory()
-        unknown = recall(state) is None
+        unknown = known_fingerprint(state) is None
         if warm and state.size > free:
             log.warning("%s: has %.1f GB, and %.1f GB of memory are free: records are read from disk as they come",
                         reader.path, state.size / 1e9, free / 1e9)
@@ -45,7 +46,7 @@ class ReadingAhead:
 
     def fingerprint(self) -> str:
         """The LMDB's; waited for where it is not known yet."""
-        if self._process is not None and recall(FileState.of(self.reader.file)) is None:
+        if self._process is not None and known_fingerprint(FileState.of(self.reader.file)) is None:
             self._process.join()
         return fingerprint(self.reader)  # found where the process has kept it, else read here
 
