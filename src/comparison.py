@@ -12,7 +12,7 @@ from src.data.labels import LabelMap
 from src.errors import UserError
 from src.evaluation import EvaluationOptions
 from src.metrics import ranking_scores
-from src.predictions import Entry, predictions
+from src.probabilities import Entry, predictions
 from src.resampling import bootstrap, interval
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from src.data.labels import LabelMap
 from src.data.lmdb_store import data_file
 from src.files import whole_file
 from src.metrics import ranking_scores
-from src.predictions import Entry, Prediction, PredictionOptions, predictions
+from src.probabilities import Entry, InferenceOptions, Prediction, predictions
 from src.results import ResultsTable, best_of_each_run, export_path, find_checkpoints, row_name
 from src.run_folder import epoch_of, validation_figure
 from src.score_tables import INTERVALS, KEY, as_columns, beside, intervals, write_overlap_analysis, write_per_class
@@ -29,7 +29,7 @@ DETAILS = ["accuracy", "top5", "epoch", "val_figure", "num_train_clips", "num_ev
 
 
 @dataclass(frozen=True)
-class EvaluationOptions(PredictionOptions):
+class EvaluationOptions(InferenceOptions):
     """The flags of an evaluation script."""
 
     ckpt_path: str | None = None  # one checkpoint, or …

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from src.metrics import RankingScores, ranking_scores
-from src.predictions import Prediction
+from src.probabilities import Prediction
 from src.resampling import bootstrap, interval
 from src.results import ResultsTable
 

@@ -32,7 +32,7 @@ from src.data.lmdb_store import LMDBReader, LMDBWriter, Record
 from src.evaluation import EvaluationOptions
 from src.metrics import top_k_accuracy
 from src.models.registry import count_parameters, create
-from src.predictions import Entry, predictions
+from src.probabilities import Entry, predictions
 
 
 def flac_of(samples):

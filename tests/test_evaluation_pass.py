@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import CLASSES, cfg_tree, error_line, run_script
 
+from benchmarks.evaluation import write_checkpoint
 from src import checkpoints
 from src.checkpoints import WEIGHTS_PREFIX, read_checkpoint
 from src.data import inmemory_lmdb_dataset
@@ -20,30 +21,18 @@ from src.evaluation import EvaluationOptions, evaluate, write_up
 from src.inference import Ahead, Batch, Chunk, batches_of, budget, outputs_of
 from src.memory import available_memory
 from src.models.registry import create
-from src.predictions import Entry, predictions
+from src.probabilities import Entry, predictions
 from src.torch_files import read_torch_file
 
 NUM_CHECKPOINTS = 10
 NETWORKS = [("cifar_resnet", 20), ("cifar_resnet", 32)]
 
 
-def write_checkpoint(path, corpus, arch, depth, seed, **record):
-    """A checkpoint of an untrained network, with batch-norm statistics of its own and something like an optimiser's
-    state beside it."""
-    torch.manual_seed(seed)
-    network = create(arch, depth, len(CLASSES))
-    for name, buffer in network.named_buffers():
-        if name.endswith("running_mean"):
-            buffer.normal_()
-    tree = cfg_tree(corpus)
-    tree["model"] |= {"arch": arch, "model_depth": depth}
-    content = {"state_dict": {WEIGHTS_PREFIX + name: value for name, value in network.state_dict().items()},
-               "hyper_parameters": {"cfg": tree, "lbl_map": {name: i for i, name in enumerate(CLASSES)}, "seed": seed,
-                                    **record},
-               "optimizer_states": [torch.zeros(1000)]}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(content, path)
-    return path
+def random_checkpoint(path, corpus, network, seed):
+    """A checkpoint of one of NETWORKS."""
+    cfg = cfg_tree(corpus)
+    cfg["model"]["arch"], cfg["model"]["model_depth"] = network
+    return write_checkpoint(path, cfg, {name: index for index, name in enumerate(CLASSES)}, seed)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +41,7 @@ def experiment(corpus, tmp_path_factory):
     folder = tmp_path_factory.mktemp("many") / "r1"
     for number in range(NUM_CHECKPOINTS):
         name = f"epoch={number:02d}_train_loss=0.500_val_mAP=0.{number}00.ckpt"
-        write_checkpoint(folder / f"mixup/net_{number // 5}/ckpts" / name, corpus, *NETWORKS[number % 2], seed=number)
+        random_checkpoint(folder / f"mixup/net_{number // 5}/ckpts" / name, corpus, NETWORKS[number % 2], number)
     return folder
 
 
@@ -118,7 +107,7 @@ def test_probabilities_are_the_same_to_the_last_bit(corpus, experiment, monkeypa
 
 
 def test_checkpoints_of_other_features_get_a_pass_of_their_own(corpus, tmp_path, decoded):
-    paths = [write_checkpoint(tmp_path / f"{number}.ckpt", corpus, *NETWORKS[0], seed=number) for number in range(4)]
+    paths = [random_checkpoint(tmp_path / f"{number}.ckpt", corpus, NETWORKS[0], number) for number in range(4)]
     for path in paths[1::2]:
         content = torch.load(path, weights_only=True)
         content["hyper_parameters"]["cfg"]["audio_config"]["win_len"] = 400
@@ -170,7 +159,7 @@ def test_networks_take_turns_and_one_is_in_memory(corpus, experiment, monkeypatc
 
 def test_networks_of_one_seed_run_once(corpus, tmp_path):
     for name in ("a", "b"):
-        write_checkpoint(tmp_path / f"r1/mixup/{name}/ckpts/epoch=00.ckpt", corpus, *NETWORKS[0], seed=5)
+        random_checkpoint(tmp_path / f"r1/mixup/{name}/ckpts/epoch=00.ckpt", corpus, NETWORKS[0], 5)
     result = run_script("eval_gise_mixtures.py", "--exp_dir", tmp_path / "r1", "--lbl_map",
                         corpus / "meta/lbl_map.json", "--lmdb_path", corpus / "eval.lmdb", "--results_csv",
                         tmp_path / "r.csv", "--num_workers", 0, "--untrained", check=0)
@@ -206,7 +195,7 @@ def test_every_checkpoint_is_examined_before_the_first_one_is_scored(corpus, exp
 
 def test_tensors_of_a_checkpoint_stay_in_its_file(corpus, tmp_path):
     """And of a file that cannot be mapped they are read."""
-    plain = write_checkpoint(tmp_path / "plain.ckpt", corpus, *NETWORKS[0], seed=1)
+    plain = random_checkpoint(tmp_path / "plain.ckpt", corpus, NETWORKS[0], 1)
     content = torch.load(plain, weights_only=True)
     torch.save(content, tmp_path / "legacy.ckpt", _use_new_zipfile_serialization=False)
     with zipfile.ZipFile(plain) as source, zipfile.ZipFile(tmp_path / "small.ckpt", "w", zipfile.ZIP_DEFLATED) as small:
@@ -279,3 +268,13 @@ def test_the_budget_is_a_share_of_the_memory_there_is(tmp_path, monkeypatch):
     assert budget(torch.device("cpu")) == 1000000
     (tmp_path / "memory.max").write_text("max\n")
     assert budget(torch.device("cpu")) > 1000000
+
+
+def test_the_benchmark_compares_an_evaluation_with_its_parts(tmp_path):
+    result = run_script("benchmarks/evaluation.py", "--clips", 4, "--checkpoints", 2, "--runs", 1, "--num_workers", 0,
+                        check=0)
+    rows = [line.split("|")[1:-1] for line in result.stdout.splitlines() if line.startswith("| 2 |")]
+    timed, memory = ([float(cell.split()[0]) for cell in row] for row in rows)
+    data, forwards, whole, ratio = timed[1:]
+    assert data > 0 and forwards > 0 and whole > 0 and ratio > 0
+    assert memory[1] > 0

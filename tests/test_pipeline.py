@@ -16,7 +16,7 @@ from src.data.labels import LabelMap
 from src.evaluation import EvaluationOptions
 from src.inference import batches_of, outputs_of
 from src.models.registry import create
-from src.predictions import open_for
+from src.probabilities import open_for
 from src.results import ResultsTable, best_of_each_run, export_path, row_name
 
 NAME = re.compile(r"epoch=\d\d_train_loss=\d+\.\d{3}_val_mAP=[01]\.\d{3}\.ckpt")

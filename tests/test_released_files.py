@@ -18,7 +18,7 @@ from src.data.transforms import Compose
 from src.errors import UserError
 from src.evaluation import EvaluationOptions
 from src.inference import batches_of, outputs_of
-from src.predictions import open_for
+from src.probabilities import open_for
 from src.torch_files import StandIn, read_torch_file
 
 CKPT = FIXTURES / "released_cifar_resnet_20.ckpt"

@@ -25,7 +25,7 @@ from src.tasks import Task, build_task
 
 
 @dataclass(frozen=True)
-class PredictionOptions:
+class InferenceOptions:
     """Which clips, and how networks run over them."""
 
     lmdb_path: str
@@ -69,7 +69,7 @@ class Prediction:
         return self.task.multi_hot(self.targets)
 
 
-def predictions(entries: Sequence[Entry], label_map: LabelMap, options: PredictionOptions) -> Iterator[Prediction]:
+def predictions(entries: Sequence[Entry], label_map: LabelMap, options: InferenceOptions) -> Iterator[Prediction]:
     """Predictions of all entries, each as soon as it is known, in one pass over the clips for each kind of data.
 
     Raises:
@@ -134,7 +134,7 @@ class OneNetwork:
         return self._network
 
 
-def open_for(checkpoint: Checkpoint, label_map: LabelMap, options: PredictionOptions) -> ClipDataset:
+def open_for(checkpoint: Checkpoint, label_map: LabelMap, options: InferenceOptions) -> ClipDataset:
     """The evaluation clips as the checkpoint's configuration reads them; of ESC-50, those of its validation fold."""
     config = checkpoint.config
     fold = checkpoint.record.get("fold_index")
