@@ -4,9 +4,10 @@
 
 On clips of noise, with freshly initialised networks. In turns, so that what else the machine does falls on all:
 data, the loader alone, without a network; forwards, K networks on batches in memory, nothing else; evaluation, all
-that `eval_gise_mixtures.py --exp_dir` does once PyTorch is imported, scores and rows included. The ratio is
-evaluation / (data + forwards). Then the whole command's memory at its peak, of K = 1 and of the largest K: private
-pages of all its processes, no mapped files.
+that `eval_gise_mixtures.py --exp_dir` does once its libraries are imported; and what of it went into scores and rows.
+The first ratio is evaluation / (data + forwards), the second leaves scores and rows out: of few clips they take a
+share that they do not have of many. Then the whole command's memory at its peak, of K = 1 and of the largest K:
+private pages of all its processes, no mapped files.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -49,9 +51,10 @@ def main() -> None:
     counts = sorted(set(arguments.checkpoints))
     with tempfile.TemporaryDirectory() as folder:
         folder = make_experiments(Path(folder), arguments.clips, counts, arguments.arch, arguments.depth)
-        print("| K | data, s | forwards, s | evaluation, s (range) | ratio |\n|" + " ---: |" * 5)
+        print("| K | data, s | forwards, s | evaluation, s (range) | of it scores, s | ratio | without scores |\n|"
+              + " ---: |" * 7)
         for row in measured(folder, counts, arguments.num_workers, arguments.runs):
-            print(f"| {' | '.join(row)} |")
+            print(f"| {' | '.join(row)} |", flush=True)
         print("\n| K | peak private memory, MB |\n| ---: | ---: |")
         for count in sorted({counts[0], counts[-1]}):
             cost = run("eval_gise_mixtures.py", "--exp_dir", folder / str(count), "--lmdb_path", folder / "clips.lmdb",
@@ -62,25 +65,42 @@ def main() -> None:
 
 def measured(folder: Path, counts: list[int], workers: int, runs: int) -> list[tuple[str, ...]]:
     """A row of text for each K."""
-    from src.evaluation import evaluate
-
+    timed_evaluation(folder, counts[0], workers, "warm_up.csv")
     data: list[float] = []
     forwards: dict[int, list[float]] = {count: [] for count in counts}
     whole: dict[int, list[float]] = {count: [] for count in counts}
+    scores: dict[int, list[float]] = {count: [] for count in counts}
     for number in range(runs):
         data.append(seconds(lambda: list(all_batches(folder, workers))))
         each = seconds_of_forwards(folder, counts[-1])
         for count in counts:
             forwards[count].append(sum(each[:count]))
-            options = evaluation_options(folder, count, workers, f"results_{number}_{count}.csv")
-            whole[count].append(seconds(lambda options=options: evaluate(options)))
+            taken, of_it = timed_evaluation(folder, count, workers, f"results_{number}_{count}.csv")
+            whole[count].append(taken)
+            scores[count].append(of_it)
     rows = []
     for count in counts:
-        ratios = [all_ / (one + many) for all_, one, many in zip(whole[count], data, forwards[count])]
-        rows.append((str(count), f"{statistics.median(data):.2f}", f"{statistics.median(forwards[count]):.2f}",
-                     f"{statistics.median(whole[count]):.2f} ({min(whole[count]):.2f} … {max(whole[count]):.2f})",
-                     f"{statistics.median(ratios):.3f}"))
+        parts = [one + many for one, many in zip(data, forwards[count])]
+        ratios = [taken / part for taken, part in zip(whole[count], parts)]
+        without = [(taken - of_it) / part for taken, of_it, part in zip(whole[count], scores[count], parts)]
+        middle = [f"{statistics.median(values):.2f}" for values in (data, forwards[count], whole[count], scores[count])]
+        middle[2] += f" ({min(whole[count]):.2f} … {max(whole[count]):.2f})"
+        rows.append((str(count), *middle, *(f"{statistics.median(values):.3f}" for values in (ratios, without))))
     return rows
+
+
+def timed_evaluation(folder: Path, count: int, workers: int, results_csv: str) -> tuple[float, float]:
+    """Seconds of an evaluation of the first `count` checkpoints, and what of them went into scores and rows."""
+    from src import evaluation
+
+    write_up, scores = evaluation.write_up, []
+
+    def timed(*arguments) -> None:
+        scores.append(seconds(lambda: write_up(*arguments)))
+
+    with mock.patch.object(evaluation, "write_up", timed):
+        taken = seconds(lambda: evaluation.evaluate(evaluation_options(folder, count, workers, results_csv)))
+    return taken, sum(scores)
 
 
 def seconds(work: Callable[[], object]) -> float:
