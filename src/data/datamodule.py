@@ -51,10 +51,11 @@ class ClipDataModule(pl.LightningDataModule):
         self.train_set = opened("train", training_chain(random_clip_size))
         self.val_set = opened("val", evaluation_chain(val_clip_size, crop_validation))
         self.train_source = config.data.source("train")
-        self.require_a_batch(num_ranks=1)
+        self.val_source = config.data.source("val")
+        self.require_enough(num_ranks=1)
 
-    def require_a_batch(self, num_ranks: int) -> None:
-        """Refuse a batch size that would drop the whole training set as one incomplete batch."""
+    def require_enough(self, num_ranks: int) -> None:
+        """Refuse a batch size that would drop the whole training set as one incomplete batch, and idle ranks."""
         clips = -(-len(self.train_set) // num_ranks)
         if clips < self.batch_size:
             each = f"{clips} for each of {num_ranks} devices" if num_ranks > 1 else f"{clips}"
@@ -62,9 +63,12 @@ class ClipDataModule(pl.LightningDataModule):
                 f"{self.train_source}: {each} training clips do not fill one batch of opt.batch_size "
                 f"{self.batch_size}; choose a smaller one with --set opt.batch_size={clips}"
             )
+        if len(self.val_set) < num_ranks:
+            raise UserError(f"{self.val_source}: holds {len(self.val_set)} validation clips, fewer than the "
+                            f"{num_ranks} devices that share them; train on {len(self.val_set)} at most")
 
     def train_dataloader(self) -> DataLoader:
-        self.require_a_batch(self.trainer.world_size)
+        self.require_enough(self.trainer.world_size)
         sampler = EpochSampler(len(self.train_set), self.seed, True, self.trainer.global_rank, self.trainer.world_size)
         return loader(self.train_set, sampler, self.batch_size, self.num_workers, self.prefetch_factor, drop_last=True)
 
