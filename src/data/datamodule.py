@@ -59,10 +59,11 @@ class ClipDataModule(pl.LightningDataModule):
         self.val_set = opened("val", evaluation_chain(val_clip_size, crop_validation))
         self.device_features = DeviceFeatures(self.train_set.features)
         self.train_source = config.data.source("train")
-        self.require_a_batch(num_ranks=1)
+        self.val_source = config.data.source("val")
+        self.require_enough(num_ranks=1)
 
-    def require_a_batch(self, num_ranks: int) -> None:
-        """Refuse a batch size that would drop the whole training set as one incomplete batch."""
+    def require_enough(self, num_ranks: int) -> None:
+        """Refuse a batch size that would drop the whole training set as one incomplete batch, and idle ranks."""
         clips = -(-len(self.train_set) // num_ranks)
         if clips < self.batch_size:
             each = f"{clips} for each of {num_ranks} devices" if num_ranks > 1 else f"{clips}"
@@ -70,9 +71,12 @@ class ClipDataModule(pl.LightningDataModule):
                 f"{self.train_source}: {each} training clips do not fill one batch of opt.batch_size "
                 f"{self.batch_size}; choose a smaller one with --set opt.batch_size={clips}"
             )
+        if len(self.val_set) < num_ranks:
+            raise UserError(f"{self.val_source}: holds {len(self.val_set)} validation clips, fewer than the "
+                            f"{num_ranks} devices that share them; train on {len(self.val_set)} at most")
 
     def train_dataloader(self) -> DataLoader:
-        self.require_a_batch(self.trainer.world_size)
+        self.require_enough(self.trainer.world_size)
         sampler = EpochSampler(len(self.train_set), self.seed, True, self.trainer.global_rank, self.trainer.world_size)
         return self._loader(self.train_set, sampler, drop_last=True)
 
