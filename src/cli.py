@@ -165,20 +165,21 @@ def training_parser(description: str, random_clip_size: int = 500,
     add("--data_root", help=f"folder that the cfg's relative paths start from; by default ${DATA_ROOT}, else the "
         "current folder")
     add("--pretrained", metavar="FILE", help="exported weights to start from, in place of the cfg's model.pretrained")
-    add("--features", choices=("auto", "device", "workers"), default="auto", help="make spectrograms on the network's "
-        "device, a batch at a time, or in the loader's workers; auto: on a GPU where there is one")
+    add_clip_flags(parser)
     add("--cache_samples", metavar="FOLDER", help="keep all clips decoded, in files in this folder, about twice as "
         "large as the LMDBs: loading takes less time")
-    add_skipping_flag(parser)
     add("--accumulate_grad_batches", type=positive(int), default=1, metavar="N",
         help="batches whose gradients make one step: with 1 GPU and 4, a step is as with 4 GPUs")
     return parser
 
 
-def add_skipping_flag(parser: argparse.ArgumentParser) -> None:
-    """What training and evaluation do about records that cannot be used."""
-    parser.add_argument("--skip_bad_records", action="store_true", help="decode all records first, list those that "
-        "cannot be used and leave them out, instead of stopping at the first")
+def add_clip_flags(parser: argparse.ArgumentParser) -> None:
+    """How clips are read, in training and in evaluation."""
+    add = parser.add_argument
+    add("--features", choices=("auto", "device", "workers"), default="auto", help="make spectrograms on the network's "
+        "device, a batch at a time, or in the loader's workers; auto: on a GPU where there is one")
+    add("--skip_bad_records", action="store_true", help="decode all records first, list those that cannot be used and "
+        "leave them out, instead of stopping at the first")
 
 
 def training_options(arguments: argparse.Namespace, **more):
@@ -262,6 +263,7 @@ def add_loading_flags(parser: argparse.ArgumentParser) -> None:
     add("--batch_size", type=positive(int), default=32, help="clips in a batch")
     add("--num_workers", type=count, default=4, help="loader processes; 0 loads in the main process")
     add("--gpus", type=device_list, default="0", help="GPU index, the first of several; the CPU where there is none")
+    add_clip_flags(parser)
 
 
 def evaluation_options(arguments: argparse.Namespace, levels: int, num_timesteps: int):
@@ -280,5 +282,5 @@ def evaluation_options(arguments: argparse.Namespace, levels: int, num_timesteps
         overlap_analysis=arguments.overlap_analysis, best_only=arguments.best_only, untrained=arguments.untrained,
         overwrite=arguments.overwrite, per_class=arguments.per_class, bootstrap=arguments.bootstrap,
         seed=arguments.seed, batch_size=arguments.batch_size, num_workers=arguments.num_workers,
-        gpus=tuple(arguments.gpus),
+        gpus=tuple(arguments.gpus), features=arguments.features, skip_bad_records=arguments.skip_bad_records,
     )

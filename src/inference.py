@@ -18,7 +18,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from src.data.batching import Samples
 from src.data.clip_dataset import ClipDataset
+from src.data.device_features import DeviceFeatures, Features, makes_features
 from src.data.loading import loader
 from src.data.sampling import EpochSampler
 from src.memory import available_memory
@@ -54,11 +56,21 @@ def budget(device: torch.device) -> int:
     return min(MOST_KEPT, int(free * SHARE_KEPT))
 
 
-def batches_of(dataset: ClipDataset, batch_size: int, num_workers: int, device: torch.device) -> Iterator[Batch]:
-    """All clips in order."""
+def batches_of(dataset: ClipDataset, batch_size: int, num_workers: int, device: torch.device,
+               features: Features = "auto") -> Iterator[Batch]:
+    """All clips in order; `features` says where spectrograms are made."""
     sampler = EpochSampler(len(dataset), 0, training=False)
-    for inputs, targets in loader(dataset, sampler, batch_size, num_workers):
-        yield Batch(private(inputs.to(device, non_blocking=True)), private(targets))
+    dataset.on_device = makes_features(device, features, dataset)
+    device_features = DeviceFeatures(dataset.features)
+    for inputs, targets in loader(dataset, sampler, batch_size, num_workers, device=device):
+        yield Batch(private(device_features(on(device, inputs))), private(targets))
+
+
+def on(device: torch.device, inputs: Samples | torch.Tensor) -> Samples | torch.Tensor:
+    """A batch's inputs where the networks are."""
+    if isinstance(inputs, torch.Tensor):
+        return inputs.to(device, non_blocking=True)
+    return inputs._replace(samples=inputs.samples.to(device, non_blocking=True))
 
 
 def private(tensor: torch.Tensor) -> torch.Tensor:
@@ -67,7 +79,7 @@ def private(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def outputs_of(networks: Sequence[Callable[[], nn.Module]], batches: Iterable[Batch], num_clips: int,
-            budget: int) -> Iterator[Outputs]:
+               budget: int) -> Iterator[Outputs]:
     """Every network's outputs, in their order, in one pass over the batches.
 
     Args:

@@ -14,6 +14,7 @@ from torch import nn
 
 from src.checkpoints import Checkpoint, read_checkpoint
 from src.data.clip_dataset import ClipDataset
+from src.data.device_features import Features
 from src.data.labels import LabelMap
 from src.data.lmdb_store import LMDBReader
 from src.data.loading import open_dataset
@@ -34,6 +35,8 @@ class InferenceOptions:
     batch_size: int = 32
     num_workers: int = 4
     gpus: tuple[int, ...] = (0,)  # the first that is there is used
+    features: Features = "auto"  # where spectrograms are made
+    skip_bad_records: bool = False  # leave them out instead of stopping
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,9 @@ def predictions(entries: Sequence[Entry], label_map: LabelMap, options: Inferenc
         first = read_checkpoint(networks[0][0].path)
         task = build_task(first.config)
         dataset = open_for(first, label_map, options)
-        found = outputs_of([partial(one_network.of, alike[0]) for alike in networks],
-                        batches_of(dataset, options.batch_size, options.num_workers, device), len(dataset),
-                        budget(device))
+        batches = batches_of(dataset, options.batch_size, options.num_workers, device, options.features)
+        found = outputs_of([partial(one_network.of, alike[0]) for alike in networks], batches, len(dataset),
+                           budget(device))
         for number, (output, alike) in enumerate(zip(found, networks)):
             if number == 0:
                 task.report_undefined(output.targets, label_map, options.lmdb_path)
@@ -141,4 +144,5 @@ def open_for(checkpoint: Checkpoint, label_map: LabelMap, options: InferenceOpti
     if fold is not None and not any(found is not None for _, found in LMDBReader(options.lmdb_path).annotations()):
         fold = None  # another data set, all of which is new to it
     return open_dataset(replace(config.data, is_lmdb=True), options.lmdb_path, config.audio_config, label_map,
-                        config.model.type, evaluation_chain(options.num_timesteps), fold=fold)
+                        config.model.type, evaluation_chain(options.num_timesteps), fold=fold,
+                        skip_bad_records=options.skip_bad_records, num_workers=options.num_workers)

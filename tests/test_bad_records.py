@@ -1,5 +1,6 @@
 """Broken records: by default they stop a run, with --skip_bad_records they are listed and left out."""
 
+import csv
 import json
 
 import numpy as np
@@ -103,3 +104,17 @@ def test_a_cache_is_of_the_file_as_it_is(corpus, tmp_path, broken):
         writer.add(Record(flac(9), "Harp"))
     assert len(open_cache(tmp_path / "cache", LMDBReader(broken), 22050, 1)[0]) == len(cache[0])
     assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_an_evaluation_leaves_them_out_on_request(corpus, trained, tmp_path, broken):
+    checkpoint = sorted(trained.rglob("*.ckpt"))[0]
+    words = ["eval_gise_mixtures.py", "--ckpt_path", checkpoint, "--lbl_map", corpus / "meta/lbl_map.json",
+             "--lmdb_path", broken, "--num_timesteps", 64, "--num_workers", 1, "--results_csv"]
+    assert f"{broken}, record 2" in error_line(run_script(*words, tmp_path / "a.csv"))
+    rows = []
+    for features in ("workers", "device"):
+        run_script(*words, tmp_path / f"{features}.csv", "--skip_bad_records", "--features", features, check=0)
+        with open(tmp_path / f"{features}.csv", newline="") as stream:
+            rows += csv.DictReader(stream)
+    assert [row["num_eval_clips"] for row in rows] == ["14", "14"]
+    assert float(rows[0]["mAP"]) == pytest.approx(float(rows[1]["mAP"]), abs=0.02)

@@ -49,13 +49,13 @@ def experiment(corpus, tmp_path_factory):
 def decoded(monkeypatch):
     """How often each clip was decoded in this process."""
     calls = {}
-    decode = inmemory_lmdb_dataset.decode
+    decode = inmemory_lmdb_dataset.decode_record
 
     def counted(source, rate, where):
         calls[where] = calls.get(where, 0) + 1
         return decode(source, rate, where)
 
-    monkeypatch.setattr(inmemory_lmdb_dataset, "decode", counted)
+    monkeypatch.setattr(inmemory_lmdb_dataset, "decode_record", counted)
     return calls
 
 
