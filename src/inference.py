@@ -48,7 +48,7 @@ class Outputs:
     targets: np.ndarray  # (N, C) of 0 and 1, or (N,) class indices
 
 
-def budget(device: torch.device) -> int:
+def most_to_keep(device: torch.device) -> int:
     """Bytes of batches that may be kept where networks run."""
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
     return min(MOST_KEPT, int(free * SHARE_KEPT))
@@ -67,7 +67,7 @@ def private(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def outputs_of(networks: Sequence[Callable[[], nn.Module]], batches: Iterable[Batch], num_clips: int,
-            budget: int) -> Iterator[Outputs]:
+               budget: int) -> Iterator[Outputs]:
     """Every network's outputs, in their order, in one pass over the batches.
 
     Args:
