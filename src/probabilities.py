@@ -84,8 +84,8 @@ def predictions(entries: Sequence[Entry], label_map: LabelMap, options: Inferenc
         task = build_task(first.config)
         dataset = open_for(first, label_map, options)
         found = outputs_of([partial(one_network.of, alike[0]) for alike in networks],
-                        batches_of(dataset, options.batch_size, options.num_workers, device), len(dataset),
-                        most_to_keep(device))
+                           batches_of(dataset, options.batch_size, options.num_workers, device), len(dataset),
+                           most_to_keep(device))
         for number, (output, alike) in enumerate(zip(found, networks)):
             if number == 0:
                 task.report_undefined(output.targets, label_map, options.lmdb_path)
