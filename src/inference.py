@@ -50,7 +50,7 @@ class Outputs:
     targets: np.ndarray  # (N, C) of 0 and 1, or (N,) class indices
 
 
-def budget(device: torch.device) -> int:
+def most_to_keep(device: torch.device) -> int:
     """Bytes of batches that may be kept where networks run."""
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
     return min(MOST_KEPT, int(free * SHARE_KEPT))

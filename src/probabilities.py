@@ -20,7 +20,7 @@ from src.data.lmdb_store import LMDBReader
 from src.data.loading import open_dataset
 from src.data.transforms import evaluation_chain
 from src.devices import present_gpus
-from src.inference import batches_of, budget, outputs_of
+from src.inference import batches_of, most_to_keep, outputs_of
 from src.progress import progress
 from src.tasks import Task, build_task
 
@@ -88,7 +88,7 @@ def predictions(entries: Sequence[Entry], label_map: LabelMap, options: Inferenc
         dataset = open_for(first, label_map, options)
         batches = batches_of(dataset, options.batch_size, options.num_workers, device, options.features)
         found = outputs_of([partial(one_network.of, alike[0]) for alike in networks], batches, len(dataset),
-                           budget(device))
+                           most_to_keep(device))
         for number, (output, alike) in enumerate(zip(found, networks)):
             if number == 0:
                 task.report_undefined(output.targets, label_map, options.lmdb_path)

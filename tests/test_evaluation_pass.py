@@ -18,7 +18,7 @@ from src.checkpoints import WEIGHTS_PREFIX, read_checkpoint
 from src.data import inmemory_lmdb_dataset
 from src.data.labels import LabelMap
 from src.evaluation import EvaluationOptions, evaluate, write_up
-from src.inference import Ahead, Batch, Chunk, batches_of, budget, outputs_of
+from src.inference import Ahead, Batch, Chunk, batches_of, most_to_keep, outputs_of
 from src.memory import available_memory
 from src.models.registry import create
 from src.probabilities import Entry, predictions
@@ -262,12 +262,12 @@ def test_batches_of_loader_workers_leave_the_shared_memory(corpus, experiment):
 
 
 def test_the_budget_is_a_share_of_the_memory_there_is(tmp_path, monkeypatch):
-    assert 0 < budget(torch.device("cpu")) <= available_memory() / 4
+    assert 0 < most_to_keep(torch.device("cpu")) <= available_memory() / 4
     monkeypatch.setattr("src.memory.LIMIT", tmp_path / "memory.max")
     (tmp_path / "memory.max").write_text("4000000\n")
-    assert budget(torch.device("cpu")) == 1000000
+    assert most_to_keep(torch.device("cpu")) == 1000000
     (tmp_path / "memory.max").write_text("max\n")
-    assert budget(torch.device("cpu")) > 1000000
+    assert most_to_keep(torch.device("cpu")) > 1000000
 
 
 def test_the_benchmark_compares_an_evaluation_with_its_parts(tmp_path):
