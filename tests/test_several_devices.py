@@ -50,10 +50,10 @@ THREADS = os.environ.get("OMP_NUM_THREADS", str(max(1, os.cpu_count() // 2)))  #
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory):
-    """13 clips to train on, 7 to validate on, batches of 2: no number divides by the ranks."""
+    """13 clips to train on, 9 to validate on, batches of 2: of the last, two ranks have 3 and 2."""
     folder = tmp_path_factory.mktemp("odd")
     write_lbl_map(folder / "meta" / "lbl_map.json")
-    for split, count, seed in (("train", 13, 1), ("val", 7, 2), ("one", 1, 3)):
+    for split, count, seed in (("train", 13, 1), ("val", 9, 2), ("one", 1, 3)):
         run_script("pack_mixtures_into_lmdb.py", "--mixture_dir", write_folder(folder / split, count, seed),
                    "--lmdb_path", folder / f"{split}.lmdb", "--audio_min_duration", 0.5, check=0)
     tree = cfg_tree(folder)
@@ -185,7 +185,7 @@ def test_losses_and_gradients_are_those_of_the_joined_batch(witnesses):
 def test_what_ranks_share(witnesses):
     alone, *ranks = witnesses
     for witness in witnesses:
-        assert witness["told"] == "rank 0" and witness["buffer"].tolist() == [1, 1]
+        assert witness["told"] == "rank 0"
         assert witness["shares"] == [list(range(count)) for count in (2, 3, 7, 8)]
     for name in ranks[0]["steps"][0]["gradients"]:
         assert torch.equal(*(rank["steps"][0]["gradients"][name] for rank in ranks))
