@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from src.errors import UserError
 
@@ -43,13 +42,6 @@ class Devices:
         return {"accelerator": "gpu" if self.on_gpu else "cpu", "devices": list(self.gpus) or self.per_node,
                 "num_nodes": self.num_nodes, "strategy": "ddp" if self.num_processes > 1 else "auto",
                 "precision": lightning_precision(self.precision, self.on_gpu)}
-
-    def prepare(self, network: nn.Module) -> None:
-        """Lay out and compile a network for these devices. Its state dict keeps its keys and values."""
-        if self.on_gpu:
-            network.to(memory_format=torch.channels_last)  # tensor cores work on it; on a CPU it gains nothing
-        if self.compile:
-            network.compile()
 
 
 def lightning_precision(precision: str, on_gpu: bool) -> str:

@@ -21,7 +21,6 @@ def build_optimizer(opt: OptConfig, parameters: Iterable[torch.nn.Parameter]) ->
     else:
         optimizer = torch.optim.Adam(parameters, lr=opt.lr, weight_decay=opt.weight_decay, fused=fused)
     optimizer.register_load_state_dict_pre_hook(_keep_kernels)
-    optimizer.register_load_state_dict_post_hook(_lay_out_state)
     return optimizer
 
 
@@ -29,14 +28,6 @@ def _keep_kernels(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> di
     """A checkpoint's optimiser state with this device's kernels in place of those that it was written with."""
     groups = [saved | {"fused": own["fused"]} for saved, own in zip(state["param_groups"], optimizer.param_groups)]
     return state | {"param_groups": groups}
-
-
-def _lay_out_state(optimizer: torch.optim.Optimizer) -> None:
-    """Give a loaded state the parameters' memory formats, for the fused kernels take no other."""
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
-                state[name] = torch.empty_like(parameter).copy_(value)
 
 
 def build_schedule(opt: OptConfig, optimizer: torch.optim.Optimizer) -> ReduceLROnPlateau | StepLR:

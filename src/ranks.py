@@ -23,7 +23,6 @@ import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import find_free_network_port
-from torch import nn
 
 from src.cli import LAST_WORDS
 from src.devices import Devices, started_by
@@ -73,13 +72,6 @@ def gather_over_ranks(share: torch.Tensor) -> torch.Tensor:
     for rank, part in enumerate(shares):
         whole[rank :: len(shares)] = part
     return torch.from_numpy(whole)
-
-
-def share_buffers(network: nn.Module) -> None:
-    """Give every rank rank 0's buffers, batch norm's running statistics: those that a checkpoint holds."""
-    if is_joined():
-        for buffer in network.buffers():
-            dist.broadcast(buffer, src=0)
 
 
 def sharing_errors(function: Callable[..., None]) -> Callable[..., None]:

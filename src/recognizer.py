@@ -12,7 +12,7 @@ from src.data.labels import LabelMap
 from src.data.mixup import mixup
 from src.errors import UserError
 from src.optim import build_optimizer, build_schedule, step_schedule
-from src.ranks import gather_over_ranks, share_buffers
+from src.ranks import gather_over_ranks
 from src.tasks import Task
 
 
@@ -54,9 +54,7 @@ class Recognizer(pl.LightningModule):
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(inputs), sync_dist=True)
         return loss
 
-    def on_validation_start(self) -> None:
-        share_buffers(self.net)  # what is validated is what the checkpoint holds
-
+    # Batch norm's statistics are rank 0's here, as in the checkpoint: DDP shares them before a rank's first batch.
     def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> None:
         inputs, targets = batch
         self._validated.append((self(inputs).float().cpu(), targets.cpu()))

@@ -107,7 +107,8 @@ def train(options: TrainingOptions) -> None:
     network = initial_network(config, seed)
     if resume_from:
         require_resumable(resume_from, network)
-    options.devices.prepare(network)
+    if options.devices.compile:
+        network.compile()  # in place: the state dict keeps its keys
     data = ClipDataModule(config, label_map, options.random_clip_size, options.val_clip_size, options.num_workers,
                           options.prefetch_factor, seed, options.fold_index, options.crop_validation, options.features,
                           skip_bad_records=options.skip_bad_records, cache_samples=options.cache_samples)

@@ -17,7 +17,7 @@ from src.config import load_config  # noqa: E402
 from src.data.datamodule import ClipDataModule  # noqa: E402
 from src.data.labels import LabelMap  # noqa: E402
 from src.devices import Devices  # noqa: E402
-from src.ranks import from_rank_zero, gather_over_ranks, join, share_buffers  # noqa: E402
+from src.ranks import from_rank_zero, gather_over_ranks, join  # noqa: E402
 from src.recognizer import Recognizer  # noqa: E402
 from src.tasks import build_task  # noqa: E402
 
@@ -47,9 +47,6 @@ def main():
     rank = torch.distributed.get_rank() if processes > 1 else 0
     told = from_rank_zero(devices, f"rank {rank}")
     shares = [gather_over_ranks(torch.arange(rank, count, processes)).tolist() for count in (2, 3, 7, 8)]
-    layer = torch.nn.BatchNorm1d(2)
-    layer.running_mean += rank + 1
-    share_buffers(layer)
 
     config = load_config(cfg, [f"opt.batch_size={batch}"])
     label_map = LabelMap.load(config.data.label_map_path())
@@ -59,7 +56,7 @@ def main():
                          enable_checkpointing=False, enable_progress_bar=False, num_sanity_val_steps=0,
                          use_distributed_sampler=False, enable_model_summary=False)
     trainer.fit(recognizer, datamodule=data)
-    torch.save({"told": told, "shares": shares, "buffer": layer.running_mean, "steps": recognizer.steps,
+    torch.save({"told": told, "shares": shares, "steps": recognizer.steps,
                 "figures": dict(trainer.callback_metrics)}, folder / f"rank_{rank}_of_{processes}.pt")
 
 

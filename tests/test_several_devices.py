@@ -50,10 +50,10 @@ THREADS = os.environ.get("OMP_NUM_THREADS", str(max(1, os.cpu_count() // 2)))  #
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory):
-    """13 clips to train on, 7 to validate on, batches of 2: no number divides by the ranks."""
+    """13 clips to train on, 9 to validate on, batches of 2: of the last, two ranks have 3 and 2."""
     folder = tmp_path_factory.mktemp("odd")
     write_lbl_map(folder / "meta" / "lbl_map.json")
-    for split, count, seed in (("train", 13, 1), ("val", 7, 2), ("one", 1, 3)):
+    for split, count, seed in (("train", 13, 1), ("val", 9, 2), ("one", 1, 3)):
         run_script("pack_mixtures_into_lmdb.py", "--mixture_dir", write_folder(folder / split, count, seed),
                    "--lmdb_path", folder / f"{split}.lmdb", "--audio_min_duration", 0.5, check=0)
     tree = cfg_tree(folder)
@@ -185,7 +185,7 @@ def test_losses_and_gradients_are_those_of_the_joined_batch(witnesses):
 def test_what_ranks_share(witnesses):
     alone, *ranks = witnesses
     for witness in witnesses:
-        assert witness["told"] == "rank 0" and witness["buffer"].tolist() == [1, 1]
+        assert witness["told"] == "rank 0"
         assert witness["shares"] == [list(range(count)) for count in (2, 3, 7, 8)]
     for name in ranks[0]["steps"][0]["gradients"]:
         assert torch.equal(*(rank["steps"][0]["gradients"][name] for rank in ranks))
@@ -436,18 +436,16 @@ def test_half_precision_on_the_cpu(odd, two_processes, tmp_path):
     assert "precision 'bf16-mixed' instead of '32'" in line
 
 
-# ---- channels last, fused optimisers, compiling ----
+# ---- fused optimisers, compiling ----
 
 @pytest.mark.parametrize("name", ["Adam", "SGD"])
-def test_an_optimiser_state_moves_between_kernels_and_layouts(monkeypatch, name):
+def test_an_optimiser_state_moves_between_kernels(monkeypatch, name):
     """As when a run goes on on a GPU that began on a CPU, and the other way: both have fused kernels here."""
     def built(fused):
         network = torch.nn.Conv2d(3, 4, 3)
         with torch.no_grad():
             for place, parameter in enumerate(network.parameters()):
                 parameter.copy_(torch.linspace(place - 1, 1, parameter.numel()).view(parameter.shape))
-        if fused:
-            network.to(memory_format=torch.channels_last)
         with monkeypatch.context() as patch:
             patch.setattr(torch.Tensor, "is_cuda", fused)
             return network, build_optimizer(OptConfig(optimizer=name, lr=0.1, batch_size=1), network.parameters())
@@ -468,25 +466,9 @@ def test_an_optimiser_state_moves_between_kernels_and_layouts(monkeypatch, name)
         later_network.load_state_dict(network.state_dict())
         later.load_state_dict(optimizer.state_dict())
         assert later.param_groups[0]["fused"] is (True if second else None)
-        for parameter, state in later.state.items():
-            held = [value for value in state.values() if value is not None and value.shape == parameter.shape]
-            assert held and all(value.stride() == parameter.stride() for value in held)
         step(later_network, later)
         for ours, theirs in zip(later_network.parameters(), plain[0].parameters()):
             assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-6)
-
-
-def test_compiled_networks_have_the_same_checkpoints(odd):
-    config = load_config(odd / "tiny.cfg")
-    from src.checkpoints import initial_network
-
-    plain, prepared = initial_network(config, 3), initial_network(config, 3)
-    Devices((0,), compile=True).prepare(prepared)
-    assert prepared._compiled_call_impl is not None and prepared.layer1[0].conv1.weight.is_contiguous(
-        memory_format=torch.channels_last)
-    assert list(prepared.state_dict()) == list(plain.state_dict())
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(prepared.state_dict().values(),
-                                                                 plain.state_dict().values()))
 
 
 def test_compiling_needs_a_compiler(monkeypatch):
@@ -497,3 +479,12 @@ def test_compiling_needs_a_compiler(monkeypatch):
     monkeypatch.setattr(devices_module.sysconfig, "get_path", lambda name: "/nowhere")
     with pytest.raises(UserError, match="--compile: on a CPU it needs Python's headers"):
         choose_devices(accelerator="cpu", compile=True)
+
+
+def test_the_benchmark_of_training_options(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    result = run_script("benchmarks/training_options.py", "--arch", "cifar_resnet", "--model_depth", 20, "--frames", 32,
+                        "--batch_size", 2, "--steps", 1, "--rounds", 1, "--accelerator", "cpu", check=0)
+    rows = re.findall(r"^\| ([^|]+) \| [\d.]+ \([\d.]+ … [\d.]+\) \| ([\d.]+) \|$", result.stdout, re.MULTILINE)
+    assert [name for name, _ in rows] == ["plain", "channels_last", "fused optimiser", "--precision bf16-mixed"]
+    assert rows[0][1] == "1.00" and "without --compile here" in result.stderr
