@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.measuring import run  # noqa: E402
 from src import cli  # noqa: E402
-from src.preparation.parallel import map_in_processes  # noqa: E402
+from src.parallel import map_in_processes  # noqa: E402
 
 SAMPLE_RATE = 22050  # Hz
 FINGERPRINT = "import sys; from src.data import fingerprint, lmdb_store; " \

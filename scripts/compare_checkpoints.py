@@ -31,7 +31,8 @@ def main() -> None:
     options = EvaluationOptions(
         lmdb_path=arguments.lmdb_path, lbl_map=arguments.lbl_map, num_timesteps=arguments.num_timesteps,
         bootstrap=arguments.bootstrap, seed=arguments.seed, batch_size=arguments.batch_size,
-        num_workers=arguments.num_workers, gpus=tuple(arguments.gpus),
+        num_workers=arguments.num_workers, gpus=tuple(arguments.gpus), features=arguments.features,
+        skip_bad_records=arguments.skip_bad_records,
     )
     found = compare(arguments.ckpt_path, arguments.other_ckpt_path, options)
     print("| score | first | second | second - first | 95 % interval | p |\n| --- |" + " ---: |" * 5)

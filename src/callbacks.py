@@ -69,7 +69,8 @@ class StopOnInterrupt(Callback):
         self._stop_if_requested(trainer)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
-        self._stop_if_requested(trainer)
+        if trainer.world_size == 1:  # ranks need not have as many validation batches: they stop after a training step
+            self._stop_if_requested(trainer)
 
     def _stop_if_requested(self, trainer: pl.Trainer) -> None:
         """Raise on all ranks or on none: one alone would leave the others waiting for it."""
@@ -78,5 +79,5 @@ class StopOnInterrupt(Callback):
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, KeyboardInterrupt):
-            log.error("%s: interrupted in epoch %d; the same command goes on from the last checkpoint",
-                      self.folder, trainer.current_epoch)
+            log.info("%s: interrupted in epoch %d; the same command goes on from the last checkpoint",
+                     self.folder, trainer.current_epoch)

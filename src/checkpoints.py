@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from src.config import AudioConfig, Config, ModelConfig, OptConfig, parse_config
 from src.data.labels import LabelMap
 from src.errors import UserError
 from src.models.registry import build_network, create
-from src.models.weights import load_state
+from src.models.weights import load_state, require_fit
 from src.torch_files import read_torch_file
 
 WEIGHTS_PREFIX = "net."  # of the network's tensors in a checkpoint's state_dict
@@ -21,7 +22,7 @@ WEIGHTS_PREFIX = "net."  # of the network's tensors in a checkpoint's state_dict
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a `.ckpt` holds."""
+    """What a `.ckpt` holds. Its tensors stay in the file until they are used, where the file can be mapped."""
 
     path: Path
     config: Config
@@ -38,26 +39,50 @@ class Checkpoint:
                 raise UserError(f"{label_map.path}: class {index} is '{name}', but {self.path} was trained with "
                                 f"'{own}' there; is it another data set's map?")
 
-    def network(self) -> nn.Module:
+    @property
+    def architecture(self) -> tuple[str, int | str, int, int]:
+        """What `create` makes the network of: equal for networks that differ in their weights alone."""
+        model = self.config.model
+        return model.arch, model.model_depth, model.num_classes, model.im_size
+
+    def require_fit(self) -> None:
+        """Refuse weights that do not fit the configuration, without making the network."""
+        require_fit(outline(*self.architecture), self.weights, str(self.path))
+
+    def network(self, reused: nn.Module | None = None) -> nn.Module:
         """The trained network.
+
+        Args:
+            reused: one of this architecture whose place it takes, which is quicker than making one.
 
         Raises:
             UserError: the weights do not fit the configuration.
         """
-        model = self.config.model
-        network = create(model.arch, model.model_depth, model.num_classes, model.im_size)
+        network = create(*self.architecture) if reused is None else reused
         load_state(network, self.weights, str(self.path))
         return network
 
-    def untrained_network(self) -> nn.Module:
-        """The network as it was when the run began.
+    @property
+    def seed(self) -> int:
+        """With which the run began.
 
         Raises:
-            UserError: the checkpoint does not say with which seed.
+            UserError: the checkpoint does not say.
         """
         if not isinstance(self.record.get("seed"), int):
             raise UserError(f"{self.path}: does not say with which seed its run began, as --untrained needs")
-        return initial_network(self.config, self.record["seed"])
+        return self.record["seed"]
+
+    def untrained_network(self) -> nn.Module:
+        """The network as it was when the run began."""
+        return initial_network(self.config, self.seed)
+
+
+@lru_cache
+def outline(arch: str, depth: int | str, num_classes: int, im_size: int) -> nn.Module:
+    """A network whose tensors have shapes and no values."""
+    with torch.device("meta"):
+        return create(arch, depth, num_classes, im_size)
 
 
 def initial_network(config: Config, seed: int) -> nn.Module:
@@ -73,7 +98,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         UserError: no such file, not a checkpoint, or one without what is needed.
     """
     path = Path(path)
-    content = read_torch_file(path, "a checkpoint")
+    content = read_torch_file(path, "a checkpoint", mapped=True)
     if not isinstance(content, dict) or not {"hyper_parameters", "state_dict"} <= content.keys():
         raise UserError(f"{path}: is not a checkpoint of a training run (is it a .pth of weights alone?)")
     record, state = content["hyper_parameters"], content["state_dict"]

@@ -9,26 +9,33 @@ import json
 import logging
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
 
 from src.config import DATA_ROOT
 from src.errors import UserError
+from src.progress import speaks_for_all
 
 log = logging.getLogger(__name__)
+
+LAST_WORDS = 3  # s for another process to say what is wrong, before a launcher ends all because this one has ended
 
 
 def run(main: Callable[[], None]) -> None:
     """Call a script's `main` and exit: 0 when it ends well, 1 on an error of the user's, 130 on Ctrl-C."""
-    first = all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
-    logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s", stream=sys.stderr)
+    level = logging.INFO if speaks_for_all() else logging.ERROR
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     logging.captureWarnings(True)
     warnings.formatwarning = lambda message, *_: str(message)
-    for noise in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*LeafSpec.*"):
+    for noise in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*LeafSpec.*",
+                  ".*sync_dist=True.* when logging on epoch level.*"):
         warnings.filterwarnings("ignore", message=noise)
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    for chatter in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.rank_zero",
+                    "lightning_fabric.utilities.distributed"):
+        logging.getLogger(chatter).setLevel(logging.WARNING)
     try:
         main()
     except UserError as error:
@@ -42,7 +49,7 @@ def run(main: Callable[[], None]) -> None:
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(f"{_script()}: error: {where}{error.strerror or error}")
     except KeyboardInterrupt:
-        log.error("%s: interrupted; what was complete is kept", _script())
+        log.info("%s: interrupted; what was complete is kept", _script())
         sys.exit(130)
 
 
@@ -139,8 +146,16 @@ def training_parser(description: str, random_clip_size: int = 500,
     add("--prefetch_factor", type=positive(int), default=4, help="batches each worker prepares ahead")
     add("--cw", help="file with a tensor of class weights (torch.save)")
     add("--resume_from", help="checkpoint to go on from; by default the run folder's last one")
-    add("--fp16", action="store_true", help="16-bit mixed precision (on a GPU)")
-    add("--gpus", type=device_list, default="0", help="GPU indices, such as '0, 1, 2, 3'; the CPU where there are none")
+    add("--gpus", type=device_list, help="GPU indices, such as '0, 1, 2, 3'; the CPU where there are none; 0, or the "
+        "first --devices, if left out")
+    add("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help="auto: GPUs where there are any")
+    add("--devices", type=positive(int), metavar="N", help="processes on each node, each with a GPU of its own or on "
+        "the CPU; as many as --gpus, or 1, if left out")
+    add("--num_nodes", type=positive(int), default=1, metavar="N", help="nodes, all with the same --devices")
+    add("--precision", choices=("32", "16-mixed", "bf16-mixed"), help="of the network's arithmetic; 32 if left out, "
+        "and on a CPU for 16-mixed")
+    add("--fp16", action="store_true", help="the same as --precision 16-mixed")
+    add("--compile", action="store_true", help="compile the network (torch.compile)")
     add("--random_clip_size", type=positive(int), default=random_clip_size, help="frames of a training clip")
     add("--val_clip_size", type=positive(int), default=val_clip_size, help="frames of a validation clip")
     add("--use_mixup", action="store_true", help="mix the training batches (multilabel)")
@@ -153,9 +168,21 @@ def training_parser(description: str, random_clip_size: int = 500,
     add("--data_root", help=f"folder that the cfg's relative paths start from; by default ${DATA_ROOT}, else the "
         "current folder")
     add("--pretrained", metavar="FILE", help="exported weights to start from, in place of the cfg's model.pretrained")
+    add_clip_flags(parser)
+    add("--cache_samples", metavar="FOLDER", help="keep all clips decoded, in files in this folder, about twice as "
+        "large as the LMDBs: loading takes less time")
     add("--accumulate_grad_batches", type=positive(int), default=1, metavar="N",
         help="batches whose gradients make one step: with 1 GPU and 4, a step is as with 4 GPUs")
     return parser
+
+
+def add_clip_flags(parser: argparse.ArgumentParser) -> None:
+    """How clips are read, in training and in evaluation."""
+    add = parser.add_argument
+    add("--features", choices=("auto", "device", "workers"), default="auto", help="make spectrograms on the network's "
+        "device, a batch at a time, or in the loader's workers; auto: on a GPU where there is one")
+    add("--skip_bad_records", action="store_true", help="decode all records first, list those that cannot be used and "
+        "leave them out, instead of stopping at the first")
 
 
 def training_options(arguments: argparse.Namespace, **more):
@@ -172,14 +199,32 @@ def training_options(arguments: argparse.Namespace, **more):
     if arguments.pretrained:
         overrides.append(f"model.pretrained={json.dumps(arguments.pretrained)}")
     return TrainingOptions(
-        cfg_file=arguments.cfg_file, expdir=arguments.expdir, epochs=arguments.epochs,
+        devices=_devices(arguments), cfg_file=arguments.cfg_file, expdir=arguments.expdir, epochs=arguments.epochs,
         num_workers=arguments.num_workers, prefetch_factor=arguments.prefetch_factor, class_weights=arguments.cw,
-        resume_from=arguments.resume_from, fp16=arguments.fp16, gpus=tuple(arguments.gpus),
-        random_clip_size=arguments.random_clip_size, val_clip_size=arguments.val_clip_size,
-        use_mixup=arguments.use_mixup, seed=arguments.seed, overrides=tuple(overrides),
+        resume_from=arguments.resume_from, random_clip_size=arguments.random_clip_size,
+        val_clip_size=arguments.val_clip_size, use_mixup=arguments.use_mixup, seed=arguments.seed,
+        overrides=tuple(overrides),
         data_root=arguments.data_root, accumulate=arguments.accumulate_grad_batches,
-        check_data=arguments.check_data, **more,
+        check_data=arguments.check_data, features=arguments.features,
+        skip_bad_records=arguments.skip_bad_records, cache_samples=arguments.cache_samples, **more,
     )
+
+
+def _devices(arguments: argparse.Namespace):
+    """`src.devices.Devices` of parsed flags; what is wrong with them is said by one process of each node."""
+    from src.devices import choose_devices
+
+    precision = arguments.precision or ("16-mixed" if arguments.fp16 else "32")
+    try:
+        if arguments.fp16 and precision != "16-mixed":
+            raise UserError(f"--precision {precision}: --fp16 asks for 16-mixed; leave one of the two flags out")
+        return choose_devices(arguments.gpus, arguments.accelerator, arguments.devices, arguments.num_nodes, precision,
+                              arguments.compile)
+    except UserError:
+        if any(os.environ.get(name, "0") != "0" for name in ("LOCAL_RANK", "SLURM_LOCALID")):
+            time.sleep(LAST_WORDS)
+            sys.exit(1)
+        raise
 
 
 def add_preparation_flags(parser: argparse.ArgumentParser, out_dir: str) -> None:
@@ -221,6 +266,7 @@ def add_loading_flags(parser: argparse.ArgumentParser) -> None:
     add("--batch_size", type=positive(int), default=32, help="clips in a batch")
     add("--num_workers", type=count, default=4, help="loader processes; 0 loads in the main process")
     add("--gpus", type=device_list, default="0", help="GPU index, the first of several; the CPU where there is none")
+    add_clip_flags(parser)
 
 
 def evaluation_options(arguments: argparse.Namespace, levels: int, num_timesteps: int):
@@ -239,5 +285,5 @@ def evaluation_options(arguments: argparse.Namespace, levels: int, num_timesteps
         overlap_analysis=arguments.overlap_analysis, best_only=arguments.best_only, untrained=arguments.untrained,
         overwrite=arguments.overwrite, per_class=arguments.per_class, bootstrap=arguments.bootstrap,
         seed=arguments.seed, batch_size=arguments.batch_size, num_workers=arguments.num_workers,
-        gpus=tuple(arguments.gpus),
+        gpus=tuple(arguments.gpus), features=arguments.features, skip_bad_records=arguments.skip_bad_records,
     )

@@ -10,8 +10,9 @@ import numpy as np
 
 from src.data.labels import LabelMap
 from src.errors import UserError
-from src.evaluation import Entry, EvaluationOptions, predictions
+from src.evaluation import EvaluationOptions
 from src.metrics import ranking_scores
+from src.probabilities import Entry, predictions
 from src.resampling import bootstrap, interval
 
 log = logging.getLogger(__name__)

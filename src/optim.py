@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
@@ -11,10 +12,22 @@ from src.config import OptConfig
 
 
 def build_optimizer(opt: OptConfig, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """Adam, or SGD with Nesterov momentum 0.9."""
+    """Adam, or SGD with Nesterov momentum 0.9; with PyTorch's fused kernels where all parameters are on GPUs."""
+    parameters = list(parameters)
+    fused = all(parameter.is_cuda for parameter in parameters) or None
     if opt.optimizer == "SGD":
-        return torch.optim.SGD(parameters, lr=opt.lr, momentum=0.9, nesterov=True, weight_decay=opt.weight_decay)
-    return torch.optim.Adam(parameters, lr=opt.lr, weight_decay=opt.weight_decay)
+        optimizer = torch.optim.SGD(parameters, lr=opt.lr, momentum=0.9, nesterov=True, weight_decay=opt.weight_decay,
+                                    fused=fused)
+    else:
+        optimizer = torch.optim.Adam(parameters, lr=opt.lr, weight_decay=opt.weight_decay, fused=fused)
+    optimizer.register_load_state_dict_pre_hook(_keep_kernels)
+    return optimizer
+
+
+def _keep_kernels(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's optimiser state with this device's kernels in place of those that it was written with."""
+    groups = [saved | {"fused": own["fused"]} for saved, own in zip(state["param_groups"], optimizer.param_groups)]
+    return state | {"param_groups": groups}
 
 
 def build_schedule(opt: OptConfig, optimizer: torch.optim.Optimizer) -> ReduceLROnPlateau | StepLR:

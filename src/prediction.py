@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from src.checkpoints import Checkpoint, read_checkpoint
-from src.data.batching import collate
+from src.data.batching import Rows
 from src.data.labels import LabelMap
 from src.data.spectrogram import FeatureExtractor
-from src.data.transforms import evaluation_chain
+from src.data.transforms import View, evaluation_chain
 from src.data.waveform import AUDIO_SUFFIXES, LONGEST, resampled
 from src.errors import UserError
 from src.files import whole_file
@@ -116,8 +116,11 @@ class Tagger:
     def _scores(self, spectrograms: Sequence[np.ndarray]) -> np.ndarray:
         """(B, C) probabilities of B spectrograms, through the evaluation chain."""
         rng = np.random.default_rng(0)  # the chain draws nothing from it
-        inputs, _ = collate([(self.transform(spectrogram, rng), 0) for spectrogram in spectrograms])
-        return self.task.probabilities(self.network(inputs)).numpy()
+        rows = Rows(len(spectrograms))
+        for number, spectrogram in enumerate(spectrograms):
+            view = self.transform.view(View.whole(*spectrogram.shape), rng)
+            view.of(spectrogram, rows.row(number, (1, view.num_bins, view.size))[0])
+        return self.task.probabilities(self.network(rows.tensor)).numpy()
 
 
 def window_starts(length: int, window: int, hop: int) -> list[int]:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
-import torch.distributed
 from torch import nn
 
 from src.data.labels import LabelMap
 from src.data.mixup import mixup
 from src.errors import UserError
 from src.optim import build_optimizer, build_schedule, step_schedule
+from src.ranks import gather_over_ranks
 from src.tasks import Task
 
 
@@ -55,6 +54,7 @@ class Recognizer(pl.LightningModule):
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(inputs), sync_dist=True)
         return loss
 
+    # Batch norm's statistics are rank 0's here, as in the checkpoint: DDP shares them before a rank's first batch.
     def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> None:
         inputs, targets = batch
         self._validated.append((self(inputs).float().cpu(), targets.cpu()))
@@ -89,15 +89,3 @@ class Recognizer(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["hyper_parameters"] = self.record
-
-
-def gather_over_ranks(share: torch.Tensor) -> torch.Tensor:
-    """The whole set's (N, …) tensor from each rank's share, records rank, rank + ranks, …, of it."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return share
-    shares: list = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(shares, share.numpy())
-    whole = np.empty((sum(map(len, shares)), *share.shape[1:]), dtype=shares[0].dtype)
-    for rank, part in enumerate(shares):
-        whole[rank :: len(shares)] = part
-    return torch.from_numpy(whole)

@@ -7,6 +7,8 @@ inert stand-ins, which keep nothing and do nothing, take their place.
 
 from __future__ import annotations
 
+import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +43,13 @@ RELEASED_CLASSES = [
 STAND_INS = [(type(name.rpartition(".")[2], (StandIn,), {"__slots__": ()}), name) for name in RELEASED_CLASSES]
 
 
-def read_torch_file(path: str | Path, what: str) -> Any:
+def read_torch_file(path: str | Path, what: str, mapped: bool = False) -> Any:
     """The content of a file, onto the CPU, through PyTorch's weights-only unpickler.
 
     Args:
         what: what the file should be, for messages, such as "a checkpoint".
+        mapped: leave the tensors in the file, where that can be done: they are read as they are used, and take
+            no memory of the process. For files that are replaced, and never written into, while in use.
 
     Raises:
         UserError: no such file, or not one that torch.save wrote from plain data.
@@ -54,9 +58,21 @@ def read_torch_file(path: str | Path, what: str) -> Any:
         raise UserError(f"{path}: no such file; {what} was expected")
     try:
         with torch.serialization.safe_globals(STAND_INS):
+            if mapped and _is_stored_plainly(path):
+                with suppress(Exception):  # not every file system maps files, and not every name is text
+                    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises whatever it trips over in a broken file
         if isinstance(error, OSError) and error.filename:  # the file cannot be opened
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{path}: is not {what}, or is truncated ({reason})") from None
+
+
+def _is_stored_plainly(path: str | Path) -> bool:
+    """Whether it is a ZIP file, as PyTorch writes since 1.6, in which nothing was compressed afterwards."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return all(item.compress_type == zipfile.ZIP_STORED for item in file.infolist())
+    except (zipfile.BadZipFile, ValueError):
+        return False

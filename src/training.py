@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -9,7 +10,7 @@ import re
 import secrets
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -23,23 +24,25 @@ from src.callbacks import MetricsCSV, StopOnInterrupt
 from src.checkpoints import WEIGHTS_PREFIX, initial_network, load_class_weights
 from src.config import Config, load_config
 from src.data.datamodule import ClipDataModule
+from src.data.device_features import Features
 from src.data.labels import LabelMap
 from src.data.lmdb_store import LMDBReader
-from src.devices import present_gpus
+from src.data_identity import DataIdentity
+from src.devices import Devices
 from src.errors import UserError
 from src.models.weights import misfit
 from src.preparation.checking import check
 from src.preparation.examination import Limits
 from src.provenance import command_line, git_commit, versions
+from src.ranks import from_rank_zero, sharing_errors
 from src.recognizer import Recognizer
-from src.run_folder import RunFolder, is_finished, last_checkpoint, require_same_data, require_same_run
+from src.run_folder import RunFolder, is_finished, last_checkpoint, require_same_run
 from src.tasks import build_task
 from src.torch_files import read_torch_file
 
 log = logging.getLogger(__name__)
 
 EARLY_STOPPING_PATIENCE = 10  # epochs
-DRAWN_SEED = "GISE_DRAWN_SEED"  # environment variable
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,12 @@ class TrainingOptions:
 
     cfg_file: str
     expdir: str
+    devices: Devices = field(default_factory=Devices)
     epochs: int = 100
     num_workers: int = 4
     prefetch_factor: int = 4
     class_weights: str | None = None  # file with a (C,) tensor
     resume_from: str | None = None
-    fp16: bool = False
-    gpus: tuple[int, ...] = (0,)
     random_clip_size: int = 500  # frames
     val_clip_size: int = 1000  # frames
     use_mixup: bool = False
@@ -65,8 +67,12 @@ class TrainingOptions:
     fold_index: int | None = None  # of an LMDB with folds, the one to validate on
     crop_validation: bool = True  # validate on the centre of a longer clip, or on all of it
     check_data: bool = False  # read and decode all records first
+    features: Features = "auto"  # where spectrograms are made
+    skip_bad_records: bool = False  # leave them out instead of stopping
+    cache_samples: str | None = None  # folder for decoded clips, which all loader workers share
 
 
+@sharing_errors
 def train(options: TrainingOptions) -> None:
     """Train as the options say, into `options.expdir`.
 
@@ -86,39 +92,48 @@ def train(options: TrainingOptions) -> None:
     seed = choose_seed(options.seed, earlier)
     settings = {
         "cfg": config.as_dict(), "seed": seed, "mixup": use_mixup, "random_clip_size": options.random_clip_size,
-        "val_clip_size": options.val_clip_size, "fp16": options.fp16,
+        "val_clip_size": options.val_clip_size, "precision": options.devices.precision,
         "class_weights": None if class_weights is None else class_weights.tolist(),
         "fold_index": options.fold_index, "lbl_map": label_map.mapping,
     }
     require_same_run(folder, earlier, settings)
     resume_from = Path(options.resume_from) if options.resume_from else last_checkpoint(folder)
-    if earlier and is_finished(earlier, resume_from, options.epochs):
+    finished = bool(earlier) and is_finished(earlier, resume_from, options.epochs)
+    earlier, seed, resume_from, finished = from_rank_zero(options.devices, (earlier, seed, resume_from, finished))
+    if finished:
         log.info("%s: finished (%s); skipped", folder.path, (earlier["finished"] or {}).get("reason", "all epochs"))
         return
 
     network = initial_network(config, seed)
     if resume_from:
         require_resumable(resume_from, network)
+    if options.devices.compile:
+        network.compile()  # in place: the state dict keeps its keys
     data = ClipDataModule(config, label_map, options.random_clip_size, options.val_clip_size, options.num_workers,
-                          options.prefetch_factor, seed, options.fold_index, options.crop_validation)
+                          options.prefetch_factor, seed, options.fold_index, options.crop_validation, options.features,
+                          skip_bad_records=options.skip_bad_records, cache_samples=options.cache_samples)
     origin = {"command": command_line(), "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-              "versions": versions(), "git_commit": git_commit(), "gpus": list(options.gpus),
+              "versions": versions(), "git_commit": git_commit(), "devices": asdict(options.devices),
               "accumulate": options.accumulate}
     record = origin | settings | {
         "protocol": config.protocol, "cfg_file": options.cfg_file,
-        "num_train_clips": len(data.train_set), "finished": None, "resumed": [],
+        "finished": None, "resumed": [],
     }
     if earlier:
         record = earlier | {"finished": None, "resumed": [*earlier.get("resumed", []), origin]}
+    record |= {"num_train_clips": len(data.train_set),
+               "skipped": {"train": data.train_set.skipped, "val": data.val_set.skipped}}
     stop = StopOnInterrupt(folder.path)
     trainer = build_trainer(options, folder, task.monitor, stop)
-    data.require_a_batch(trainer.world_size)
+    data.require_enough(trainer.world_size)
     if trainer.is_global_zero:
         if options.check_data:
             check_data(config, label_map, max(1, options.num_workers))
-        record["data"] = {"train": data.train_set.fingerprint(), "val": data.val_set.fingerprint()}
-        require_same_data(folder, earlier, record["data"])
+        trainer.callbacks.insert(0, DataIdentity(folder, earlier, record, data))
         folder.write_record(record)
+    if trainer.local_rank == 0:
+        for dataset in (data.train_set, data.val_set):
+            dataset.read_ahead()
     recognizer = Recognizer(network, task, label_map, seed, use_mixup, record)
     announce(config, options, seed, use_mixup, data, recognizer, resume_from)
     with stop.listening():
@@ -140,6 +155,7 @@ def check_data(config: Config, label_map: LabelMap, num_workers: int) -> None:
     log.info("checked, without an error: %s", ", ".join(paths))
 
 
+@sharing_errors
 def train_on_each(options: TrainingOptions, lmdbs: Sequence[str]) -> None:
     """One run an LMDB, in natural order, into `<expdir>/<LMDB name>/`.
 
@@ -184,20 +200,16 @@ def require_resumable(path: Path, network: torch.nn.Module) -> None:
 
 
 def choose_seed(given: int | None, earlier: dict[str, Any] | None) -> int:
-    """The flag's seed, else that of the run to go on with, else one drawn for this command.
-
-    Raises:
-        UserError: several processes were started from outside, which cannot agree on one by themselves.
-    """
+    """The flag's seed, else that of the run to go on with, else one drawn for this command."""
     if given is not None:
         return given
-    if earlier:
-        return earlier["seed"]
-    if DRAWN_SEED not in os.environ:
-        if int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", 1))) > 1:
-            raise UserError("a run in several processes that were started together needs --seed")
-        os.environ[DRAWN_SEED] = str(secrets.randbelow(2**31))  # Lightning's processes for more GPUs inherit it
-    return int(os.environ[DRAWN_SEED])
+    return earlier["seed"] if earlier else drawn_seed()
+
+
+@functools.cache
+def drawn_seed() -> int:
+    """One seed for all runs of this command."""
+    return secrets.randbelow(2**31)
 
 
 def how_it_ended(trainer: pl.Trainer) -> dict[str, Any]:
@@ -209,12 +221,7 @@ def how_it_ended(trainer: pl.Trainer) -> dict[str, Any]:
 
 
 def build_trainer(options: TrainingOptions, folder: RunFolder, monitor: str, stop: StopOnInterrupt) -> pl.Trainer:
-    """Lightning's Trainer for these devices and this run folder."""
-    gpus = present_gpus(options.gpus)
-    precision = "16-mixed" if options.fp16 else "32-true"
-    if options.fp16 and not gpus:
-        log.warning("--fp16: 16-bit mixed precision needs a GPU; training in 32 bits")
-        precision = "32-true"
+    """Lightning's Trainer for the options' devices and this run folder."""
     checkpoints = ModelCheckpoint(
         dirpath=folder.checkpoints, filename=f"{{epoch:02d}}_{{train_loss:.3f}}_{{{monitor}:.3f}}", monitor=monitor,
         mode="max", save_top_k=-1, save_on_train_epoch_end=True,
@@ -228,8 +235,7 @@ def build_trainer(options: TrainingOptions, folder: RunFolder, monitor: str, sto
         TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 10),
     ]
     return pl.Trainer(
-        accelerator="gpu" if gpus else "cpu", devices=gpus or 1, strategy="ddp" if len(gpus) > 1 else "auto",
-        precision=precision, max_epochs=options.epochs, callbacks=callbacks,
+        **options.devices.arguments(), max_epochs=options.epochs, callbacks=callbacks,
         accumulate_grad_batches=options.accumulate,
         logger=TensorBoardLogger(folder.path, name=folder.logs.name, version=""), default_root_dir=folder.path,
         num_sanity_val_steps=0, use_distributed_sampler=False, enable_model_summary=False, log_every_n_steps=10,
@@ -244,10 +250,11 @@ def announce(config: Config, options: TrainingOptions, seed: int, use_mixup: boo
     log.info("%s: %s %s, %.1f M parameters, %d classes; protocol %s, mixup %s, seed %d", options.expdir,
              config.model.arch, config.model.model_depth, parameters / 1e6, config.model.num_classes, config.protocol,
              "on" if use_mixup else "off", seed)
-    log.info("%d training clips (%s), %d validation clips (%s)%s, batches of %d%s", len(data.train_set),
+    log.info("%d training clips (%s), %d validation clips (%s)%s, batches of %d%s%s", len(data.train_set),
              config.data.source("train"), len(data.val_set), config.data.source("val"),
              "" if options.fold_index is None else f" of fold {options.fold_index}", config.opt.batch_size,
-             "" if options.accumulate == 1 else f", {options.accumulate} of them a step")
+             "" if options.accumulate == 1 else f", {options.accumulate} of them a step",
+             "" if options.devices.num_processes == 1 else f", in each of {options.devices.num_processes} processes")
     if config.model.pretrained and not resume_from:
         log.info("starting from the weights in %s", config.model.pretrained)
     if resume_from:

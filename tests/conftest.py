@@ -53,10 +53,11 @@ def run_script(*arguments, cwd=ROOT, check=None, fresh=False, timeout=300):
     return result
 
 
-def run_in_forked_process(words, cwd, timeout):
+def run_in_forked_process(words, cwd, timeout, environment=None):
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder) / "out", Path(folder) / "err"
-        process = SERVER.Process(target=_as_main, args=(words, str(cwd), str(out), str(err), dict(os.environ)))
+        process = SERVER.Process(target=_as_main, args=(words, str(cwd), str(out), str(err),
+                                                        os.environ | (environment or {})))
         process.start()
         process.join(timeout)
         if process.is_alive():

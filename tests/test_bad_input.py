@@ -24,7 +24,6 @@ from conftest import (
 )
 
 from src.data.lmdb_store import LMDBWriter, Record
-from src.errors import UserError
 
 
 def pack(folder, target, *more):
@@ -280,18 +279,6 @@ def test_resuming_from_what_is_no_checkpoint_of_this_network(corpus, trained, tm
     line = refused(corpus, tmp_path, "--resume_from", other, *resnet)
     assert "is of another network than the cfg's" in line
     assert "conv1.weight [32, 1, 7, 7] instead of [64, 1, 7, 7]" in line
-
-
-def test_several_processes_need_a_seed(corpus, tmp_path, monkeypatch):
-    from src.training import choose_seed
-
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.delenv("GISE_DRAWN_SEED", raising=False)
-    with pytest.raises(UserError, match="needs --seed"):
-        choose_seed(None, None)
-    assert choose_seed(5, None) == 5 and choose_seed(None, {"seed": 7}) == 7
-    monkeypatch.delenv("WORLD_SIZE")
-    assert choose_seed(None, None) == choose_seed(None, None)  # all runs of a command, and Lightning's children
 
 
 def test_two_lmdbs_of_one_name(corpus, tmp_path):

@@ -29,9 +29,10 @@ from src.config import load_config
 from src.data.datamodule import ClipDataModule
 from src.data.labels import LabelMap
 from src.data.lmdb_store import LMDBReader, LMDBWriter, Record
-from src.evaluation import Entry, EvaluationOptions, predictions
+from src.evaluation import EvaluationOptions
 from src.metrics import top_k_accuracy
 from src.models.registry import count_parameters, create
+from src.probabilities import Entry, predictions
 
 
 def flac_of(samples):

@@ -13,10 +13,12 @@ import torch
 from conftest import FIXTURES, SAMPLE_RATE, cfg_tree, write_folder
 
 from src.config import AudioConfig, DataConfig, load_config
-from src.data.batching import collate
+from src.data import reading_ahead
+from src.data.batching import Rows
+from src.data.fingerprint import fingerprint
 from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset, LMDBDataset
 from src.data.labels import LabelMap
-from src.data.lmdb_store import LMDBWriter, Record
+from src.data.lmdb_store import LMDBReader, LMDBWriter, Record
 from src.data.loading import loader, open_dataset
 from src.data.manifest_dataset import ManifestDataset
 from src.data.sampling import EpochSampler
@@ -139,12 +141,12 @@ def test_the_sampler_deals_out_every_record(ranks):
 
 
 def test_shorter_spectrograms_are_padded_with_zeros_on_the_right():
-    inputs, targets = collate([(np.ones((2, 3), np.float32), np.array([0, 1], np.float32)),
-                               (np.ones((2, 5), np.float32), np.array([1, 0], np.float32))])
-    assert inputs.shape == (2, 1, 2, 5) and inputs.dtype == torch.float32
-    assert inputs[0, 0, :, 3:].abs().sum() == 0 and inputs.sum() == 16
-    assert torch.equal(targets, torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
-    assert collate([(np.ones((2, 3), np.float32), 4)])[1].dtype == torch.int64
+    rows = Rows(3)
+    for number, frames in enumerate((3, 5, 4)):
+        rows.row(number, (1, 2, frames))[:] = number + 1
+    assert rows.tensor.shape == (3, 1, 2, 5) and rows.tensor.dtype == torch.float32
+    assert [rows.tensor[number, 0].sum() for number in range(3)] == [6, 20, 24]
+    assert rows.tensor[0, 0, :, 3:].abs().sum() == 0 and rows.tensor[2, 0, :, 4:].abs().sum() == 0
 
 
 def test_esc50_records_have_class_indices():
@@ -189,12 +191,8 @@ def _own_memory_around_reading(dataset, queue):
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_share_one_copy_of_the_records(tmp_path, method):
     """A worker that reads all of a 64 MB set keeps next to nothing of it to itself."""
-    rng = np.random.default_rng(0)
-    with LMDBWriter(tmp_path / "big.lmdb") as writer:
-        for _ in range(64):
-            writer.add(Record(rng.bytes(1 << 20), "Harp"))
-    dataset = InMemoryLMDBDataset(str(tmp_path / "big.lmdb"), AUDIO, LabelMap(("Harp",)), "multilabel",
-                                  evaluation_chain(64))
+    storage, arguments = big_lmdb(tmp_path / "big.lmdb", 64)
+    dataset = storage(*arguments)
     assert len(pickle.dumps(dataset)) < 100_000
     context = multiprocessing.get_context(method)
     queue = context.Queue()
@@ -205,14 +203,59 @@ def test_workers_share_one_copy_of_the_records(tmp_path, method):
     assert after - before < 16e6, (before, after)
 
 
-def test_opening_reads_the_file_into_the_page_cache_only_when_in_memory(corpus, monkeypatch):
-    reads = []
-    monkeypatch.setattr(InMemoryLMDBDataset, "_read_through", lambda self, path: reads.append(path))
-    common = (AUDIO, labels_of(corpus), "multilabel", evaluation_chain(64))
-    LMDBDataset(str(corpus / "val.lmdb"), *common)
-    assert reads == []
-    InMemoryLMDBDataset(str(corpus / "val.lmdb"), *common)
-    assert reads == [str(corpus / "val.lmdb")]
+def big_lmdb(path, megabytes):
+    rng = np.random.default_rng(0)
+    with LMDBWriter(path) as writer:
+        for _ in range(megabytes):
+            writer.add(Record(rng.bytes(1 << 20), "Harp"))
+    return InMemoryLMDBDataset, (str(path), AUDIO, LabelMap(("Harp",)), "multilabel", evaluation_chain(64))
+
+
+def read_from_disk():
+    """Bytes that this process has had read from disk."""
+    fields = dict(line.split(":") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(fields["read_bytes"])
+
+
+def out_of_the_cache(path):
+    with open(path, "rb") as stream:
+        os.fsync(stream.fileno())
+        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def test_opening_does_not_read_the_whole_file_and_reading_ahead_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading_ahead, "SMALL", 1 << 20)
+    storage, arguments = big_lmdb(tmp_path / "big.lmdb", 96)
+    out_of_the_cache(tmp_path / "big.lmdb")
+    before = read_from_disk()
+    dataset = storage(*arguments)
+    assert read_from_disk() - before < 24e6
+    dataset.read_ahead()
+    dataset._ahead._process.join(60)
+    assert dataset._ahead._process.exitcode == 0
+    before = read_from_disk()
+    assert dataset.reader[95].label == "Harp" and read_from_disk() == before
+
+
+def test_an_unknown_fingerprint_is_found_in_the_background(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading_ahead, "SMALL", 1 << 20)
+    storage, arguments = big_lmdb(tmp_path / "big.lmdb", 4)
+    expected = fingerprint(LMDBReader(tmp_path / "big.lmdb"))
+    (tmp_path / ".big.lmdb.fingerprint.json").unlink()
+    dataset = storage(*arguments)
+    assert dataset.known_fingerprint() is None
+    dataset.read_ahead()
+    pickle.dumps(dataset)
+    assert dataset.fingerprint() == expected == dataset.known_fingerprint()
+
+
+def test_a_set_larger_than_the_free_memory_is_not_read_ahead(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(reading_ahead, "SMALL", 1 << 20)
+    monkeypatch.setattr(reading_ahead, "available_memory", lambda: 3 << 20)
+    storage, arguments = big_lmdb(tmp_path / "big.lmdb", 4)
+    dataset = storage(*arguments)
+    dataset.read_ahead()
+    assert dataset._ahead._process is None and "read from disk as they come" in caplog.text
 
 
 def test_relative_label_maps_lie_under_meta_root(tmp_path, corpus):

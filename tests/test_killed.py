@@ -99,5 +99,5 @@ def test_an_lmdb_survives_being_killed(tmp_path):
             run_script(*words(old, target), check=0)
     assert kills
     run_script(*words(new, target), check=0)
-    assert set(finished(target.parent)) == {"a.lmdb", ".a.lmdb.fingerprint.json"}
+    assert set(finished(target.parent)) == {"a.lmdb", ".a.lmdb.fingerprint.json", ".a.lmdb.labels.json"}
     assert target.read_bytes() == expected

@@ -1,5 +1,6 @@
 """The record format: what is released opens here, what is written here looks the same."""
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -188,4 +189,24 @@ def test_labels_are_found_behind_audio_of_any_size(tmp_path, size):
     with LMDBWriter(tmp_path / "a.lmdb") as writer:
         writer.add(Record(b"f" * size, "Ünïcode,名"))
         writer.add(Record(b"f" * size, 7, 3))
-    assert list(LMDBReader(tmp_path / "a.lmdb").labels()) == ["Ünïcode,名", 7]
+    (tmp_path / ".a.lmdb.labels.json").unlink()
+    for _ in range(2):  # read from the file, and then from the note on it
+        assert LMDBReader(tmp_path / "a.lmdb").annotations() == [("Ünïcode,名", None), (7, 3)]
+    assert (tmp_path / ".a.lmdb.labels.json").is_file()
+
+
+@pytest.mark.parametrize("note", ["", "[]", "{", '"labels"', "[[[[", "other file", "other count", "other types"])
+def test_a_note_on_labels_that_does_not_fit_is_not_believed(tmp_path, note):
+    for name in "ab":
+        with LMDBWriter(tmp_path / f"{name}.lmdb") as writer:
+            writer.add(Record(b"x", f"Harp {name}"))
+    path = tmp_path / ".a.lmdb.labels.json"
+    if note == "other file":
+        path.write_bytes((tmp_path / ".b.lmdb.labels.json").read_bytes())
+    elif note.startswith("other"):
+        kept = json.loads(path.read_text())
+        kept["labels"] = [["Organ", None]] * 2 if note == "other count" else [["Organ"]]
+        path.write_text(json.dumps(kept))
+    else:
+        path.write_text(note)
+    assert LMDBReader(tmp_path / "a.lmdb").labels() == ["Harp a"]

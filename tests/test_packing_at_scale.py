@@ -19,8 +19,8 @@ from test_lmdb_store import raw
 
 from src.data.lmdb_store import LMDBReader, LMDBWriter, Record
 from src.errors import UserError
+from src.parallel import AHEAD, WorkerKilled, in_another_process, map_in_processes
 from src.preparation.packing import pack_mixtures, soundscape_files
-from src.preparation.parallel import AHEAD, WorkerKilled, in_another_process, map_in_processes
 
 
 def pack(folder, target, *more, **options):

@@ -13,8 +13,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from src.checkpoints import read_checkpoint
 from src.data.labels import LabelMap
-from src.evaluation import EvaluationOptions, evaluate, open_for, predict
+from src.evaluation import EvaluationOptions
+from src.inference import batches_of, outputs_of
 from src.models.registry import create
+from src.probabilities import open_for
 from src.results import ResultsTable, best_of_each_run, export_path, row_name
 
 NAME = re.compile(r"epoch=\d\d_train_loss=\d+\.\d{3}_val_mAP=[01]\.\d{3}\.ckpt")
@@ -96,8 +98,8 @@ def test_a_results_row_is_what_the_network_scores(corpus, trained, tmp_path):
     targets = np.stack([dataset[i][1] for i in range(6)])
     assert abs(float(row["mAP"]) - average_precision_score(targets, by_hand, average="macro")) < 1e-6
     assert abs(float(row["mAUC"]) - roc_auc_score(targets, by_hand, average="macro")) < 1e-6
-    logits, _ = predict([network], dataset, options, torch.device("cpu"), "")
-    assert np.allclose(logits[0].sigmoid().numpy(), by_hand, atol=1e-6)
+    batched, = outputs_of([lambda: network], batches_of(dataset, 4, 0, torch.device("cpu")), len(dataset), 0)
+    assert np.allclose(batched.logits.sigmoid().numpy(), by_hand, atol=1e-6)
 
 
 def test_scored_checkpoints_are_not_scored_again(corpus, trained, tmp_path):
@@ -132,16 +134,6 @@ def test_overlap_analysis_splits_the_clips_by_their_events(corpus, trained, tmp_
     for row in rows:
         by_checkpoint.setdefault(row["ckpt_path"], []).append(int(row["clips"]))
     assert {row["events"] for row in rows} == {"1", "2"} and all(sum(c) == 6 for c in by_checkpoint.values())
-
-
-def test_chunks_of_checkpoints_score_like_single_ones(corpus, trained, tmp_path, monkeypatch):
-    common = dict(lmdb_path=str(corpus / "eval.lmdb"), lbl_map=str(corpus / "meta" / "lbl_map.json"),
-                  exp_dir=str(trained / "r1"), levels=3, num_workers=0)
-    evaluate(EvaluationOptions(results_csv=str(tmp_path / "together.csv"), **common))
-    monkeypatch.setattr("src.evaluation.AT_ONCE", 1)
-    evaluate(EvaluationOptions(results_csv=str(tmp_path / "apart.csv"), **common))
-    for one, other in zip(rows_of(tmp_path / "together.csv"), rows_of(tmp_path / "apart.csv")):
-        assert one["ckpt_path"] == other["ckpt_path"] and one["mAP"] == other["mAP"] and one["mAUC"] == other["mAUC"]
 
 
 def test_classes_that_the_evaluation_set_lacks_are_left_out_and_named(corpus, trained, tmp_path):

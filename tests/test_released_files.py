@@ -16,7 +16,9 @@ from src.checkpoints import read_checkpoint
 from src.data.labels import LabelMap
 from src.data.transforms import Compose
 from src.errors import UserError
-from src.evaluation import EvaluationOptions, open_for, predict
+from src.evaluation import EvaluationOptions
+from src.inference import batches_of, outputs_of
+from src.probabilities import open_for
 from src.torch_files import StandIn, read_torch_file
 
 CKPT = FIXTURES / "released_cifar_resnet_20.ckpt"
@@ -53,8 +55,8 @@ def test_the_first_record_gets_the_outputs_it_got_then():
     with torch.no_grad():
         outputs = network(torch.from_numpy(dataset[0][0])[None, None]).sigmoid().numpy()[0]
     assert np.abs(outputs - FIRST_RECORD).max() < 1e-5
-    batched, _ = predict([network], dataset, options, torch.device("cpu"), "")
-    assert np.abs(batched[0][0].sigmoid().numpy() - FIRST_RECORD).max() < 1e-5
+    batched, = outputs_of([lambda: network], batches_of(dataset, 32, 0, torch.device("cpu")), len(dataset), 0)
+    assert np.abs(batched.logits[0].sigmoid().numpy() - FIRST_RECORD).max() < 1e-5
 
 
 def test_a_released_network_can_be_fine_tuned(corpus, tmp_path):

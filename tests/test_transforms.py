@@ -78,8 +78,8 @@ def test_half_of_the_training_clips_are_augmented_and_padded_either_way():
 
 
 def test_use_with_prob_is_a_coin():
-    flipped = [UseWithProb(lambda x, _: -x, 0.5)(np.ones(1), rng(seed))[0] for seed in range(1000)]
-    assert 430 < flipped.count(-1) < 570
+    seen = [UseWithProb(CenterCrop(1), 0.5)(np.ones((1, 2)), rng(seed)).shape[1] for seed in range(1000)]
+    assert 430 < seen.count(1) < 570
 
 
 def test_draws_are_those_of_the_generator_alone():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -10,12 +11,15 @@ import torch
 from torch.utils.data import Dataset
 
 from src.config import AudioConfig
+from src.data.batching import Batch, Rows, stack_samples
 from src.data.labels import LabelMap
 from src.data.sampling import clip_generator
 from src.data.spectrogram import FeatureExtractor
-from src.data.transforms import Transform
+from src.data.transforms import Transform, View
 from src.errors import UserError
 from src.progress import progress
+
+Key = int | tuple[int, int]  # index, or (epoch, index)
 
 
 class ClipDataset(Dataset, ABC):
@@ -28,7 +32,7 @@ class ClipDataset(Dataset, ABC):
         audio: how a clip becomes a spectrogram.
         label_map: the classes.
         target_type: multi-hot (C,) float32 targets, or a class index.
-        transform: applied to the (F, T) spectrogram.
+        transform: of the (F, T) spectrogram.
         seed: of the transform's draws.
 
     Raises:
@@ -42,6 +46,7 @@ class ClipDataset(Dataset, ABC):
         self.target_type = target_type
         self.transform = transform
         self.seed = seed
+        self.on_device = False  # if set, batches carry samples, for src/data/device_features.py
         self.features = FeatureExtractor.of(audio)
         indices = [
             label_map.indices(label, audio.delimiter, self.where(index)) for index, label in enumerate(self.labels())
@@ -63,33 +68,72 @@ class ClipDataset(Dataset, ABC):
 
     @abstractmethod
     def waveform(self, index: int) -> np.ndarray:
-        """(N,) float32 samples of a clip."""
+        """(N,) samples of a clip: int16, or float32 in [-1, 1) where it is stored otherwise."""
 
     @abstractmethod
     def where(self, index: int) -> str:
         """How messages call a clip."""
 
+    @property
+    def skipped(self) -> list[int]:
+        """Records that are left out because they cannot be used."""
+        return []
+
+    def read_ahead(self) -> None:
+        """Begin in the background what takes a pass through the storage; called once for each machine."""
+
+    def known_fingerprint(self) -> str | None:
+        """The fingerprint, if it takes no reading."""
+        return None
+
     def fingerprint(self) -> str | None:
         """A hash over all stored records, whichever of them are chosen; None where the storage has none."""
         return None
 
-    def __getitem__(self, key: int | tuple[int, int]) -> tuple[np.ndarray, np.ndarray | int]:
+    def __getitem__(self, key: Key) -> tuple[np.ndarray, np.ndarray | int]:
+        """(F, T) float32 spectrogram, transformed, and target."""
+        epoch, index = self.epoch_and_index(key)
+        spectrogram = self.spectrogram(index)
+        return self.view(epoch, index, spectrogram.shape[1]).of(spectrogram), self.target(index)
+
+    def __getitems__(self, keys: Sequence[Key]) -> Batch:
+        """The batch of these clips; PyTorch's loader asks for all of them at once."""
+        pairs = [self.epoch_and_index(key) for key in keys]
+        targets = torch.from_numpy(np.asarray([self.target(index) for _, index in pairs]))
+        if self.on_device:
+            clips = [self.waveform(index) for _, index in pairs]
+            views = [self.view(epoch, index, self.features.num_frames(len(clip)))
+                     for (epoch, index), clip in zip(pairs, clips)]
+            return stack_samples(clips, views), targets
+        rows = Rows(len(pairs))
+        for number, (epoch, index) in enumerate(pairs):
+            spectrogram = self.spectrogram(index)
+            view = self.view(epoch, index, spectrogram.shape[1])
+            view.of(spectrogram, rows.row(number, (1, view.num_bins, view.size))[0])
+        return rows.tensor, targets
+
+    def epoch_and_index(self, key: Key) -> tuple[int, int]:
+        """Of a key, which may be the index alone."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
         if not 0 <= index < len(self):
             raise IndexError(f"clip {index} of {len(self)}")
-        spectrogram = self.transform(self.spectrogram(index), clip_generator(self.seed, epoch, index))
-        return spectrogram, self.target(index)
+        return epoch, index
+
+    def view(self, epoch: int, index: int, num_frames: int) -> View:
+        """What the transform shows of a clip in an epoch."""
+        whole = View.whole(self.features.num_bins, num_frames)
+        return self.transform.view(whole, clip_generator(self.seed, epoch, index))
 
     def class_indices(self, index: int) -> np.ndarray:
         """(E,) class index of every event of a clip, in the order of its label field."""
         return self._classes[self._class_starts[index] : self._class_starts[index + 1]]
 
     def spectrogram(self, index: int) -> np.ndarray:
-        """(F, T) float32 features of a whole clip."""
+        """(F, T) float32 features of a whole clip, to be copied from before the next one is asked for."""
         if self._kept is not None:
             frames, starts = self._kept
             return frames[starts[index] : starts[index + 1]].numpy().T  # (F, T)
-        return self.features(self.waveform(index))
+        return self.features.scratch(self.waveform(index))
 
     def target(self, index: int) -> np.ndarray | int:
         """(C,) multi-hot float32, or the class index."""

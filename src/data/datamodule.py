@@ -8,7 +8,9 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from src.config import Config
+from src.data.batching import Batch
 from src.data.clip_dataset import ClipDataset
+from src.data.device_features import DeviceFeatures, Features, makes_features
 from src.data.labels import LabelMap
 from src.data.loading import loader, open_dataset
 from src.data.sampling import EpochSampler
@@ -29,6 +31,9 @@ class ClipDataModule(pl.LightningDataModule):
         seed: of the order and of the training chain's draws.
         fold_index: of an LMDB with folds, train on the others and validate on this one.
         crop_validation: validate on the centre of a longer clip; else on all of it.
+        features: where spectrograms are made: on the "device" of the network, in the loader's "workers", or "auto",
+            on a GPU where the network is on one.
+        storage: further arguments of `open_dataset`.
 
     Raises:
         UserError: from the data sets, and for a batch that the training set cannot fill.
@@ -36,25 +41,29 @@ class ClipDataModule(pl.LightningDataModule):
 
     def __init__(self, config: Config, label_map: LabelMap, random_clip_size: int, val_clip_size: int,
                  num_workers: int = 4, prefetch_factor: int = 4, seed: int = 0,
-                 fold_index: int | None = None, crop_validation: bool = True):
+                 fold_index: int | None = None, crop_validation: bool = True, features: Features = "auto",
+                 **storage):
         super().__init__()
         self.batch_size = config.opt.batch_size
         self.num_workers = num_workers
         self.prefetch_factor = prefetch_factor
         self.seed = seed
+        self.features = features
 
         def opened(split: Literal["train", "val"], transform: Transform) -> ClipDataset:
             source = config.data.source(split)
             return open_dataset(config.data, source, config.audio_config, label_map, config.model.type, transform, seed,
-                                fold_index, complement=split == "train")
+                                fold_index, complement=split == "train", num_workers=num_workers, **storage)
 
         self.train_set = opened("train", training_chain(random_clip_size))
         self.val_set = opened("val", evaluation_chain(val_clip_size, crop_validation))
+        self.device_features = DeviceFeatures(self.train_set.features)
         self.train_source = config.data.source("train")
-        self.require_a_batch(num_ranks=1)
+        self.val_source = config.data.source("val")
+        self.require_enough(num_ranks=1)
 
-    def require_a_batch(self, num_ranks: int) -> None:
-        """Refuse a batch size that would drop the whole training set as one incomplete batch."""
+    def require_enough(self, num_ranks: int) -> None:
+        """Refuse a batch size that would drop the whole training set as one incomplete batch, and idle ranks."""
         clips = -(-len(self.train_set) // num_ranks)
         if clips < self.batch_size:
             each = f"{clips} for each of {num_ranks} devices" if num_ranks > 1 else f"{clips}"
@@ -62,12 +71,24 @@ class ClipDataModule(pl.LightningDataModule):
                 f"{self.train_source}: {each} training clips do not fill one batch of opt.batch_size "
                 f"{self.batch_size}; choose a smaller one with --set opt.batch_size={clips}"
             )
+        if len(self.val_set) < num_ranks:
+            raise UserError(f"{self.val_source}: holds {len(self.val_set)} validation clips, fewer than the "
+                            f"{num_ranks} devices that share them; train on {len(self.val_set)} at most")
 
     def train_dataloader(self) -> DataLoader:
-        self.require_a_batch(self.trainer.world_size)
+        self.require_enough(self.trainer.world_size)
         sampler = EpochSampler(len(self.train_set), self.seed, True, self.trainer.global_rank, self.trainer.world_size)
-        return loader(self.train_set, sampler, self.batch_size, self.num_workers, self.prefetch_factor, drop_last=True)
+        return self._loader(self.train_set, sampler, drop_last=True)
 
     def val_dataloader(self) -> DataLoader:
         sampler = EpochSampler(len(self.val_set), self.seed, False, self.trainer.global_rank, self.trainer.world_size)
-        return loader(self.val_set, sampler, self.batch_size, self.num_workers, self.prefetch_factor)
+        return self._loader(self.val_set, sampler)
+
+    def _loader(self, dataset: ClipDataset, sampler: EpochSampler, drop_last: bool = False) -> DataLoader:
+        device = self.trainer.strategy.root_device
+        dataset.on_device = makes_features(device, self.features, dataset)
+        return loader(dataset, sampler, self.batch_size, self.num_workers, self.prefetch_factor, drop_last, device)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        inputs, targets = batch
+        return self.device_features(inputs), targets

@@ -9,19 +9,18 @@ what else the file holds. Nothing is decoded.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
-from src.files import read_json, whole_file
+from src.data.notes import FileState, recall, remember
 from src.progress import progress
 
 if TYPE_CHECKING:
     from src.data.lmdb_store import LMDBReader
 
+NOTE = "fingerprint"
 HEXADECIMAL = re.compile("[0-9a-f]{64}")
 
 
@@ -38,27 +37,29 @@ def combined(digests: Iterable[bytes]) -> str:
     return whole.hexdigest()
 
 
-def fingerprint(reader: LMDBReader) -> str:
+def fingerprint(reader: LMDBReader, show: Callable = progress) -> str:
     """The fingerprint of an open LMDB, 64 hexadecimal digits.
 
-    It takes one pass through the file, at the disk's pace. The result is kept beside the file, in
-    `.NAME.fingerprint.json`, with the file's path, inode, size and times of change: asked for again, of a file
-    that nobody has touched, it takes no reading. Packing and checking keep it there as well. Of several
-    processes that need it, let one ask.
+    It takes one pass through the file, at the disk's pace, and is kept in a note beside it: asked for again, of a file
+    that nobody has touched, it takes no reading. Packing and checking keep it there as well. Of several processes that
+    need it, let one ask.
+
+    Args:
+        show: of src/progress.py, what shows how far it is.
 
     Raises:
         UserError: a record is missing, or the file was replaced while it was open.
     """
     reader.require_same_file()
     before = FileState.of(reader.file)
-    known = recall(before)
+    known = known_fingerprint(before)
     if known:
         return known
     name = os.path.basename(reader.path)
-    with progress(len(reader), f"fingerprint of {name}", "clip", leave=False) as bar:
+    with show(len(reader), f"fingerprint of {name}", "clip", leave=False) as bar:
         found = combined(_digests(reader, bar))
     if FileState.of(reader.file) == before:
-        remember(before, found)
+        remember(before, NOTE, found)
     return found
 
 
@@ -70,42 +71,7 @@ def _digests(reader: LMDBReader, bar) -> Iterator[bytes]:
     reader.unmap()
 
 
-class FileState(NamedTuple):
-    """What changes when a file does. Times are in ns; a program can set the first back, but not the second."""
-
-    path: str
-    inode: int
-    size: int
-    modified: int
-    changed: int
-
-    @classmethod
-    def of(cls, path: str | Path, status: os.stat_result | None = None) -> FileState:
-        """The state of a file, or of an open one that was moved to `path`, by its `os.fstat`."""
-        status = status or os.stat(path)
-        return cls(os.path.realpath(path), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-def recall(state: FileState) -> str | None:
+def known_fingerprint(state: FileState) -> str | None:
     """The fingerprint kept for a file in this state."""
-    try:
-        note = read_json(_note(state))
-        found = note.pop("fingerprint")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return found if note == state._asdict() and isinstance(found, str) and HEXADECIMAL.fullmatch(found) else None
-
-
-def remember(state: FileState, found: str) -> None:
-    """Keep the fingerprint of a file in this state."""
-    try:
-        with whole_file(_note(state)) as temporary:
-            temporary.write_text(json.dumps(state._asdict() | {"fingerprint": found}) + "\n", encoding="utf-8")
-    except OSError:
-        pass  # a folder that cannot be written costs the next run a pass through the file, and nothing else
-
-
-def _note(state: FileState) -> Path:
-    """Where a file's fingerprint is kept."""
-    path = Path(state.path)
-    return path.with_name(f".{path.name}.fingerprint.json")
+    found = recall(state, NOTE)
+    return found if isinstance(found, str) and HEXADECIMAL.fullmatch(found) else None

@@ -1,18 +1,21 @@
-"""One LMDB as a torch Dataset, held in memory: FLAC bytes stay FLAC until a clip is asked for."""
+"""One LMDB as a torch Dataset: FLAC bytes stay FLAC until a clip is asked for."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import numpy as np
 
+from src.config import AudioConfig
+from src.data.bad_records import unusable
 from src.data.clip_dataset import ClipDataset
-from src.data.fingerprint import fingerprint
-from src.data.lmdb_store import LMDBReader, data_file
-from src.data.waveform import decode
+from src.data.fingerprint import fingerprint, known_fingerprint
+from src.data.lmdb_store import LMDBReader
+from src.data.notes import FileState
+from src.data.reading_ahead import ReadingAhead
+from src.data.sample_cache import SampleCache, open_cache
+from src.data.waveform import decode_record
 from src.errors import UserError
-from src.progress import progress
 
 
 class LMDBDataset(ClipDataset):
@@ -22,23 +25,35 @@ class LMDBDataset(ClipDataset):
         lmdb_path: an LMDB of src/data/lmdb_store.py.
         fold: of records with folds, keep this one's …
         complement: … or all others'.
+        skip_bad_records: look for records that cannot be used, list them and leave them out.
+        cache_samples: folder for a file of all clips decoded; see src/data/sample_cache.py.
+        num_workers: processes for these two, which take a pass the first time.
         The rest is `ClipDataset`'s.
 
     Raises:
         UserError: there is no such fold; or as `ClipDataset`.
     """
 
-    readahead = False  # records are read in random order
+    in_memory = False
 
-    def __init__(self, lmdb_path: str, *args, fold: int | None = None, complement: bool = False, **kwargs):
-        self.reader = LMDBReader(lmdb_path, self.readahead)
-        annotations = list(self.reader.annotations())
-        self.records = np.arange(len(annotations))
+    def __init__(self, lmdb_path: str, audio: AudioConfig, *args, fold: int | None = None, complement: bool = False,
+                 skip_bad_records: bool = False, cache_samples: str | None = None, num_workers: int = 1, **kwargs):
+        self.reader = LMDBReader(lmdb_path, readahead=False)  # records are read in random order
+        self._ahead: ReadingAhead | None = None
+        bad = unusable(self.reader, audio.sample_rate, num_workers) if skip_bad_records else set()
+        annotations = self.reader.annotations(without=bad)
+        self._skipped = sorted(bad)
+        self.records = np.setdiff1d(np.arange(len(annotations)), list(bad))
         if fold is not None:
-            self.records = records_of_fold(fold, complement, [found for _, found in annotations], lmdb_path)
+            of_fold = records_of_fold(fold, complement, [found for _, found in annotations], lmdb_path)
+            self.records = np.intersect1d(self.records, of_fold)
+        self._cache: SampleCache | None = None
+        if cache_samples:
+            self._cache = open_cache(cache_samples, self.reader, audio.sample_rate, num_workers, without=bad)
         self._labels = [annotations[record][0] for record in self.records]
-        super().__init__(*args, **kwargs)
+        super().__init__(audio, *args, **kwargs)
         del self._labels  # kept as two flat arrays from here on
+        self.reader.unmap()
 
     def __len__(self) -> int:
         return len(self.records)
@@ -47,13 +62,30 @@ class LMDBDataset(ClipDataset):
         return self._labels
 
     def waveform(self, index: int) -> np.ndarray:
-        return decode(self.reader[self.records[index]].flac, self.audio.sample_rate, self.where(index))
+        if self._cache:
+            return self._cache[self.records[index]]
+        flac = self.reader[self.records[index]].flac
+        self.reader.let_go()  # or a worker would come to map all of the file
+        return decode_record(flac, self.audio.sample_rate, self.where(index))
 
     def where(self, index: int) -> str:
         return self.reader.where(self.records[index])
 
+    @property
+    def skipped(self) -> list[int]:
+        return self._skipped
+
+    def read_ahead(self) -> None:
+        self._ahead = ReadingAhead(self.reader, warm=self.in_memory)
+
+    def known_fingerprint(self) -> str | None:
+        return known_fingerprint(FileState.of(self.reader.file))
+
     def fingerprint(self) -> str:
-        return fingerprint(self.reader)
+        return self._ahead.fingerprint() if self._ahead else fingerprint(self.reader)
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_ahead": None}  # a process cannot be sent to another
 
 
 def records_of_fold(fold: int, complement: bool, folds: Sequence[int | None], lmdb_path: str) -> np.ndarray:
@@ -67,28 +99,12 @@ def records_of_fold(fold: int, complement: bool, folds: Sequence[int | None], lm
 
 
 class InMemoryLMDBDataset(LMDBDataset):
-    """An LMDB read into memory once; for `in_memory: True`, the default.
+    """An LMDB that is held in memory; for `in_memory: True`, the default.
 
-    The file is read from end to end as the data set opens. It is mapped, not copied: the one copy
-    in the system's page cache serves all loader workers, forked or spawned, and all ranks of a
-    machine, and no process holds records of its own. Where memory is too short for it, the system
-    drops pages and reads them again: slower, but nothing fails.
+    It is mapped, not copied: the one copy in the system's page cache serves all loader workers, forked or spawned, and
+    all ranks of a machine, and no process holds records of its own. `read_ahead` fills the cache in the background,
+    while the first records are already being read. Where memory is too short for it, the system drops pages and reads
+    them again: slower, but nothing fails.
     """
 
-    readahead = True
-
-    CHUNK = 1 << 24  # bytes read at a time
-
-    def __init__(self, lmdb_path: str, *args, **kwargs):
-        self._read_through(lmdb_path)
-        super().__init__(lmdb_path, *args, **kwargs)
-
-    def _read_through(self, lmdb_path: str) -> None:
-        file = data_file(lmdb_path)
-        if not file.is_file():
-            return  # the reader says what is wrong
-        description = f"reading {os.path.basename(lmdb_path)}"
-        with (open(file, "rb", buffering=0) as stream,
-              progress(os.path.getsize(file), description, "B", unit_scale=True, leave=False) as bar):
-            while chunk := stream.read(self.CHUNK):
-                bar.update(len(chunk))
+    in_memory = True

@@ -15,17 +15,20 @@ import fcntl
 import logging
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
 import lmdb
 import msgpack
 
-from src.data.fingerprint import FileState, combined, digest, remember
+from src.data import fingerprint
+from src.data.fingerprint import combined, digest
 from src.data.lmdb_pages import fault
+from src.data.notes import FileState, recall, remember
 from src.errors import UserError
 from src.files import sync, sync_folder
+from src.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +61,23 @@ class Record:
                 and all(isinstance(one, int) for one in fold)):
             raise ValueError("fields of other types")
         return cls(flac, label, *fold)
+
+
+Annotation = tuple[str | int, int | None]  # label field, fold
+
+NOTE = "labels"
+
+
+def known_annotations(state: FileState, count: int) -> list[Annotation] | None:
+    """The annotations kept for a file in this state, of `count` records."""
+    found = recall(state, NOTE)
+    if not isinstance(found, list) or len(found) != count:
+        return None
+    for one in found:
+        if not (isinstance(one, list) and len(one) == 2 and isinstance(one[0], (str, int))
+                and isinstance(one[1], (int, type(None)))):
+            return None
+    return [tuple(one) for one in found]
 
 
 def data_file(path: str | Path) -> Path:
@@ -125,24 +145,50 @@ class LMDBReader:
         with self._begin() as transaction:
             return transaction.stat()["entries"]
 
-    def labels(self) -> Iterator[str | int]:
-        """The label field of every record in turn."""
-        return (label for label, _ in self.annotations())
+    def labels(self) -> list[str | int]:
+        """The label field of every record."""
+        return [label for label, _ in self.annotations()]
 
-    def annotations(self) -> Iterator[tuple[str | int, int | None]]:
-        """(label field, fold or None) of every record in turn, without touching the audio's pages."""
-        with self._begin() as transaction:
+    def annotations(self, without: Container[int] = ()) -> list[Annotation]:
+        """(label field, fold or None) of every record.
+
+        LMDB reads all of a record, so this takes a pass through the file, but only once: the result is kept in a note
+        beside it, as packing does.
+
+        Args:
+            without: records that cannot be read; they have the label "".
+        """
+        before = FileState.of(self.file)
+        known = known_annotations(before, len(self))
+        if known is not None:
+            return known
+        found = []
+        with progress(len(self), f"labels of {os.path.basename(self.path)}", "clip", leave=False, delay=1) as bar:
             for index in range(len(self)):
-                value = self._value(transaction, index)
-                try:
-                    unpacker = msgpack.Unpacker()
-                    unpacker.feed(value[_audio_end(value):])
-                    label, *fold = unpacker  # what is left of the record
-                    if not isinstance(label, (str, int)) or not all(isinstance(one, int) for one in fold):
-                        raise TypeError("label or fold is of another type")
-                except (ValueError, TypeError, IndexError, struct.error, msgpack.UnpackException):
-                    raise UserError(f"{self.where(index)} is not (flac, label); the file is damaged") from None
-                yield label, fold[0] if fold else None
+                found.append(("", None) if index in without else self.annotation(index))
+                self.let_go()
+                bar.update()
+        if FileState.of(self.file) == before and not any(index in without for index in range(len(self))):
+            remember(before, NOTE, found)
+        return found
+
+    def annotation(self, index: int) -> Annotation:
+        """(label field, fold or None) of a record, without a copy of the audio.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        with self._begin() as transaction:
+            value = self._value(transaction, index)
+            try:
+                unpacker = msgpack.Unpacker()
+                unpacker.feed(value[_audio_end(value):])
+                label, *fold = unpacker  # what is left of the record
+                if not isinstance(label, (str, int)) or not all(isinstance(one, int) for one in fold):
+                    raise TypeError("label or fold is of another type")
+                return label, fold[0] if fold else None
+            except (ValueError, TypeError, IndexError, struct.error, msgpack.UnpackException):
+                raise UserError(f"{self.where(index)} is not (flac, label); the file is damaged") from None
 
     def require_same_file(self) -> None:
         """Refuse a file that was put in the place of the one that was opened."""
@@ -265,6 +311,7 @@ class LMDBWriter:
         self._pending_bytes = 0
         self._length = 0
         self._digests = bytearray()  # 32 bytes a record
+        self._annotations: list[Annotation] = []
 
     def __enter__(self) -> LMDBWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -300,6 +347,7 @@ class LMDBWriter:
         value = record.pack()
         self._length += 1
         self._digests += digest(value)
+        self._annotations.append((record.label, record.fold))
         self._pending.append(value)
         self._pending_bytes += len(value)
         if len(self._pending) >= self.write_frequency or self._pending_bytes >= self.LARGEST_TRANSACTION:
@@ -330,7 +378,9 @@ class LMDBWriter:
             raise self._unwritable(error) from None
         os.replace(self._partial, self.path)
         sync_folder(self.path.parent)
-        remember(FileState.of(self.path, os.fstat(self._lock)), self.fingerprint)
+        state = FileState.of(self.path, os.fstat(self._lock))
+        remember(state, fingerprint.NOTE, self.fingerprint)
+        remember(state, NOTE, self._annotations)
 
     def _commit(self) -> None:
         first = len(self) - len(self._pending)

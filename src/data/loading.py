@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
 from typing import Literal
 
+import torch
 from torch.utils.data import DataLoader
 
 from src.config import AudioConfig, DataConfig
-from src.data.batching import collate
+from src.data.batching import Batch
 from src.data.clip_dataset import ClipDataset
 from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset, LMDBDataset
 from src.data.labels import LabelMap
@@ -17,14 +19,20 @@ from src.data.sampling import EpochSampler
 from src.data.transforms import Transform
 from src.errors import UserError
 
+# glibc's malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+KEPT = 1 << 26  # bytes at the top of the heap that are not given back
+LARGEST = 1 << 25  # bytes of one array that comes from the heap, the most that glibc takes
+
 
 def open_dataset(data: DataConfig, source: str, audio: AudioConfig, label_map: LabelMap,
                  target_type: Literal["multilabel", "multiclass"], transform: Transform, seed: int = 0,
-                 fold: int | None = None, complement: bool = False) -> ClipDataset:
+                 fold: int | None = None, complement: bool = False, skip_bad_records: bool = False,
+                 cache_samples: str | None = None, num_workers: int = 1) -> ClipDataset:
     """The data set class that fits where the clips are stored.
 
     Args:
-        fold, complement: which records of an LMDB with folds; see `LMDBDataset`.
+        fold, complement, skip_bad_records, cache_samples, num_workers: for LMDBs; see `LMDBDataset`.
         The rest is `ClipDataset`'s.
 
     Raises:
@@ -32,26 +40,46 @@ def open_dataset(data: DataConfig, source: str, audio: AudioConfig, label_map: L
     """
     if data.is_lmdb:
         storage = InMemoryLMDBDataset if data.in_memory else LMDBDataset
-        dataset = storage(source, audio, label_map, target_type, transform, seed, fold=fold, complement=complement)
-    elif fold is None:
-        dataset = ManifestDataset(source, audio, label_map, target_type, transform, seed)
+        dataset = storage(source, audio, label_map, target_type, transform, seed, fold=fold, complement=complement,
+                          skip_bad_records=skip_bad_records, cache_samples=cache_samples,
+                          num_workers=max(1, num_workers))
     else:
-        raise UserError(f"{source}: a manifest has no folds; they need data.is_lmdb: True")
+        for name, asked in (("folds", fold is not None), ("--skip_bad_records", skip_bad_records),
+                            ("--cache_samples", cache_samples)):
+            if asked:
+                raise UserError(f"{source}: is a manifest, and {name} are for LMDBs (data.is_lmdb: True)")
+        dataset = ManifestDataset(source, audio, label_map, target_type, transform, seed)
     if len(dataset) == 0:
         raise UserError(f"{source}: holds no clips")
     return dataset
 
 
 def loader(dataset: ClipDataset, sampler: EpochSampler, batch_size: int, num_workers: int, prefetch_factor: int = 4,
-           drop_last: bool = False) -> DataLoader:
-    """Batches of a data set."""
+           drop_last: bool = False, device: torch.device | None = None) -> DataLoader:
+    """Batches of a data set, in memory that a GPU copies from without waiting where `device` is one."""
     return DataLoader(
-        dataset, batch_size=batch_size, sampler=sampler, num_workers=num_workers, collate_fn=collate,
+        dataset, batch_size=batch_size, sampler=sampler, num_workers=num_workers, collate_fn=batch_as_it_is,
         drop_last=drop_last, prefetch_factor=prefetch_factor if num_workers else None,
-        persistent_workers=num_workers > 0, worker_init_fn=_leave_interrupts_to_the_parent,
+        persistent_workers=num_workers > 0, worker_init_fn=_start_worker,
+        pin_memory=device is not None and device.type == "cuda",
     )
 
 
-def _leave_interrupts_to_the_parent(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; a loader worker that ended by it would break the step under way."""
+def batch_as_it_is(batch: Batch) -> Batch:
+    """Data sets make whole batches."""
+    return batch
+
+
+def _start_worker(worker: int) -> None:
+    # Ctrl-C reaches every process of a terminal; a loader worker that ended by it would break the step under way.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Have the C library keep what is freed: every clip asks for the same amounts, and new pages cost as much time as
+    the arithmetic does."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # of glibc alone
+    if mallopt:
+        mallopt(M_TRIM_THRESHOLD, KEPT)
+        mallopt(M_MMAP_THRESHOLD, LARGEST)

@@ -7,7 +7,7 @@ whole windows fit (with an odd n_fft, the last one does not where N is a multipl
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import scipy.fft
@@ -41,35 +41,61 @@ class FeatureExtractor:
         """F."""
         return MEL_BANDS if self.feature == "melspectrogram" else 1 + self.n_fft // 2
 
-    def __call__(self, samples: np.ndarray) -> np.ndarray:
-        """(N,) float samples in [-1, 1) -> (F, T) in dB, of the same dtype, contiguous."""
-        magnitude = self._magnitude(samples)  # (T, n_fft // 2 + 1)
-        if self.feature == "melspectrogram":
-            power = magnitude**2 @ self._mel_filters.astype(samples.dtype)  # (T, 96)
-            decibels = 10 * np.log10(np.maximum(power, 1e-10))
-            decibels = np.maximum(decibels, decibels.max() - 80)
-        else:
-            decibels = 20 * np.log10(np.maximum(magnitude, 1e-5))
-            decibels = np.maximum(decibels, decibels.max() - 150)
-        decibels += 75
-        decibels -= decibels.mean(dtype=np.float64)
-        return np.ascontiguousarray(decibels.T)  # (F, T)
+    @property
+    def dynamic_range(self) -> int:
+        """dB below a clip's maximum, where the floor is."""
+        return 80 if self.feature == "melspectrogram" else 150
 
-    def _magnitude(self, samples: np.ndarray) -> np.ndarray:
-        """(N,) -> (T, n_fft // 2 + 1): centred frames, reflected at both ends."""
-        padded = np.pad(samples, self.n_fft // 2, mode="reflect")
-        frames = np.lib.stride_tricks.sliding_window_view(padded, self.n_fft)[:: self.hop_len]  # (T, n_fft)
-        return np.abs(scipy.fft.rfft(frames * self._window.astype(samples.dtype), axis=1))
+    def num_frames(self, num_samples: int) -> int:
+        """T of a clip of N samples."""
+        return 1 + (num_samples + 2 * (self.n_fft // 2) - self.n_fft) // self.hop_len
+
+    def __call__(self, samples: np.ndarray) -> np.ndarray:
+        """(N,) samples -> (F, T) in dB, contiguous.
+
+        Floats in [-1, 1) give features of the same dtype; 16-bit integers stand for their 32768th part, and give
+        float32.
+        """
+        return self.scratch(samples).copy(order="C")
+
+    def scratch(self, samples: np.ndarray) -> np.ndarray:
+        """The same, in memory that the next call writes into again: to be copied from at once, not to be kept.
+
+        Memory of this size, asked for anew for each clip, would cost as much time as the arithmetic does.
+        """
+        power = self._power(samples)  # (T, n_fft // 2 + 1)
+        if self.feature == "melspectrogram":
+            power = power @ self.mel_filters.astype(power.dtype)  # (T, 96)
+        # 10 log10 of a power is 20 log10 of a magnitude; the floor below the maximum is set before the logarithm.
+        decibels = np.maximum(power, max(1e-10, float(power.max()) * 10 ** (-self.dynamic_range / 10)), out=power)
+        np.log10(decibels, out=decibels)
+        decibels *= 10
+        decibels -= decibels.mean()  # which the published + 75 dB does not survive
+        return decibels.T  # (F, T)
+
+    def _power(self, samples: np.ndarray) -> np.ndarray:
+        """(N,) -> (T, n_fft // 2 + 1), squared magnitudes of centred frames, reflected at both ends."""
+        integers = samples.dtype == np.int16
+        dtype = np.dtype(np.float32) if integers else samples.dtype
+        space = Workspace.of(len(samples), self.n_fft, self.hop_len, dtype)
+        left, middle, right = space.parts
+        np.multiply(samples, space.dtype.type(2**-15 if integers else 1), out=middle)
+        left[:], right[:] = middle[space.reflections[0]], middle[space.reflections[1]]
+        np.multiply(space.frames, self.window.astype(space.dtype), out=space.windowed)
+        transformed = scipy.fft.rfft(space.windowed, axis=1, overwrite_x=True)  # (T, n_fft // 2 + 1)
+        parts = transformed.view(space.dtype)  # (T, 2 (n_fft // 2 + 1)), real and imaginary by turns
+        np.square(parts, out=parts)
+        return np.add(parts[:, ::2], parts[:, 1::2], out=space.power)
 
     @cached_property
-    def _window(self) -> np.ndarray:
+    def window(self) -> np.ndarray:
         """Periodic Hann window of win_len, zero-padded on both sides to n_fft."""
         window = np.hanning(self.win_len + 1)[:-1]
         left = (self.n_fft - self.win_len) // 2
         return np.pad(window, (left, self.n_fft - self.win_len - left))
 
     @cached_property
-    def _mel_filters(self) -> np.ndarray:
+    def mel_filters(self) -> np.ndarray:
         """(n_fft // 2 + 1, 96) Slaney filters, as librosa's default."""
         import torchaudio.functional  # here, because plain spectrograms need not wait for it
 
@@ -77,3 +103,31 @@ class FeatureExtractor:
             1 + self.n_fft // 2, 0.0, self.sample_rate / 2, MEL_BANDS, self.sample_rate, norm="slaney",
             mel_scale="slaney",
         ).double().numpy()
+
+
+class Workspace:
+    """Memory for one clip at a time, of N samples."""
+
+    def __init__(self, num_samples: int, n_fft: int, hop_len: int, dtype: np.dtype):
+        margin = n_fft // 2
+        self.dtype = dtype
+        padded = np.empty(num_samples + 2 * margin, dtype)
+        self.parts = padded[:margin], padded[margin : margin + num_samples], padded[margin + num_samples :]
+        self.reflections = (reflected(np.arange(-margin, 0), num_samples),
+                            reflected(np.arange(num_samples, num_samples + margin), num_samples))
+        self.frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop_len]  # (T, n_fft)
+        self.windowed = np.empty(self.frames.shape, dtype)  # (T, n_fft)
+        self.power = np.empty((len(self.frames), n_fft // 2 + 1), dtype)  # (T, n_fft // 2 + 1)
+
+    @classmethod
+    @lru_cache(maxsize=2)  # clips of a data set are alike
+    def of(cls, num_samples: int, n_fft: int, hop_len: int, dtype: np.dtype) -> Workspace:
+        """The one for clips of this length."""
+        return cls(num_samples, n_fft, hop_len, dtype)
+
+
+def reflected(index: np.ndarray, length: int) -> np.ndarray:
+    """Where a signal of some length, reflected at both ends for ever, has its sample `index`."""
+    period = max(2 * (length - 1), 1)
+    index = index % period
+    return np.minimum(index, period - index) if length > 1 else np.zeros_like(index)

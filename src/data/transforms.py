@@ -1,94 +1,148 @@
 """Pad, crop, SpecAugment, and the two chains made of them.
 
-A transform takes an (F, T) spectrogram and a NumPy generator, and returns an (F, T') one. All its
-random draws come from that generator, so a clip's draws are those of its seed alone.
+Drawing and applying are two steps. A transform maps a view of a spectrogram, which knows nothing but its size, to
+another view, with random draws from a NumPy generator; so a clip's draws are those of its seed alone, and can be made
+where no spectrogram is. The view is then taken of a spectrogram, here of one in NumPy; src/data/device_features.py
+does it for a batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+class Bands(NamedTuple):
+    """A band of rows and one of columns that are set to the minimum."""
+
+    row: int
+    rows: int
+    column: int
+    columns: int
 
 
 @dataclass(frozen=True)
-class Compose:
+class View:
+    """Which part of an (F, T) spectrogram is seen, and how: column j is frame `first` + j of the clip.
+
+    Frames before 0 and from T on are those of the clip repeated, or its minimum. Bands of rows and columns, counted in
+    the view, are set to the view's minimum.
+    """
+
+    num_bins: int  # F
+    num_frames: int  # T
+    first: int
+    size: int  # columns
+    wrap: bool = True
+    bands: tuple[Bands, ...] = ()
+
+    @classmethod
+    def whole(cls, num_bins: int, num_frames: int) -> View:
+        """All of a spectrogram."""
+        return cls(num_bins, num_frames, 0, num_frames)
+
+    def of(self, spectrogram: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """(F, T) -> (F, size), into `out` where it is given."""
+        if out is None:
+            out = np.empty((self.num_bins, self.size), spectrogram.dtype)
+        if 0 <= self.first and self.first + self.size <= self.num_frames:
+            out[:] = spectrogram[:, self.first : self.first + self.size]
+        else:
+            frames = np.arange(self.first, self.first + self.size)
+            out[:] = spectrogram[:, frames % self.num_frames]
+            if not self.wrap:
+                out[:, (frames < 0) | (frames >= self.num_frames)] = spectrogram.min()
+        if self.bands:
+            minimum = out.min()
+            for row, rows, column, columns in self.bands:
+                out[row : row + rows] = minimum
+                out[:, column : column + columns] = minimum
+        return out
+
+
+class Transform:
+    """Maps a view to another one; called with an (F, T) spectrogram, gives what is seen of it."""
+
+    def view(self, view: View, rng: np.random.Generator) -> View:
+        """The view of this view."""
+        raise NotImplementedError
+
+    def __call__(self, spectrogram: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return self.view(View.whole(*spectrogram.shape), rng).of(spectrogram)
+
+
+@dataclass(frozen=True)
+class Compose(Transform):
     """One transform after the other."""
 
     transforms: Sequence[Transform]
 
-    def __call__(self, spectrogram: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def view(self, view: View, rng: np.random.Generator) -> View:
         for transform in self.transforms:
-            spectrogram = transform(spectrogram, rng)
-        return spectrogram
+            view = transform.view(view, rng)
+        return view
 
 
 @dataclass(frozen=True)
-class OneOf:
+class OneOf(Transform):
     """One of several transforms, each as likely."""
 
     transforms: Sequence[Transform]
 
-    def __call__(self, spectrogram: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return self.transforms[rng.integers(len(self.transforms))](spectrogram, rng)
+    def view(self, view: View, rng: np.random.Generator) -> View:
+        return self.transforms[rng.integers(len(self.transforms))].view(view, rng)
 
 
 @dataclass(frozen=True)
-class UseWithProb:
+class UseWithProb(Transform):
     """A transform with probability `prob`, otherwise nothing."""
 
     transform: Transform
     prob: float = 0.5
 
-    def __call__(self, spectrogram: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return self.transform(spectrogram, rng) if rng.random() < self.prob else spectrogram
+    def view(self, view: View, rng: np.random.Generator) -> View:
+        return self.transform.view(view, rng) if rng.random() < self.prob else view
 
 
 @dataclass(frozen=True)
-class PadToSize:
-    """Pad to `size` frames, p // 2 of them on the left, by wrapping round or with the minimum."""
+class PadToSize(Transform):
+    """Pad a whole clip to `size` frames, p // 2 of them on the left, by wrapping round or with its minimum."""
 
     size: int
     mode: Literal["wrap", "constant"] = "wrap"
 
-    def __call__(self, spectrogram: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        padding = self.size - spectrogram.shape[1]
-        if padding <= 0:
-            return spectrogram
-        widths = ((0, 0), (padding // 2, padding - padding // 2))
-        if self.mode == "constant":
-            return np.pad(spectrogram, widths, mode="constant", constant_values=spectrogram.min())
-        return np.pad(spectrogram, widths, mode="wrap")
+    def view(self, view: View, rng: np.random.Generator) -> View:
+        padding = max(self.size - view.size, 0)
+        return replace(view, first=view.first - padding // 2, size=view.size + padding, wrap=self.mode == "wrap")
 
 
 @dataclass(frozen=True)
-class RandomCrop:
+class RandomCrop(Transform):
     """`size` frames from a uniformly random start."""
 
     size: int
 
-    def __call__(self, spectrogram: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        start = rng.integers(max(spectrogram.shape[1] - self.size, 0) + 1)
-        return spectrogram[:, start : start + self.size]
+    def view(self, view: View, rng: np.random.Generator) -> View:
+        start = int(rng.integers(max(view.size - self.size, 0) + 1))
+        return replace(view, first=view.first + start, size=min(view.size, self.size))
 
 
 @dataclass(frozen=True)
-class CenterCrop:
+class CenterCrop(Transform):
     """`size` frames from (T - size) // 2."""
 
     size: int
 
-    def __call__(self, spectrogram: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        start = max(spectrogram.shape[1] - self.size, 0) // 2
-        return spectrogram[:, start : start + self.size]
+    def view(self, view: View, rng: np.random.Generator) -> View:
+        start = max(view.size - self.size, 0) // 2
+        return replace(view, first=view.first + start, size=min(view.size, self.size))
 
 
 @dataclass(frozen=True)
-class SpecAugment:
+class SpecAugment(Transform):
     """Bands of rows and of columns set to the minimum (Park et al., 2019, arXiv 1904.08779).
 
     One or two times, a band of int(U(0, freq_masking) · F) rows and one of
@@ -98,18 +152,15 @@ class SpecAugment:
     freq_masking: float = 0.15
     time_masking: float = 0.20
 
-    def __call__(self, spectrogram: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        masked = spectrogram.copy()
-        minimum = spectrogram.min()
-        num_bins, num_frames = spectrogram.shape
+    def view(self, view: View, rng: np.random.Generator) -> View:
+        bands = []
         for _ in range(rng.integers(1, 3)):
-            rows = int(rng.uniform(0, self.freq_masking) * num_bins)
-            first = rng.integers(num_bins - rows + 1)
-            masked[first : first + rows] = minimum
-            columns = int(rng.uniform(0, self.time_masking) * num_frames)
-            first = rng.integers(num_frames - columns + 1)
-            masked[:, first : first + columns] = minimum
-        return masked
+            rows = int(rng.uniform(0, self.freq_masking) * view.num_bins)
+            row = int(rng.integers(view.num_bins - rows + 1))
+            columns = int(rng.uniform(0, self.time_masking) * view.size)
+            column = int(rng.integers(view.size - columns + 1))
+            bands.append(Bands(row, rows, column, columns))
+        return replace(view, bands=(*view.bands, *bands))
 
 
 def training_chain(size: int) -> Transform:

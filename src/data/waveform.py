@@ -8,7 +8,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
+import miniaudio
 import numpy as np
 import soundfile
 
@@ -46,6 +48,46 @@ def decode(source: bytes | str | Path, sample_rate: int, where: str | None = Non
     if samples.shape[1] != 1:
         raise UserError(f"{where}: has {samples.shape[1]} channels; mono is needed")
     return samples[:, 0]
+
+
+def decode_record(flac: bytes, sample_rate: int, where: str) -> np.ndarray:
+    """Samples of a mono clip, as `decode` gives them, but 16-bit FLAC as its own integers, in half the time.
+
+    Its decoder looks at the checksums of all frames. A file that it does not read whole goes to libsndfile, as does
+    every other kind: that one says what is wrong.
+
+    Returns:
+        (N,) int16 samples, or float32 ones in [-1, 1).
+
+    Raises:
+        UserError: as of `decode`.
+    """
+    header = StreamInfo.of(flac)
+    if header and (header.sample_rate, header.channels, header.bits) == (sample_rate, 1, 16):
+        try:
+            samples = np.frombuffer(miniaudio.flac_read_s16(flac).samples, np.int16)  # (N,)
+        except miniaudio.DecodeError:
+            samples = np.empty(0, np.int16)
+        if 0 < len(samples) == header.num_samples:
+            return samples
+    return decode(flac, sample_rate, where)
+
+
+class StreamInfo(NamedTuple):
+    """What the first block of a FLAC file says (RFC 9639, section 8.2)."""
+
+    sample_rate: int  # Hz
+    channels: int
+    bits: int  # of a sample
+    num_samples: int  # 0 where it is not known
+
+    @classmethod
+    def of(cls, flac: bytes) -> StreamInfo | None:
+        """Of a file's bytes; None where they begin otherwise."""
+        if flac[:4] != b"fLaC" or len(flac) < 42 or flac[4] & 0x7F:
+            return None
+        packed = int.from_bytes(flac[18:26], "big")  # 20 bits of rate, 3 of channels - 1, 5 of bits - 1, 36 of samples
+        return cls(packed >> 44, (packed >> 41 & 7) + 1, (packed >> 36 & 31) + 1, packed & (1 << 36) - 1)
 
 
 def read_mono(path: str | Path, sample_rate: int, longest: float = math.inf) -> np.ndarray:

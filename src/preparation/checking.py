@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from src.data.fingerprint import FileState, combined, remember
+from src.data.fingerprint import NOTE, combined
 from src.data.lmdb_store import LMDBReader
+from src.data.notes import FileState, remember
 from src.errors import UserError
+from src.parallel import WorkerKilled, in_another_process, map_in_processes
 from src.preparation.examination import FOLDS, Facts, Limits, examine
 from src.preparation.findings import Findings, Problem
-from src.preparation.parallel import WorkerKilled, in_another_process, map_in_processes
 
 CHUNK = 8  # records sent to a worker at a time; each takes a few milliseconds
 
@@ -192,7 +193,7 @@ def _examined(report: Report, limits: Limits, num_workers: int) -> Iterator[tupl
     if len(digests) == 32 * len(reader):
         report.fingerprint = combined([digests])
         if FileState.of(reader.file) == before:
-            remember(before, report.fingerprint)
+            remember(before, NOTE, report.fingerprint)
 
 
 def _count(report: Report, facts: Facts, index: int) -> None:

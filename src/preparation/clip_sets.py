@@ -12,11 +12,11 @@ from src.data.lmdb_store import LMDBWriter, Record
 from src.data.waveform import read_mono
 from src.errors import UserError
 from src.files import claim_folder, whole_file, write_csv
+from src.parallel import map_in_processes
 from src.preparation.catalogues import Catalogue, Clip
 from src.preparation.clip_files import UNREADABLE_SUFFIXES, find_files
 from src.preparation.flac_conversion import write_flac
 from src.preparation.packing import read_flac
-from src.preparation.parallel import map_in_processes
 from src.progress import progress
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ import soundfile
 from src.data.waveform import encode, read_mono
 from src.errors import UserError
 from src.files import whole_file
-from src.preparation.parallel import map_in_processes
+from src.parallel import map_in_processes
 
 log = logging.getLogger(__name__)
 

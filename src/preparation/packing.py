@@ -12,7 +12,7 @@ from pathlib import Path
 from src.data.lmdb_store import LMDBWriter, Record
 from src.data.waveform import decode, encode, tile
 from src.errors import UserError
-from src.preparation.parallel import map_in_processes
+from src.parallel import map_in_processes
 
 log = logging.getLogger(__name__)
 

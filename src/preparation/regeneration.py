@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 
 from src.errors import UserError
 from src.files import claim_folder
+from src.parallel import map_in_processes
 from src.preparation.jams_files import Event, ScaperJams, read_jams, renamed
-from src.preparation.parallel import map_in_processes
 from src.preparation.soundscapes import import_scaper, is_complete, mixing, require_source, write_soundscape
 
 log = logging.getLogger(__name__)

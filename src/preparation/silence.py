@@ -15,7 +15,7 @@ import numpy as np
 from src.data.waveform import as_int32, encode, read_audio, tile
 from src.errors import UserError
 from src.files import claim_folder, whole_file
-from src.preparation.parallel import map_in_processes
+from src.parallel import map_in_processes
 
 log = logging.getLogger(__name__)
 

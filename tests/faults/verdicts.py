@@ -22,7 +22,7 @@ from src.torch_files import read_torch_file
 
 LONGEST_LINE = 2000  # characters of an error message that somebody will still read
 LIBRARIES_CACHES = re.compile(r"/(\.cache|\.config|\.(cache|config)/matplotlib.*|torchinductor_[^/]*)$")
-FINGERPRINT_NOTE = re.compile(r"\..*\.fingerprint\.json")  # kept beside an LMDB that was read
+NOTES = re.compile(r"\..*\.(fingerprint|labels)\.json")  # kept beside an LMDB that was read
 
 
 def snapshot(folder: Path) -> dict[Path, str]:
@@ -79,7 +79,7 @@ def failures(outcome: Outcome, corpus: Path, place: Place, before: Before, umask
     for folder in (home, temporary) if cwd_is_named else place.unnamed:
         found += [f"left {path}" for path in folder.rglob("*") if not LIBRARIES_CACHES.search(str(path))]
     new_inputs = created(before.corpus | before.inputs, after.corpus | after.inputs)
-    found += [f"wrote {path} among the inputs" for path in new_inputs if not FINGERPRINT_NOTE.fullmatch(path.name)]
+    found += [f"wrote {path} among the inputs" for path in new_inputs if not NOTES.fullmatch(path.name)]
     new = created(before.named, after.named) + (list(cwd.rglob("*")) if cwd_is_named else [])
     found += [f"left {path}" for path in new if path.name.endswith(".partial")]
     found += [problem for path in new for problem in _rights_failures(path, umask)]

@@ -93,14 +93,20 @@ def _start_worker(function: Callable) -> None:
     global _function
     _function = function
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # interrupts are the parent's to handle
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    end_with_the_parent()
 
 
 def _work(items: Sequence[Item]) -> list[Result]:
     return [_function(item) for item in items]
 
 
-def _end_with_the_parent() -> None:
-    """A worker would wait for work for ever once its parent was killed, and keep what that had locked."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
+def end_with_the_parent() -> None:
+    """Have this process, which another one started, end when that one does.
+
+    A worker would wait for work for ever once its parent was killed, and keep what that had locked.
+    """
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -1,0 +1,107 @@
+"""Samples of a whole batch -> what the network sees of it, where the network is.
+
+The same arithmetic as src/data/spectrogram.py and the same views as src/data/transforms.py, batched in PyTorch: then
+loader workers only decode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+
+from src.data.batching import Samples
+from src.data.clip_dataset import ClipDataset
+from src.data.spectrogram import FeatureExtractor, reflected
+from src.data.transforms import View
+from src.errors import UserError
+
+Features = Literal["auto", "device", "workers"]
+
+
+def makes_features(device: torch.device, features: Features, dataset: ClipDataset) -> bool:
+    """Whether a data set's spectrograms are to be made on the network's device.
+
+    Raises:
+        UserError: they are to be, but are kept in memory.
+    """
+    if dataset.audio.precompute_features:
+        if features == "device":
+            raise UserError("--features device: spectrograms that audio_config.precompute_features keeps in memory are "
+                            "not made on the device; leave out one of the two")
+        return False
+    return features == "device" or (features == "auto" and device.type != "cpu")
+
+
+class DeviceFeatures:
+    """Makes the inputs of a network.
+
+    Args:
+        extractor: of the same features, clip by clip.
+    """
+
+    def __init__(self, extractor: FeatureExtractor):
+        self.extractor = extractor
+        self._constants: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    @torch.no_grad()
+    def __call__(self, batch: Samples | torch.Tensor) -> torch.Tensor:
+        """(B, 1, F, T) float32 on the batch's device, shorter views zero-padded on the right; inputs stay as they are.
+        """
+        if isinstance(batch, torch.Tensor):
+            return batch
+        sizes = [view.size for view in batch.views]
+        inputs = batch.samples.new_zeros((len(sizes), 1, self.extractor.num_bins, max(sizes)), dtype=torch.float32)
+        for length, size in sorted(set(zip(batch.lengths, sizes))):  # as a rule there is one length and one size
+            rows = [row for row in range(len(sizes)) if (batch.lengths[row], sizes[row]) == (length, size)]
+            spectrograms = self.spectrograms(batch.samples[rows, :length])
+            inputs[rows, 0, :, :size] = views_of(spectrograms, [batch.views[row] for row in rows])
+        return inputs
+
+    def spectrograms(self, samples: torch.Tensor) -> torch.Tensor:
+        """(B, N) int16, or float32 in [-1, 1), -> (B, F, T) float32 dB."""
+        extractor, (window, mel_filters) = self.extractor, self._constants_on(samples.device)
+        floats = samples * 2.0**-15 if samples.dtype == torch.int16 else samples
+        margin, length = extractor.n_fft // 2, samples.shape[1]
+        places = torch.from_numpy(reflected(np.arange(-margin, length + margin), length)).to(samples.device)
+        frames = floats[:, places].unfold(1, extractor.n_fft, extractor.hop_len)  # (B, T, n_fft)
+        power = torch.view_as_real(torch.fft.rfft(frames * window)).square().sum(dim=-1)  # (B, T, n_fft // 2 + 1)
+        if extractor.feature == "melspectrogram":
+            power = power @ mel_filters  # (B, T, 96)
+        floor = (power.amax(dim=(1, 2), keepdim=True) * 10 ** (-extractor.dynamic_range / 10)).clamp(min=1e-10)
+        decibels = 10 * torch.log10(torch.maximum(power, floor))
+        return (decibels - decibels.mean(dim=(1, 2), keepdim=True)).transpose(1, 2)  # (B, F, T)
+
+    def _constants_on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        if device not in self._constants:
+            mel = self.extractor.feature == "melspectrogram"
+            arrays = self.extractor.window, self.extractor.mel_filters if mel else np.empty(0)
+            self._constants[device] = tuple(torch.from_numpy(array).to(device, torch.float32) for array in arrays)
+        return self._constants[device]
+
+
+def views_of(spectrograms: torch.Tensor, views: Sequence[View]) -> torch.Tensor:
+    """(B, F, T) -> (B, F, size), of views of one size."""
+    device = spectrograms.device
+    first = torch.tensor([view.first for view in views], device=device)
+    frames = first[:, None] + torch.arange(views[0].size, device=device)  # (B, size)
+    num_bins, num_frames = spectrograms.shape[1:]
+    places = (frames % num_frames)[:, None].expand(-1, num_bins, -1)  # (B, F, size)
+    seen = spectrograms.gather(2, places)
+    wrap = torch.tensor([view.wrap for view in views], device=device)
+    outside = ((frames < 0) | (frames >= num_frames)) & ~wrap[:, None]  # (B, size)
+    seen = torch.where(outside[:, None], spectrograms.amin(dim=(1, 2), keepdim=True), seen)
+    masked = in_bands(views, num_bins, views[0].size).to(device)  # (B, F, size)
+    return torch.where(masked, seen.amin(dim=(1, 2), keepdim=True), seen)
+
+
+def in_bands(views: Sequence[View], num_bins: int, size: int) -> torch.Tensor:
+    """(B, F, size) bool: what the views' bands cover."""
+    rows, columns = np.zeros((len(views), num_bins, 1), bool), np.zeros((len(views), 1, size), bool)
+    for view, in_row, in_column in zip(views, rows, columns):
+        for band in view.bands:
+            in_row[band.row : band.row + band.rows] = True
+            in_column[:, band.column : band.column + band.columns] = True
+    return torch.from_numpy(rows) | torch.from_numpy(columns)

@@ -1,0 +1,83 @@
+"""Spectrograms made batch by batch on the network's device against those made clip by clip."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from conftest import CLASSES, error_line, run_script, train_command
+
+from src.config import AudioConfig
+from src.data.device_features import DeviceFeatures
+from src.data.inmemory_lmdb_dataset import LMDBDataset
+from src.data.labels import LabelMap
+from src.data.lmdb_store import LMDBWriter, Record
+from src.data.transforms import evaluation_chain, training_chain
+from src.data.waveform import encode
+
+LENGTHS = (110250, 110250, 50000, 50000, 3000, 100, 30000, 110250)  # samples
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """An LMDB of clips of several lengths, loud and soft; the last one, of 24 bits, is decoded to floats."""
+    path = tmp_path_factory.mktemp("clips") / "clips.lmdb"
+    rng = np.random.default_rng(0)
+    with LMDBWriter(path) as writer:
+        for number, length in enumerate(LENGTHS):
+            samples = 0.02 * rng.standard_normal(length) + 0.3 * np.sin(np.arange(length) / (3 + number))
+            writer.add(Record(encode(samples, 22050, "FLAC"), CLASSES[number % 3]))
+    return path
+
+
+@pytest.mark.parametrize("feature", ["spectrogram", "melspectrogram"])
+@pytest.mark.parametrize("chain", [training_chain(500), training_chain(64), evaluation_chain(501),
+                                   evaluation_chain(64, crop=False)])
+def test_a_batch_is_that_of_the_single_clips(clips, feature, chain):
+    audio = AudioConfig(feature=feature)
+    dataset = LMDBDataset(str(clips), audio, LabelMap(tuple(CLASSES)), "multilabel", chain, 7)
+    keys = [(epoch, index) for epoch in range(4) for index in range(len(dataset))]
+    expected, targets = dataset.__getitems__(keys)
+    dataset.on_device = True
+    samples, same_targets = dataset.__getitems__(keys)
+    assert samples.samples.dtype == torch.int16 and torch.equal(targets, same_targets)
+    found = DeviceFeatures(dataset.features)(samples)
+    assert found.shape == expected.shape and found.dtype == torch.float32
+    strong = expected > expected.amax(dim=(1, 2, 3), keepdim=True) - 90  # dB; weaker bins stray in single precision
+    difference = (found - expected).abs()
+    assert difference[strong].max() < 0.01 and difference.mean() < 0.03
+
+
+def test_clips_of_other_than_16_bits_go_as_floats(clips, tmp_path):
+    import io
+
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.linspace(-0.5, 0.5, 50000), 22050, subtype="PCM_24", format="FLAC")
+    with LMDBWriter(tmp_path / "a.lmdb") as writer:
+        writer.add(Record(buffer.getvalue(), "Harp"))
+        writer.add(Record(encode(np.linspace(-0.5, 0.5, 40000), 22050, "FLAC"), "Harp"))
+    dataset = LMDBDataset(str(tmp_path / "a.lmdb"), AudioConfig(), LabelMap(("Harp",)), "multilabel",
+                          evaluation_chain(64))
+    expected, _ = dataset.__getitems__([0, 1])
+    dataset.on_device = True
+    samples, _ = dataset.__getitems__([0, 1])
+    assert samples.samples.dtype == torch.float32
+    assert (DeviceFeatures(dataset.features)(samples) - expected).abs().mean() < 0.03
+
+
+def test_training_is_nearly_the_same_either_way(corpus, tmp_path):
+    losses = []
+    for features in ("workers", "device"):
+        folder = tmp_path / features
+        run_script(*train_command(corpus, folder, "--use_mixup", "--features", features, epochs=2), check=0)
+        with open(folder / "logs/metrics.csv", newline="") as stream:
+            losses.append([float(row["train_loss"]) for row in csv.DictReader(stream)])
+    assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+def test_spectrograms_kept_in_memory_are_not_made_on_the_device(corpus, tmp_path):
+    line = error_line(run_script(*train_command(corpus, tmp_path / "run", "--features", "device", "--set",
+                                                "audio_config.precompute_features=True")))
+    assert "--features device" in line and "precompute_features" in line
