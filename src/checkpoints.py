@@ -14,7 +14,7 @@ from src.config import AudioConfig, Config, ModelConfig, OptConfig, parse_config
 from src.data.labels import LabelMap
 from src.errors import UserError
 from src.models.registry import build_network, create
-from src.models.weights import load_state, require_fit
+from src.models.weights import is_usable, load_state, require_fit
 from src.torch_files import read_torch_file
 
 WEIGHTS_PREFIX = "net."  # of the network's tensors in a checkpoint's state_dict
@@ -104,6 +104,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     record, state = content["hyper_parameters"], content["state_dict"]
     if not (isinstance(record, dict) and isinstance(record.get("cfg"), dict) and isinstance(state, dict)):
         raise UserError(f"{path}: holds no configuration, and so does not say which network it is of")
+    if not isinstance(record.get("data") or {}, dict):
+        raise UserError(f"{path}: its note on the run's data is {str(record['data'])[:100]!r}; the file is damaged")
     if "lbl_map" in record:
         config = parse_config(record["cfg"], str(path))
         label_map = LabelMap.from_mapping(record["lbl_map"], f"in {path}")
@@ -137,4 +139,6 @@ def load_class_weights(path: str | None, num_classes: int) -> torch.Tensor | Non
     if not isinstance(weights, torch.Tensor) or weights.shape != (num_classes,):
         shape = tuple(weights.shape) if isinstance(weights, torch.Tensor) else type(weights).__name__
         raise UserError(f"--cw {path}: holds {shape}; a tensor of {num_classes} class weights was expected")
+    if not is_usable(weights) or (weights < 0).any():
+        raise UserError(f"--cw {path}: holds something else than finite numbers of 0 or more, one a class")
     return weights.float()

@@ -19,6 +19,8 @@ from src.progress import speaks_for_all
 
 log = logging.getLogger(__name__)
 
+LONGEST_LINE = 1500  # characters of an error message
+
 LAST_WORDS = 3  # s for another process to say what is wrong, before a launcher ends all because this one has ended
 
 
@@ -39,7 +41,7 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        sys.exit(f"{_script()}: error: {_last_line(error)}")
+        sys.exit(f"{_script()}: error: {_shortened(_last_line(error))}")
     except MemoryError as error:
         reason = f" ({error})" if str(error) else ""
         sys.exit(f"{_script()}: error: out of memory{reason}; is a number among the flags or in the cfg too large?")
@@ -47,7 +49,7 @@ def run(main: Callable[[], None]) -> None:
         if error.filename is None and error.errno is None:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"{_script()}: error: {where}{error.strerror or error}")
+        sys.exit(f"{_script()}: error: {_shortened(where)}{error.strerror or error}")
     except KeyboardInterrupt:
         log.info("%s: interrupted; what was complete is kept", _script())
         sys.exit(130)
@@ -67,6 +69,11 @@ def require_all_done(problems: Sequence[str], what: str) -> None:
 
 def _script() -> str:
     return os.path.basename(sys.argv[0])
+
+
+def _shortened(line: str) -> str:
+    """A line that quotes a value or a name of any length, with its middle left out where that is too long."""
+    return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 500]} … {line[-500:]}"
 
 
 def _last_line(error: UserError) -> str:

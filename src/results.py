@@ -130,4 +130,7 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> list[d
     missing = [name for name in columns or () if name not in found]
     if missing:
         raise UserError(f"{path}: is a table without the column '{missing[0]}'; choose another file")
+    ragged = [number for number, row in enumerate(rows, 1) if None in row or None in row.values()]
+    if ragged:
+        raise UserError(f"{path}: its row {ragged[0]} has another number of columns than its head; is it damaged?")
     return rows

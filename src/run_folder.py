@@ -18,6 +18,7 @@ from src.files import read_json, whole_file
 CHECKPOINT_NAME = re.compile(
     r"epoch=(?P<epoch>\d+)_train_loss=(?P<train_loss>[^_]+)_val_(?:mAP|acc)=(?P<figure>.+?)(?:-v\d+)?\.ckpt"
 )
+COLUMNS = {"epoch", "step", "lr", "train_loss", "val_loss", "val_mAP", "val_acc"}  # of metrics.csv
 PLACES = {f"cfg.data.{name}" for name in ("label_map", *(f"{split}_{kind}" for split in ("train", "val", "test")
                                                          for kind in ("lmdb", "manifest")))} | {"cfg.model.pretrained"}
 
@@ -46,6 +47,9 @@ class RunFolder:
             record = read_json(self.record_file)
             if not all(isinstance(record[name], kind) for name, kind in (("cfg", dict), ("seed", int))):
                 raise TypeError("cfg or seed is of another type")
+            for name, kind in (("finished", dict), ("data", dict), ("resumed", list)):
+                if not isinstance(record.get(name) or kind(), kind):
+                    raise TypeError(f"{name} is of another type")
             return {"finished": None} | record
         except FileNotFoundError:
             return None
@@ -70,8 +74,10 @@ class RunFolder:
                 rows = list(csv.DictReader(stream))
             for row in rows:
                 int(row["epoch"])
+                if not row.keys() <= COLUMNS or None in row.values():
+                    raise ValueError(f"columns {', '.join(map(str, row))}")
         except (ValueError, KeyError, TypeError, csv.Error) as error:
-            raise UserError(f"{self.metrics_file}: is not a run's table of epochs ({error!r})") from None
+            raise UserError(f"{self.metrics_file}: is not a run's table of epochs, or is damaged ({error!r})") from None
         return rows
 
     def checkpoint_files(self) -> list[Path]:

@@ -15,6 +15,7 @@ import fcntl
 import logging
 import os
 import struct
+import sys
 from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,7 @@ class LMDBReader:
         self._length = self._entry(b"__len__")
         if self._length is None:
             raise UserError(f"{path}: has no __len__ entry; was its packing interrupted?")
-        if type(self._length) is not int or self._length < 0:
+        if type(self._length) is not int or not 0 <= self._length <= sys.maxsize:
             raise UserError(f"{path}: its __len__ entry, {self._length!r}, is no number of records; the file is "
                             "damaged")
 
