@@ -8,25 +8,30 @@ import itertools
 import json
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 
 from src.config import DATA_ROOT
 from src.errors import UserError
+from src.processes import is_first
 
 log = logging.getLogger(__name__)
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call a script's `main` and exit: 0 when it ends well, 1 on an error of the user's, 130 on Ctrl-C."""
-    first = all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
-    logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s", stream=sys.stderr)
+    """Call a script's `main` and exit: 0 when it ends well, 1 on an error of the user's, 130 on Ctrl-C.
+
+    A run that another signal ended in order exits with 128 and that signal's number.
+    """
+    logging.basicConfig(level=logging.INFO if is_first() else logging.ERROR, format="%(message)s", stream=sys.stderr)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     logging.captureWarnings(True)
     warnings.formatwarning = lambda message, *_: str(message)
-    for noise in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*LeafSpec.*"):
+    for noise in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*LeafSpec.*",
+                  ".*dataloader is not resumable.*"):
         warnings.filterwarnings("ignore", message=noise)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     try:
@@ -38,9 +43,9 @@ def run(main: Callable[[], None]) -> None:
             raise
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(f"{_script()}: error: {where}{error.strerror or error}")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         log.error("%s: interrupted; what was complete is kept", _script())
-        sys.exit(130)
+        sys.exit(128 + getattr(interrupt, "signum", signal.SIGINT))
 
 
 def require_all_done(problems: Sequence[str], what: str) -> None:
@@ -113,6 +118,11 @@ def path_list(text: str) -> list[str]:
     return paths
 
 
+def kept(text: str) -> str | int:
+    """An argparse type: `all`, `last`, or how many of the best."""
+    return text if text in ("all", "last") else positive(int)(text)
+
+
 def device_list(text: str) -> list[int]:
     """An argparse type: GPU indices such as "0" or "0, 1, 2, 3"."""
     try:
@@ -152,6 +162,10 @@ def training_parser(description: str, random_clip_size: int = 500,
     add("--pretrained", metavar="FILE", help="exported weights to start from, in place of the cfg's model.pretrained")
     add("--accumulate_grad_batches", type=positive(int), default=1, metavar="N",
         help="batches whose gradients make one step: with 1 GPU and 4, a step is as with 4 GPUs")
+    add("--checkpoint_every_n_steps", type=count, default=0, metavar="N",
+        help="also save the state within an epoch every N steps; 0: only after an epoch and when interrupted")
+    add("--keep", type=kept, default="all", metavar="all|last|K",
+        help="checkpoints that stay: every epoch's, the last one, or those of the K best epochs")
     return parser
 
 
@@ -175,7 +189,8 @@ def training_options(arguments: argparse.Namespace, **more):
         random_clip_size=arguments.random_clip_size, val_clip_size=arguments.val_clip_size,
         use_mixup=arguments.use_mixup, seed=arguments.seed, overrides=tuple(overrides),
         data_root=arguments.data_root, accumulate=arguments.accumulate_grad_batches,
-        check_data=arguments.check_data, **more,
+        check_data=arguments.check_data, checkpoint_every_n_steps=arguments.checkpoint_every_n_steps,
+        keep=arguments.keep, **more,
     )
 
 

@@ -9,6 +9,7 @@ import re
 import secrets
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,25 +17,31 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from src.callbacks import MetricsCSV, StopOnInterrupt
-from src.checkpoints import WEIGHTS_PREFIX, initial_network, load_class_weights
+from src.callbacks import MetricsCSV
+from src.checkpoint_io import WholeFileIO
+from src.checkpoints import initial_network, load_class_weights
 from src.config import Config, load_config
 from src.data.datamodule import ClipDataModule
 from src.data.labels import LabelMap
 from src.data.lmdb_store import LMDBReader
+from src.determinism import Unrepeatable, changes
 from src.devices import present_gpus
+from src.divergence import LossWatch
 from src.errors import UserError
-from src.models.weights import misfit
+from src.interrupts import Interrupts
 from src.preparation.checking import check
 from src.preparation.examination import Limits
-from src.provenance import command_line, git_commit, versions
+from src.processes import is_first
+from src.provenance import command_line, cpu, git_commit, versions
 from src.recognizer import Recognizer
-from src.run_folder import RunFolder, is_finished, last_checkpoint, require_same_data, require_same_run
-from src.tasks import build_task
-from src.torch_files import read_torch_file
+from src.resuming import ResumePoint, last_checkpoint, resume_point
+from src.run_folder import RunFolder, require_same_data, require_same_run
+from src.run_lock import sole_process
+from src.saving import Checkpoints, tidy
+from src.tasks import Task, build_task
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +72,8 @@ class TrainingOptions:
     fold_index: int | None = None  # of an LMDB with folds, the one to validate on
     crop_validation: bool = True  # validate on the centre of a longer clip, or on all of it
     check_data: bool = False  # read and decode all records first
+    checkpoint_every_n_steps: int = 0  # the state within an epoch; 0 only when interrupted
+    keep: str | int = "all"  # checkpoints that stay: "all", "last" or the number of best epochs
 
 
 def train(options: TrainingOptions) -> None:
@@ -78,53 +87,88 @@ def train(options: TrainingOptions) -> None:
     config = load_config(options.cfg_file, options.overrides, options.data_root)
     label_map = LabelMap.load(config.data.label_map_path())
     label_map.require_size(config.model.num_classes, config.path)
-    class_weights = load_class_weights(options.class_weights, len(label_map))
-    task = build_task(config, class_weights)
-    use_mixup = task.wants_mixup(options.use_mixup)
+    task = build_task(config, load_class_weights(options.class_weights, len(label_map)))
     folder = RunFolder(Path(options.expdir))
+    with sole_process(folder.path) if is_first() else nullcontext():
+        train_in(folder, options, config, label_map, task)
+
+
+def train_in(folder: RunFolder, options: TrainingOptions, config: Config, label_map: LabelMap, task: Task) -> None:
+    """The run in a folder that no other process uses."""
+    use_mixup = task.wants_mixup(options.use_mixup)
     earlier = folder.record()
     seed = choose_seed(options.seed, earlier)
     settings = {
         "cfg": config.as_dict(), "seed": seed, "mixup": use_mixup, "random_clip_size": options.random_clip_size,
         "val_clip_size": options.val_clip_size, "fp16": options.fp16,
-        "class_weights": None if class_weights is None else class_weights.tolist(),
+        "class_weights": None if task.class_weights is None else task.class_weights.tolist(),
         "fold_index": options.fold_index, "lbl_map": label_map.mapping,
     }
     require_same_run(folder, earlier, settings)
     resume_from = Path(options.resume_from) if options.resume_from else last_checkpoint(folder)
-    if earlier and is_finished(earlier, resume_from, options.epochs):
-        log.info("%s: finished (%s); skipped", folder.path, (earlier["finished"] or {}).get("reason", "all epochs"))
+    point = resume_point(resume_from) if resume_from else None
+    if earlier and is_first() and not options.resume_from:
+        tidy(folder, options.keep, resume_from)
+    if earlier and is_finished(earlier, point, options.epochs):
+        close_record(folder, earlier, point)
         return
 
     network = initial_network(config, seed)
-    if resume_from:
-        require_resumable(resume_from, network)
+    if point:
+        point.require_trainable(network, options.epochs)
     data = ClipDataModule(config, label_map, options.random_clip_size, options.val_clip_size, options.num_workers,
                           options.prefetch_factor, seed, options.fold_index, options.crop_validation)
     origin = {"command": command_line(), "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-              "versions": versions(), "git_commit": git_commit(), "gpus": list(options.gpus),
-              "accumulate": options.accumulate}
+              "versions": versions(), "git_commit": git_commit(), "cpu": cpu(), "threads": torch.get_num_threads(),
+              "gpus": list(options.gpus), "accumulate": options.accumulate}
     record = origin | settings | {
         "protocol": config.protocol, "cfg_file": options.cfg_file,
-        "num_train_clips": len(data.train_set), "finished": None, "resumed": [],
+        "num_train_clips": len(data.train_set), "finished": None, "resumed": [], "nondeterministic": [],
     }
+    unrepeatable = Unrepeatable()
     if earlier:
         record = earlier | {"finished": None, "resumed": [*earlier.get("resumed", []), origin]}
-    stop = StopOnInterrupt(folder.path)
-    trainer = build_trainer(options, folder, task.monitor, stop)
+        unrepeatable.note(*earlier.get("nondeterministic", []), *changes([earlier, *record["resumed"]]))
+    interrupts = Interrupts()
+    trainer = build_trainer(options, folder, task.monitor, interrupts)
+    if options.seed is None and trainer.strategy.root_device.type != "cpu":
+        unrepeatable.note("without --seed, no deterministic kernels were asked for")
     data.require_a_batch(trainer.world_size)
     if trainer.is_global_zero:
         if options.check_data:
             check_data(config, label_map, max(1, options.num_workers))
         record["data"] = {"train": data.train_set.fingerprint(), "val": data.val_set.fingerprint()}
         require_same_data(folder, earlier, record["data"])
-        folder.write_record(record)
     recognizer = Recognizer(network, task, label_map, seed, use_mixup, record)
-    announce(config, options, seed, use_mixup, data, recognizer, resume_from)
-    with stop.listening():
-        fit(trainer, recognizer, data, resume_from)
+    announce(config, options, seed, use_mixup, data, recognizer, point)
+
+    def write(finished: dict[str, Any] | None) -> None:
         if trainer.is_global_zero:
-            folder.write_record(record | {"finished": how_it_ended(trainer)})
+            folder.write_record(record | {"finished": finished, "nondeterministic": unrepeatable.notes})
+
+    write(None)
+    with interrupts.listening(), unrepeatable.listening():
+        try:
+            fit(trainer, recognizer, data, resume_from, interrupts)
+        except KeyboardInterrupt:
+            write(None)
+            raise
+        write(ended(trainer.current_epoch, bool(trainer.early_stopping_callback.stopped_epoch)))
+
+
+def is_finished(record: dict[str, Any], point: ResumePoint | None, epochs: int) -> bool:
+    """Whether the run stopped early, or its last checkpoint is of the last epoch that is asked for."""
+    if record["finished"] and record["finished"]["early"]:
+        return True
+    return point is not None and (point.early or point.epochs >= epochs)
+
+
+def close_record(folder: RunFolder, record: dict[str, Any], point: ResumePoint | None) -> None:
+    """Say that a run is finished, in its record too where it was killed before it could."""
+    finished = record["finished"] or ended(point.epochs, point.early)
+    log.info("%s: finished (%s); skipped", folder.path, finished["reason"])
+    if not record["finished"] and is_first():
+        folder.write_record(record | {"finished": finished})
 
 
 def check_data(config: Config, label_map: LabelMap, num_workers: int) -> None:
@@ -158,29 +202,15 @@ def train_on_each(options: TrainingOptions, lmdbs: Sequence[str]) -> None:
         train(replace(options, expdir=str(Path(options.expdir) / name), overrides=overrides))
 
 
-def fit(trainer: pl.Trainer, recognizer: Recognizer, data: ClipDataModule, resume_from: Path | None) -> None:
+def fit(trainer: pl.Trainer, recognizer: Recognizer, data: ClipDataModule, resume_from: Path | None,
+        interrupts: Interrupts) -> None:
     """Lightning's fit, in which an interrupt is an interrupt."""
     try:
         trainer.fit(recognizer, datamodule=data, ckpt_path=resume_from, weights_only=True)
     except SystemExit:
         if trainer.interrupted:
-            raise KeyboardInterrupt from None
+            raise interrupts.exception() from None
         raise
-
-
-def require_resumable(path: Path, network: torch.nn.Module) -> None:
-    """Refuse a checkpoint that cannot be gone on from, before anything is written."""
-    content = read_torch_file(path, "a checkpoint to resume from")
-    if not isinstance(content, dict) or "optimizer_states" not in content or not isinstance(
-            content.get("state_dict"), dict):
-        raise UserError(f"{path}: cannot be resumed from: it is no training checkpoint (is it a .pth of weights?)")
-    if "loops" not in content:
-        raise UserError(f"{path}: is of an early Lightning, {content.get('pytorch-lightning_version')}, and cannot be "
-                        "resumed; export its weights with --export_weights and start from them with model.pretrained")
-    state = {str(name).removeprefix(WEIGHTS_PREFIX): value for name, value in content["state_dict"].items()}
-    problem = misfit(network, state)
-    if problem:
-        raise UserError(f"{path}: is of another network than the cfg's: {problem}")
 
 
 def choose_seed(given: int | None, earlier: dict[str, Any] | None) -> int:
@@ -200,36 +230,32 @@ def choose_seed(given: int | None, earlier: dict[str, Any] | None) -> int:
     return int(os.environ[DRAWN_SEED])
 
 
-def how_it_ended(trainer: pl.Trainer) -> dict[str, Any]:
-    """For `run.json`."""
-    early = bool(trainer.early_stopping_callback.stopped_epoch)
-    epochs = trainer.current_epoch
+def ended(epochs: int, early: bool) -> dict[str, Any]:
+    """How a run ended, for `run.json`."""
     reason = f"early stopping after {epochs} epochs" if early else f"{epochs} epochs"
     return {"epochs": epochs, "early": early, "reason": reason}
 
 
-def build_trainer(options: TrainingOptions, folder: RunFolder, monitor: str, stop: StopOnInterrupt) -> pl.Trainer:
+def build_trainer(options: TrainingOptions, folder: RunFolder, monitor: str,
+                  interrupts: Interrupts) -> pl.Trainer:
     """Lightning's Trainer for these devices and this run folder."""
     gpus = present_gpus(options.gpus)
     precision = "16-mixed" if options.fp16 else "32-true"
     if options.fp16 and not gpus:
         log.warning("--fp16: 16-bit mixed precision needs a GPU; training in 32 bits")
         precision = "32-true"
-    checkpoints = ModelCheckpoint(
-        dirpath=folder.checkpoints, filename=f"{{epoch:02d}}_{{train_loss:.3f}}_{{{monitor}:.3f}}", monitor=monitor,
-        mode="max", save_top_k=-1, save_on_train_epoch_end=True,
-    )
+    watch = LossWatch()
     callbacks = [
-        checkpoints,
         EarlyStopping(monitor, mode="max", patience=EARLY_STOPPING_PATIENCE),
         LearningRateMonitor(logging_interval="epoch"),
         MetricsCSV(folder, monitor),
-        stop,
+        watch,
+        Checkpoints(folder, monitor, options.keep, options.checkpoint_every_n_steps, watch, interrupts),
         TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 10),
     ]
     return pl.Trainer(
         accelerator="gpu" if gpus else "cpu", devices=gpus or 1, strategy="ddp" if len(gpus) > 1 else "auto",
-        precision=precision, max_epochs=options.epochs, callbacks=callbacks,
+        precision=precision, max_epochs=options.epochs, callbacks=callbacks, plugins=[WholeFileIO()],
         accumulate_grad_batches=options.accumulate,
         logger=TensorBoardLogger(folder.path, name=folder.logs.name, version=""), default_root_dir=folder.path,
         num_sanity_val_steps=0, use_distributed_sampler=False, enable_model_summary=False, log_every_n_steps=10,
@@ -238,7 +264,7 @@ def build_trainer(options: TrainingOptions, folder: RunFolder, monitor: str, sto
 
 
 def announce(config: Config, options: TrainingOptions, seed: int, use_mixup: bool, data: ClipDataModule,
-             recognizer: Recognizer, resume_from: Path | None) -> None:
+             recognizer: Recognizer, point: ResumePoint | None) -> None:
     """A few lines on what is about to run."""
     parameters = sum(parameter.numel() for parameter in recognizer.net.parameters())
     log.info("%s: %s %s, %.1f M parameters, %d classes; protocol %s, mixup %s, seed %d", options.expdir,
@@ -248,7 +274,8 @@ def announce(config: Config, options: TrainingOptions, seed: int, use_mixup: boo
              config.data.source("train"), len(data.val_set), config.data.source("val"),
              "" if options.fold_index is None else f" of fold {options.fold_index}", config.opt.batch_size,
              "" if options.accumulate == 1 else f", {options.accumulate} of them a step")
-    if config.model.pretrained and not resume_from:
+    if config.model.pretrained and not point:
         log.info("starting from the weights in %s", config.model.pretrained)
-    if resume_from:
-        log.info("going on from %s", resume_from)
+    if point:
+        log.info("going on from %s, after %d epochs%s", point.path, point.epochs,
+                 f" and {point.batches} batches" if point.batches else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -68,6 +69,10 @@ class ClipDataset(Dataset, ABC):
     @abstractmethod
     def where(self, index: int) -> str:
         """How messages call a clip."""
+
+    def where_all(self, indices: Sequence[int]) -> str:
+        """How messages call several clips."""
+        return "; ".join(map(self.where, indices))
 
     def fingerprint(self) -> str | None:
         """A hash over all stored records, whichever of them are chosen; None where the storage has none."""

@@ -52,6 +52,7 @@ class ClipDataModule(pl.LightningDataModule):
         self.val_set = opened("val", evaluation_chain(val_clip_size, crop_validation))
         self.train_source = config.data.source("train")
         self.require_a_batch(num_ranks=1)
+        self._within_epoch = None
 
     def require_a_batch(self, num_ranks: int) -> None:
         """Refuse a batch size that would drop the whole training set as one incomplete batch."""
@@ -63,9 +64,29 @@ class ClipDataModule(pl.LightningDataModule):
                 f"{self.batch_size}; choose a smaller one with --set opt.batch_size={clips}"
             )
 
+    def num_batches(self, num_ranks: int) -> int:
+        """Training batches of a rank in an epoch."""
+        return len(self._sampler(0, num_ranks)) // self.batch_size
+
+    def go_on(self, epoch: int, batches: int) -> None:
+        """Start training with that epoch, of which each rank has done so many batches."""
+        self._within_epoch = epoch, batches * self.batch_size
+
+    def records_of_batch(self, epoch: int, batch: int, rank: int, num_ranks: int) -> str:
+        """How messages call the clips of a training batch."""
+        share = self._sampler(rank, num_ranks).share(epoch)
+        return self.train_set.where_all(share[batch * self.batch_size : (batch + 1) * self.batch_size])
+
+    def _sampler(self, rank: int, num_ranks: int) -> EpochSampler:
+        return EpochSampler(len(self.train_set), self.seed, True, rank, num_ranks)
+
     def train_dataloader(self) -> DataLoader:
         self.require_a_batch(self.trainer.world_size)
-        sampler = EpochSampler(len(self.train_set), self.seed, True, self.trainer.global_rank, self.trainer.world_size)
+        sampler = self._sampler(self.trainer.global_rank, self.trainer.world_size)
+        # Loader workers fetch the first batches before Lightning sets the epoch.
+        sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
+        if self._within_epoch:
+            sampler.go_on(*self._within_epoch)
         return loader(self.train_set, sampler, self.batch_size, self.num_workers, self.prefetch_factor, drop_last=True)
 
     def val_dataloader(self) -> DataLoader:

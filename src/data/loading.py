@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from typing import Literal
 
 from torch.utils.data import DataLoader
@@ -48,10 +50,22 @@ def loader(dataset: ClipDataset, sampler: EpochSampler, batch_size: int, num_wor
     return DataLoader(
         dataset, batch_size=batch_size, sampler=sampler, num_workers=num_workers, collate_fn=collate,
         drop_last=drop_last, prefetch_factor=prefetch_factor if num_workers else None,
-        persistent_workers=num_workers > 0, worker_init_fn=_leave_interrupts_to_the_parent,
+        persistent_workers=num_workers > 0, worker_init_fn=_leave_signals_to_the_parent,
     )
 
 
-def _leave_interrupts_to_the_parent(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; a loader worker that ended by it would break the step under way."""
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Ctrl-C, or SLURM's signals, reach every process; a loader worker that ended by it would break the step under way.
+
+    The parent itself ends workers with SIGTERM.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    while True:
+        if signal.sigwaitinfo({signal.SIGTERM}).si_pid == os.getppid():
+            os._exit(0)
