@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-CIRCUMSTANCES = ("cpu", "threads", "gpus", "accumulate", "versions", "git_commit")  # of an origin
+CIRCUMSTANCES = ("cpu", "threads", "gpus", "processes", "accumulate", "versions", "git_commit")  # of an origin
 
 
 class Unrepeatable(logging.Handler):

@@ -36,11 +36,11 @@ class ResumePoint:
 
     def require_trainable(self, network: torch.nn.Module, epochs: int) -> None:
         """Refuse a checkpoint of another network or of a longer run, before anything is written."""
-        if self.epochs >= epochs:
-            raise UserError(f"{self.path}: is of epoch {self.epochs} already, and --epochs is {epochs}")
         problem = misfit(network, self.weights)
         if problem:
             raise UserError(f"{self.path}: is of another network than the cfg's: {problem}")
+        if self.epochs >= epochs:
+            raise UserError(f"{self.path}: has {self.epochs} epochs behind it, and --epochs is {epochs}")
 
 
 def resume_point(path: Path) -> ResumePoint:

@@ -88,7 +88,7 @@ class Checkpoints(Checkpoint):
                 remove([self.folder.resume_file])
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt):
+        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
             log.error("%s: interrupted in epoch %d, after step %d; the same command goes on from the last checkpoint",
                       self.folder.path, trainer.current_epoch, trainer.global_step)
 

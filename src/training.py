@@ -118,9 +118,12 @@ def train_in(folder: RunFolder, options: TrainingOptions, config: Config, label_
         point.require_trainable(network, options.epochs)
     data = ClipDataModule(config, label_map, options.random_clip_size, options.val_clip_size, options.num_workers,
                           options.prefetch_factor, seed, options.fold_index, options.crop_validation)
+    interrupts = Interrupts()
+    trainer = build_trainer(options, folder, task.monitor, interrupts)
+    data.require_a_batch(trainer.world_size)
     origin = {"command": command_line(), "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
               "versions": versions(), "git_commit": git_commit(), "cpu": cpu(), "threads": torch.get_num_threads(),
-              "gpus": list(options.gpus), "accumulate": options.accumulate}
+              "gpus": list(options.gpus), "processes": trainer.world_size, "accumulate": options.accumulate}
     record = origin | settings | {
         "protocol": config.protocol, "cfg_file": options.cfg_file,
         "num_train_clips": len(data.train_set), "finished": None, "resumed": [], "nondeterministic": [],
@@ -129,11 +132,8 @@ def train_in(folder: RunFolder, options: TrainingOptions, config: Config, label_
     if earlier:
         record = earlier | {"finished": None, "resumed": [*earlier.get("resumed", []), origin]}
         unrepeatable.note(*earlier.get("nondeterministic", []), *changes([earlier, *record["resumed"]]))
-    interrupts = Interrupts()
-    trainer = build_trainer(options, folder, task.monitor, interrupts)
     if options.seed is None and trainer.strategy.root_device.type != "cpu":
         unrepeatable.note("without --seed, no deterministic kernels were asked for")
-    data.require_a_batch(trainer.world_size)
     if trainer.is_global_zero:
         if options.check_data:
             check_data(config, label_map, max(1, options.num_workers))
