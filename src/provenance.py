@@ -29,6 +29,16 @@ def versions() -> dict[str, str]:
     return found
 
 
+def cpu() -> str:
+    """The processor's name, as Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+                platform.processor() or platform.machine())
+
+
 def git_commit() -> str:
     """The commit of this code, with `+changes` where files differ from it; `unknown` outside a checkout."""
     folder = Path(__file__).resolve().parent

@@ -62,12 +62,20 @@ def from_rank_zero(devices: Devices, value: T) -> T:
     return values[0]
 
 
+def gather_objects(own: T) -> list[T]:
+    """Every rank's object, by rank."""
+    if not is_joined():
+        return [own]
+    found: list = [None] * dist.get_world_size()
+    dist.all_gather_object(found, own)
+    return found
+
+
 def gather_over_ranks(share: torch.Tensor) -> torch.Tensor:
     """The whole set's (N, …) tensor from each rank's share, records rank, rank + ranks, …, of it."""
     if not is_joined():
         return share
-    shares: list = [None] * dist.get_world_size()
-    dist.all_gather_object(shares, share.numpy())
+    shares = gather_objects(share.numpy())
     whole = np.empty((sum(map(len, shares)), *share.shape[1:]), dtype=shares[0].dtype)
     for rank, part in enumerate(shares):
         whole[rank :: len(shares)] = part
