@@ -109,7 +109,8 @@ def train_in(folder: RunFolder, options: TrainingOptions, config: Config, label_
     network = initial_network(config, settings["seed"])
     if point:
         point.require_trainable(network, options.epochs)
-    options.devices.prepare(network)
+    if options.devices.compile:
+        network.compile()  # in place: the state dict keeps its keys
     data = ClipDataModule(config, label_map, options.random_clip_size, options.val_clip_size, options.num_workers,
                           options.prefetch_factor, settings["seed"], options.fold_index, options.crop_validation,
                           options.features, skip_bad_records=options.skip_bad_records,
@@ -177,7 +178,8 @@ def record_of(options: TrainingOptions, settings: dict[str, Any], config: Config
     """The run's record for `run.json` and checkpoints: of a run that goes on, the earlier one with this start added."""
     origin = {"command": command_line(), "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
               "versions": versions(), "git_commit": git_commit(), "cpu": cpu(), "threads": torch.get_num_threads(),
-              "devices": asdict(options.devices) | {"gpus": list(options.devices.gpus)}, "accumulate": options.accumulate}
+              "devices": asdict(options.devices) | {"gpus": list(options.devices.gpus)},
+              "accumulate": options.accumulate}
     record = origin | settings | {"protocol": config.protocol, "cfg_file": options.cfg_file, "resumed": []}
     if earlier:
         record = earlier | {"resumed": [*earlier.get("resumed", []), origin]}
