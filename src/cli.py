@@ -15,17 +15,14 @@ from collections.abc import Callable, Sequence
 
 from src.config import DATA_ROOT
 from src.errors import UserError
-from src.progress import speaks_for_all
+from src.processes import LAST_WORDS, is_first
 
 log = logging.getLogger(__name__)
-
-LAST_WORDS = 3  # s for another process to say what is wrong, before a launcher ends all because this one has ended
 
 
 def run(main: Callable[[], None]) -> None:
     """Call a script's `main` and exit: 0 when it ends well, 1 on an error of the user's, 130 on Ctrl-C."""
-    level = logging.INFO if speaks_for_all() else logging.ERROR
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO if is_first() else logging.ERROR, format="%(message)s", stream=sys.stderr)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     logging.captureWarnings(True)
