@@ -16,11 +16,9 @@ from collections.abc import Callable, Sequence
 
 from src.config import DATA_ROOT
 from src.errors import UserError
-from src.progress import speaks_for_all
+from src.processes import LAST_WORDS, is_first
 
 log = logging.getLogger(__name__)
-
-LAST_WORDS = 3  # s for another process to say what is wrong, before a launcher ends all because this one has ended
 
 
 def run(main: Callable[[], None]) -> None:
@@ -28,8 +26,7 @@ def run(main: Callable[[], None]) -> None:
 
     A run that another signal ended in order exits with 128 and that signal's number.
     """
-    level = logging.INFO if speaks_for_all() else logging.ERROR
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO if is_first() else logging.ERROR, format="%(message)s", stream=sys.stderr)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     logging.captureWarnings(True)

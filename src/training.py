@@ -37,7 +37,7 @@ from src.errors import UserError
 from src.interrupts import Interrupts
 from src.preparation.checking import check
 from src.preparation.examination import Limits
-from src.progress import speaks_for_all
+from src.processes import is_first
 from src.provenance import command_line, cpu, git_commit, versions
 from src.ranks import from_rank_zero, sharing_errors
 from src.recognizer import Recognizer
@@ -95,13 +95,13 @@ def train(options: TrainingOptions) -> None:
     label_map.require_size(config.model.num_classes, config.path)
     task = build_task(config, load_class_weights(options.class_weights, len(label_map)))
     folder = RunFolder(Path(options.expdir))
-    with sole_process(folder.path) if speaks_for_all() else nullcontext():
+    with sole_process(folder.path) if is_first() else nullcontext():
         train_in(folder, options, config, label_map, task)
 
 
 def train_in(folder: RunFolder, options: TrainingOptions, config: Config, label_map: LabelMap, task: Task) -> None:
     """The run in a folder that no other run uses."""
-    standing = where_it_stands(folder, options, config, label_map, task) if speaks_for_all() else None
+    standing = where_it_stands(folder, options, config, label_map, task) if is_first() else None
     earlier, settings, resume_from = from_rank_zero(options.devices, standing)
     if settings is None:
         return
