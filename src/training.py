@@ -7,20 +7,17 @@ import logging
 import os
 import re
 import secrets
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
-from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, TQDMProgressBar
+from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from src.callbacks import MetricsCSV
+from src.callbacks import EpochBar, MetricsCSV
 from src.checkpoint_io import WholeFileIO
 from src.checkpoints import initial_network, load_class_weights
 from src.config import Config, load_config
@@ -35,7 +32,7 @@ from src.interrupts import Interrupts
 from src.preparation.checking import check
 from src.preparation.examination import Limits
 from src.processes import is_first
-from src.provenance import command_line, cpu, git_commit, versions
+from src.provenance import origin
 from src.recognizer import Recognizer
 from src.resuming import ResumePoint, last_checkpoint, resume_point
 from src.run_folder import RunFolder, require_same_data, require_same_run
@@ -98,17 +95,12 @@ def train_in(folder: RunFolder, options: TrainingOptions, config: Config, label_
     use_mixup = task.wants_mixup(options.use_mixup)
     earlier = folder.record()
     seed = choose_seed(options.seed, earlier)
-    settings = {
-        "cfg": config.as_dict(), "seed": seed, "mixup": use_mixup, "random_clip_size": options.random_clip_size,
-        "val_clip_size": options.val_clip_size, "fp16": options.fp16,
-        "class_weights": None if task.class_weights is None else task.class_weights.tolist(),
-        "fold_index": options.fold_index, "lbl_map": label_map.mapping,
-    }
+    settings = settings_of(options, config, task, label_map) | {"seed": seed, "mixup": use_mixup}
     require_same_run(folder, earlier, settings)
     resume_from = Path(options.resume_from) if options.resume_from else last_checkpoint(folder)
     point = resume_point(resume_from) if resume_from else None
-    if earlier and is_first() and not options.resume_from:
-        tidy(folder, options.keep, resume_from)
+    if is_first():
+        tidy(folder, options.keep, None if options.resume_from else resume_from)
     if earlier and is_finished(earlier, point, options.epochs):
         close_record(folder, earlier, point)
         return
@@ -121,16 +113,12 @@ def train_in(folder: RunFolder, options: TrainingOptions, config: Config, label_
     interrupts = Interrupts()
     trainer = build_trainer(options, folder, task.monitor, interrupts)
     data.require_a_batch(trainer.world_size)
-    origin = {"command": command_line(), "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-              "versions": versions(), "git_commit": git_commit(), "cpu": cpu(), "threads": torch.get_num_threads(),
-              "gpus": list(options.gpus), "processes": trainer.world_size, "accumulate": options.accumulate}
-    record = origin | settings | {
-        "protocol": config.protocol, "cfg_file": options.cfg_file,
-        "num_train_clips": len(data.train_set), "finished": None, "resumed": [], "nondeterministic": [],
-    }
+    start = origin() | {"gpus": list(options.gpus), "processes": trainer.world_size, "accumulate": options.accumulate}
+    record = start | settings | {"protocol": config.protocol, "cfg_file": options.cfg_file,
+                                 "num_train_clips": len(data.train_set), "resumed": []}
     unrepeatable = Unrepeatable()
     if earlier:
-        record = earlier | {"finished": None, "resumed": [*earlier.get("resumed", []), origin]}
+        record = earlier | {"resumed": [*earlier.get("resumed", []), start]}
         unrepeatable.note(*earlier.get("nondeterministic", []), *changes([earlier, *record["resumed"]]))
     if options.seed is None and trainer.strategy.root_device.type != "cpu":
         unrepeatable.note("without --seed, no deterministic kernels were asked for")
@@ -154,6 +142,15 @@ def train_in(folder: RunFolder, options: TrainingOptions, config: Config, label_
             write(None)
             raise
         write(ended(trainer.current_epoch, bool(trainer.early_stopping_callback.stopped_epoch)))
+
+
+def settings_of(options: TrainingOptions, config: Config, task: Task, label_map: LabelMap) -> dict[str, Any]:
+    """What must be the same when a run goes on, beside its seed."""
+    return {
+        "cfg": config.as_dict(), "random_clip_size": options.random_clip_size, "val_clip_size": options.val_clip_size,
+        "fp16": options.fp16, "class_weights": None if task.class_weights is None else task.class_weights.tolist(),
+        "fold_index": options.fold_index, "lbl_map": label_map.mapping,
+    }
 
 
 def is_finished(record: dict[str, Any], point: ResumePoint | None, epochs: int) -> bool:
@@ -251,7 +248,7 @@ def build_trainer(options: TrainingOptions, folder: RunFolder, monitor: str,
         MetricsCSV(folder, monitor),
         watch,
         Checkpoints(folder, monitor, options.keep, options.checkpoint_every_n_steps, watch, interrupts),
-        TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 10),
+        EpochBar(),
     ]
     return pl.Trainer(
         accelerator="gpu" if gpus else "cpu", devices=gpus or 1, strategy="ddp" if len(gpus) > 1 else "auto",
