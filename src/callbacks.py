@@ -1,9 +1,11 @@
-"""What happens beside the fit: the table of figures."""
+"""What happens beside the fit: the table of figures, and the progress bar."""
 
 from __future__ import annotations
 
+import sys
+
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 
 from src.files import write_csv
 from src.run_folder import RunFolder
@@ -33,3 +35,14 @@ class MetricsCSV(Callback):
         row |= {name: float(figures[name]) for name in self.columns[3:] if name in figures}
         rows = [old for old in self.folder.epochs() if int(old["epoch"]) < trainer.current_epoch] + [row]
         write_csv(self.folder.metrics_file, self.columns, rows)
+
+
+class EpochBar(TQDMProgressBar):
+    """Lightning's bar, which also knows how long an epoch is that is gone on with; slower where it is a log."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=1 if sys.stderr.isatty() else 10)
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, module)
+        self.on_train_epoch_start(trainer, module)

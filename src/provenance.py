@@ -6,11 +6,21 @@ import platform
 import shlex
 import subprocess
 import sys
+from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 PACKAGES = ("torch", "torchvision", "torchaudio", "pytorch-lightning", "timm", "lmdb", "soundfile", "numpy", "scipy",
             "scikit-learn")
+
+
+def origin() -> dict[str, Any]:
+    """Of a start of a run: what was called, when, and on what it stood."""
+    import torch
+
+    return {"command": command_line(), "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "versions": versions(), "git_commit": git_commit(), "cpu": cpu(), "threads": torch.get_num_threads()}
 
 
 def command_line() -> str:

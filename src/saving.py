@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,17 +116,19 @@ def chosen(files: Sequence[Path], keep: str | int) -> set[Path]:
     return set(sorted(files, key=rank)[:keep])
 
 
-def tidy(folder: RunFolder, keep: str | int, going_on_from: Path | None) -> None:
+def tidy(folder: RunFolder, keep: str | int, newest: Path | None) -> None:
     """Take away what a killed process left: half-written files, and what its newest checkpoint supersedes."""
     for place in (folder.path, folder.checkpoints, folder.logs):
         remove(place.glob(".*.partial"))
+    if newest is None:
+        return
     files = folder.checkpoint_files()
-    remove(set(files) - chosen(files, keep) - {going_on_from})
-    if going_on_from in files:
+    remove(set(files) - chosen(files, keep) - {newest})
+    if newest in files:
         remove([folder.resume_file])
 
 
-def remove(files) -> None:
+def remove(files: Iterable[Path]) -> None:
     """Delete files, as far as they are there."""
     for file in files:
         file.unlink(missing_ok=True)

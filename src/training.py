@@ -8,20 +8,17 @@ import logging
 import os
 import re
 import secrets
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
-from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, TQDMProgressBar
+from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from src.callbacks import MetricsCSV
+from src.callbacks import EpochBar, MetricsCSV
 from src.checkpoint_io import WholeFileIO
 from src.checkpoints import initial_network, load_class_weights
 from src.config import Config, load_config
@@ -38,7 +35,7 @@ from src.interrupts import Interrupts
 from src.preparation.checking import check
 from src.preparation.examination import Limits
 from src.processes import is_first
-from src.provenance import command_line, cpu, git_commit, versions
+from src.provenance import origin
 from src.ranks import from_rank_zero, sharing_errors
 from src.recognizer import Recognizer
 from src.resuming import ResumePoint, last_checkpoint, resume_point
@@ -165,8 +162,8 @@ def where_it_stands(folder: RunFolder, options: TrainingOptions, config: Config,
     require_same_run(folder, earlier, settings)
     resume_from = Path(options.resume_from) if options.resume_from else last_checkpoint(folder)
     point = resume_point(resume_from) if resume_from else None
-    if earlier and not options.resume_from:
-        tidy(folder, options.keep, resume_from)
+    if earlier:
+        tidy(folder, options.keep, None if options.resume_from else resume_from)
     if earlier and is_finished(earlier, point, options.epochs):
         close_record(folder, earlier, point)
         return earlier, None, None
@@ -176,13 +173,11 @@ def where_it_stands(folder: RunFolder, options: TrainingOptions, config: Config,
 def record_of(options: TrainingOptions, settings: dict[str, Any], config: Config, data: ClipDataModule,
               earlier: dict[str, Any] | None, unrepeatable: Unrepeatable) -> dict[str, Any]:
     """The run's record for `run.json` and checkpoints: of a run that goes on, the earlier one with this start added."""
-    origin = {"command": command_line(), "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-              "versions": versions(), "git_commit": git_commit(), "cpu": cpu(), "threads": torch.get_num_threads(),
-              "devices": asdict(options.devices) | {"gpus": list(options.devices.gpus)},
-              "accumulate": options.accumulate}
-    record = origin | settings | {"protocol": config.protocol, "cfg_file": options.cfg_file, "resumed": []}
+    start = origin() | {"devices": asdict(options.devices) | {"gpus": list(options.devices.gpus)},
+                        "accumulate": options.accumulate}
+    record = start | settings | {"protocol": config.protocol, "cfg_file": options.cfg_file, "resumed": []}
     if earlier:
-        record = earlier | {"resumed": [*earlier.get("resumed", []), origin]}
+        record = earlier | {"resumed": [*earlier.get("resumed", []), start]}
         unrepeatable.note(*earlier.get("nondeterministic", []), *changes([earlier, *record["resumed"]]))
     return record | {"finished": None, "nondeterministic": unrepeatable.notes, "num_train_clips": len(data.train_set),
                      "skipped": {"train": data.train_set.skipped, "val": data.val_set.skipped}}
@@ -274,7 +269,7 @@ def build_trainer(options: TrainingOptions, folder: RunFolder, monitor: str, int
         MetricsCSV(folder, monitor),
         watch,
         Checkpoints(folder, monitor, options.keep, options.checkpoint_every_n_steps, watch, interrupts),
-        TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 10),
+        EpochBar(),
     ]
     return pl.Trainer(
         **options.devices.arguments(), max_epochs=options.epochs, callbacks=callbacks, plugins=[WholeFileIO()],

@@ -137,7 +137,12 @@ def test_a_signal_ends_a_run_after_its_step_with_a_checkpoint(corpus, clips, und
     """SLURM sends it to every process, loader workers too."""
     folder = tmp_path / "run"
     words = command(corpus, clips, folder, "--num_workers", workers, "--checkpoint_every_n_steps", 4)
-    status = interrupt(start(tmp_path, *words), (folder / "resume.ckpt").exists, signum, group=True)
+    process = start(tmp_path, *words)
+    wait_until(process, (folder / "resume.ckpt").exists)
+    for _ in range(2):
+        for worker in psutil.Process(process.pid).children():
+            worker.send_signal(signum)
+    status = interrupt(process, (folder / "resume.ckpt").exists, signum, group=True)
     output = (tmp_path / "err.log").read_text()
     assert status == 128 + signum and "the same command goes on from the last checkpoint" in output
     assert "Traceback" not in output and not (folder / ".lock").exists()
@@ -153,6 +158,8 @@ def test_a_signal_in_the_validation_leaves_it_to_be_repeated(corpus, clips, undi
     words = command(corpus, clips, folder, "--checkpoint_every_n_steps", 10)  # the last step of an epoch
     assert interrupt(start(tmp_path, *words), lambda: batches_done(folder / "resume.ckpt") == 10, signal.SIGTERM) == 143
     assert batches_done(folder / "resume.ckpt") == 10 and not list(folder.glob("ckpts/*.ckpt"))
+    run_script(*command(corpus, clips, tmp_path / "other", "--resume_from", folder / "resume.ckpt"), check=0)
+    assert_same(tmp_path / "other", undisturbed)
     run_script(*words, check=0)
     assert_same(folder, undisturbed)
 
@@ -256,15 +263,17 @@ def test_divergence_stops_with_what_led_to_it(corpus, clips, tmp_path):
 
 
 def test_divergence_leaves_the_last_good_checkpoint(corpus, clips, tmp_path):
-    """A learning rate that overflows the weights: their loss, or they themselves, are refused before a checkpoint."""
+    """An optimiser's step that overflows the weights: its loss was fine, and they are refused before they are saved."""
     folder = tmp_path / "run"
     run_script(*command(corpus, clips, folder, epochs=1), check=0)
     path, = (folder / "ckpts").iterdir()
     state = torch.load(path, weights_only=True)
-    state["optimizer_states"][0]["param_groups"][0]["lr"] = 1e38
+    for moments in state["optimizer_states"][0]["state"].values():
+        moments["exp_avg"].fill_(3e38)
+        moments["exp_avg_sq"].zero_()
     torch.save(state, path)
     line = error_line(run_script(*command(corpus, clips, folder, "--checkpoint_every_n_steps", 1)))
-    assert "epoch 1, step 1" in line and "diverged" in line and "the last checkpoint from before is kept" in line
+    assert "epoch 1, step 11: weights are no longer finite numbers" in line and "from before is kept" in line
     for file in folder.rglob("*.ckpt"):
         assert all(bool(value.isfinite().all()) for value in torch.load(file, weights_only=True)["state_dict"].values())
     assert path.exists()
@@ -287,22 +296,40 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(corpus, clips, tmp_path):
 
 
 def test_a_second_process_is_refused_and_a_dead_one_is_not_waited_for(corpus, clips, tmp_path):
-    """Its loader workers live on for seconds."""
     folder = tmp_path / "run"
-    words = command(corpus, clips, folder, "--checkpoint_every_n_steps", 1, "--num_workers", 2, epochs=100)
+    words = command(corpus, clips, folder, "--checkpoint_every_n_steps", 1, "--num_workers", 2)
     process = start(tmp_path, *words)
     wait_until(process, (folder / "resume.ckpt").exists)
     line = error_line(run_script(*words))
     assert f"{folder}: process {process.pid} on " in line and "is training in it" in line
     assert process.is_alive()
-    workers = [child.pid for child in psutil.Process(process.pid).children()]
     process.kill()
     process.join(60)
-    second = start(tmp_path, *words)
-    wait_until(second, lambda: f"process {process.pid} on " in (tmp_path / "err.log").read_text())
-    assert second.is_alive() and any(psutil.pid_exists(worker) for worker in workers)
-    second.kill()
-    second.join(60)
+    result = run_script(*words, check=0)
+    assert f"process {process.pid} on " in result.stderr and "ended without giving it back" in result.stderr
+
+
+def hold_with_a_child(folder, pids):
+    with sole_process(folder):
+        child = os.fork()
+        if child:
+            pids.send(child)
+        time.sleep(300)
+
+
+def test_what_a_dead_process_forked_does_not_hold_its_lock(tmp_path):
+    """As loader workers, which live on for seconds."""
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=hold_with_a_child, args=(tmp_path / "run", theirs))
+    process.start()
+    child = ours.recv()
+    with pytest.raises(UserError, match=f"process {process.pid} on"), sole_process(tmp_path / "run"):
+        pass
+    process.kill()
+    process.join()
+    with sole_process(tmp_path / "run"):
+        assert psutil.Process(child).status() == psutil.STATUS_SLEEPING
+    os.kill(child, signal.SIGKILL)
 
 
 def test_without_locks_of_the_file_system_process_and_machine_decide(tmp_path, monkeypatch):
