@@ -102,9 +102,9 @@ train() { # PYTHON_SCRIPT CFG EXPDIR [FLAG...]: one training run, its output als
     mkdir -p "$(dirname "$folder")"
     "$python" "$program" --cfg_file "$cfg" -e "$expdir" "${gpu_flags[@]}" "$@" \
         ${further[@]+"${further[@]}"} 2>&1 | tee -i -a "$folder.log" || status=$?
-    if [ "$status" -eq 130 ]; then
+    if [ "$status" -eq 130 ] || [ "$status" -eq 143 ] || [ "$status" -eq 138 ]; then # SIGINT, SIGTERM, SIGUSR1
         echo "$script: interrupted in $folder; the same command goes on from here" >&2
-        exit 130
+        exit "$status"
     elif [ "$status" -ne 0 ]; then
         echo "$script: error: the run $folder failed with status $status; its log: $folder.log" >&2
         exit "$status"

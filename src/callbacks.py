@@ -1,20 +1,14 @@
-"""What happens beside the fit: the table of figures, and interrupts."""
+"""What happens beside the fit: the table of figures, and the progress bar."""
 
 from __future__ import annotations
 
-import logging
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import sys
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 
 from src.files import write_csv
 from src.run_folder import RunFolder
-
-log = logging.getLogger(__name__)
 
 
 class MetricsCSV(Callback):
@@ -24,7 +18,13 @@ class MetricsCSV(Callback):
         self.folder = folder
         self.columns = ["epoch", "step", "lr", "train_loss", "val_loss", monitor]
 
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._note_rate(trainer)  # an epoch that is gone on with does not start again
+
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._note_rate(trainer)
+
+    def _note_rate(self, trainer: pl.Trainer) -> None:
         self._lr = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -37,47 +37,12 @@ class MetricsCSV(Callback):
         write_csv(self.folder.metrics_file, self.columns, rows)
 
 
-class StopOnInterrupt(Callback):
-    """Ctrl-C ends the run after the step that it is in; a second one ends it at once.
+class EpochBar(TQDMProgressBar):
+    """Lightning's bar, which also knows how long an epoch is that is gone on with; slower where it is a log."""
 
-    An exception out of the blue may reach code that swallows it, or a file that is being written.
-    """
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=1 if sys.stderr.isatty() else 10)
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.requested = False
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Note interrupts instead of raising them, and raise the one that came too late for any step."""
-        if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, or another's to handle
-            yield
-            return
-        signal.signal(signal.SIGINT, self._note)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        if self.requested:
-            raise KeyboardInterrupt
-
-    def _note(self, *_: object) -> None:
-        self.requested = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
-        self._stop_if_requested(trainer)
-
-    def on_validation_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
-        if trainer.world_size == 1:  # ranks need not have as many validation batches: they stop after a training step
-            self._stop_if_requested(trainer)
-
-    def _stop_if_requested(self, trainer: pl.Trainer) -> None:
-        """Raise on all ranks or on none: one alone would leave the others waiting for it."""
-        if trainer.strategy.reduce_boolean_decision(self.requested, all=False):
-            raise KeyboardInterrupt
-
-    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt):
-            log.info("%s: interrupted in epoch %d; the same command goes on from the last checkpoint",
-                     self.folder, trainer.current_epoch)
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, module)
+        self.on_train_epoch_start(trainer, module)

@@ -8,6 +8,7 @@ import itertools
 import json
 import logging
 import os
+import signal
 import sys
 import time
 import warnings
@@ -15,25 +16,26 @@ from collections.abc import Callable, Sequence
 
 from src.config import DATA_ROOT
 from src.errors import UserError
-from src.progress import speaks_for_all
+from src.processes import LAST_WORDS, is_first
 
 log = logging.getLogger(__name__)
 
 LONGEST_LINE = 1500  # characters of an error message
 
-LAST_WORDS = 3  # s for another process to say what is wrong, before a launcher ends all because this one has ended
-
 
 def run(main: Callable[[], None]) -> None:
-    """Call a script's `main` and exit: 0 when it ends well, 1 on an error of the user's, 130 on Ctrl-C."""
-    level = logging.INFO if speaks_for_all() else logging.ERROR
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    """Call a script's `main` and exit: 0 when it ends well, 1 on an error of the user's, 130 on Ctrl-C.
+
+    A run that another signal ended in order exits with 128 and that signal's number.
+    """
+    logging.basicConfig(level=logging.INFO if is_first() else logging.ERROR, format="%(message)s", stream=sys.stderr)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     logging.captureWarnings(True)
     warnings.formatwarning = lambda message, *_: str(message)
     for noise in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*LeafSpec.*",
-                  ".*sync_dist=True.* when logging on epoch level.*"):
+                  ".*sync_dist=True.* when logging on epoch level.*",
+                  ".*dataloader is not resumable.*"):
         warnings.filterwarnings("ignore", message=noise)
     for chatter in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.rank_zero",
                     "lightning_fabric.utilities.distributed"):
@@ -50,9 +52,9 @@ def run(main: Callable[[], None]) -> None:
             raise
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(f"{_script()}: error: {_shortened(where)}{error.strerror or error}")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         log.info("%s: interrupted; what was complete is kept", _script())
-        sys.exit(130)
+        sys.exit(128 + getattr(interrupt, "signum", signal.SIGINT))
 
 
 def require_all_done(problems: Sequence[str], what: str) -> None:
@@ -130,6 +132,11 @@ def path_list(text: str) -> list[str]:
     return paths
 
 
+def kept(text: str) -> str | int:
+    """An argparse type: `all`, `last`, or how many of the best."""
+    return text if text in ("all", "last") else positive(int)(text)
+
+
 def device_list(text: str) -> list[int]:
     """An argparse type: GPU indices such as "0" or "0, 1, 2, 3"."""
     try:
@@ -180,6 +187,10 @@ def training_parser(description: str, random_clip_size: int = 500,
         "large as the LMDBs: loading takes less time")
     add("--accumulate_grad_batches", type=positive(int), default=1, metavar="N",
         help="batches whose gradients make one step: with 1 GPU and 4, a step is as with 4 GPUs")
+    add("--checkpoint_every_n_steps", type=count, default=0, metavar="N",
+        help="also save the state within an epoch every N steps; 0: only after an epoch and when interrupted")
+    add("--keep", type=kept, default="all", metavar="all|last|K",
+        help="checkpoints that stay: every epoch's, the last one, or those of the K best epochs")
     return parser
 
 
@@ -213,7 +224,8 @@ def training_options(arguments: argparse.Namespace, **more):
         overrides=tuple(overrides),
         data_root=arguments.data_root, accumulate=arguments.accumulate_grad_batches,
         check_data=arguments.check_data, features=arguments.features,
-        skip_bad_records=arguments.skip_bad_records, cache_samples=arguments.cache_samples, **more,
+        skip_bad_records=arguments.skip_bad_records, cache_samples=arguments.cache_samples,
+        checkpoint_every_n_steps=arguments.checkpoint_every_n_steps, keep=arguments.keep, **more,
     )
 
 

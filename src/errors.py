@@ -1,4 +1,6 @@
-"""The exception for mistakes that the user can mend."""
+"""The exception for mistakes that the user can mend, and the one for a run that was asked to end."""
+
+import signal
 
 
 class UserError(ValueError):
@@ -7,3 +9,11 @@ class UserError(ValueError):
     Its message is one line that names the file, the value and the likely cause. The
     command lines print it without a traceback and exit with status 1 (`src.cli.run`).
     """
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked a run to end, and it did so in order; the exit status is 128 and the signal's number."""
+
+    def __init__(self, signum: int = signal.SIGINT):
+        super().__init__(signum)
+        self.signum = signum

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -88,17 +89,18 @@ def predictions(entries: Sequence[Entry], label_map: LabelMap, options: Inferenc
         task = build_task(first.config)
         dataset = open_for(first, label_map, options)
         batches = batches_of(dataset, options.batch_size, options.num_workers, device, options.features)
-        found = outputs_of([partial(one_network.of, alike[0]) for alike in networks], batches, len(dataset),
-                           most_to_keep(device))
-        for number, (output, alike) in enumerate(zip(found, networks)):
-            if number == 0:
-                task.report_undefined(output.targets, label_map, options.lmdb_path)
-            probabilities = task.probabilities(output.logits).numpy()
-            if not np.isfinite(probabilities).all():
-                raise UserError(f"{alike[0].path}: its network's outputs are not finite; is it of a run that diverged, "
-                                "or damaged?")
-            for entry in alike:
-                yield Prediction(entry, read_checkpoint(entry.path), dataset, probabilities, output.targets)
+        outputs = outputs_of([partial(one_network.of, alike[0]) for alike in networks], batches, len(dataset),
+                             most_to_keep(device))
+        with closing(outputs):  # its progress bar goes before an error is told
+            for number, (output, alike) in enumerate(zip(outputs, networks)):
+                if number == 0:
+                    task.report_undefined(output.targets, label_map, options.lmdb_path)
+                probabilities = task.probabilities(output.logits).numpy()
+                if not np.isfinite(probabilities).all():
+                    raise UserError(f"{alike[0].path}: its network's outputs are not finite; is it of a run that "
+                                    "diverged, or damaged?")
+                for entry in alike:
+                    yield Prediction(entry, read_checkpoint(entry.path), dataset, probabilities, output.targets)
 
 
 def by_data(entries: Sequence[Entry], label_map: LabelMap) -> list[list[list[Entry]]]:

@@ -1,19 +1,20 @@
-"""Progress bars for all long work, lively on a terminal, a line now and then in a log; and who shows them."""
+"""Progress bars for all long work: lively on a terminal, a line now and then in a log."""
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
 
 from tqdm import tqdm
+
+from src.processes import is_first
 
 
 def progress(total: int | None, description: str, unit: str, **options: Any) -> tqdm:
     """A tqdm bar on standard error; without a total it only counts."""
     interval = 0.1 if sys.stderr.isatty() else 5.0  # s
     return tqdm(total=total, desc=description, unit=unit, mininterval=interval, dynamic_ncols=True,
-                disable=not speaks_for_all(), **options)
+                disable=not is_first(), **options)
 
 
 def progress_lines(total: int, description: str, unit: str, **options: Any) -> tqdm:
@@ -33,8 +34,3 @@ class _Lines:
 
     def flush(self) -> None:
         sys.stderr.flush()
-
-
-def speaks_for_all() -> bool:
-    """Whether this process is the first of those that torchrun, SLURM or a script has started for one run."""
-    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK", "RANK", "SLURM_PROCID"))

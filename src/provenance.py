@@ -6,11 +6,21 @@ import platform
 import shlex
 import subprocess
 import sys
+from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 PACKAGES = ("torch", "torchvision", "torchaudio", "pytorch-lightning", "timm", "lmdb", "soundfile", "numpy", "scipy",
             "scikit-learn")
+
+
+def origin() -> dict[str, Any]:
+    """Of a start of a run: what was called, when, and on what it stood."""
+    import torch
+
+    return {"command": command_line(), "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "versions": versions(), "git_commit": git_commit(), "cpu": cpu(), "threads": torch.get_num_threads()}
 
 
 def command_line() -> str:
@@ -27,6 +37,16 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def cpu() -> str:
+    """The processor's name, as Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+                platform.processor() or platform.machine())
 
 
 def git_commit() -> str:

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,9 +24,9 @@ import torch.distributed as dist
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import find_free_network_port
 
-from src.cli import LAST_WORDS
 from src.devices import Devices, started_by
 from src.errors import UserError
+from src.processes import LAST_WORDS
 
 T = TypeVar("T")
 
@@ -62,12 +62,20 @@ def from_rank_zero(devices: Devices, value: T) -> T:
     return values[0]
 
 
+def gather_objects(own: Any) -> list[Any]:
+    """Every rank's object, by rank."""
+    if not is_joined():
+        return [own]
+    found: list = [None] * dist.get_world_size()
+    dist.all_gather_object(found, own)
+    return found
+
+
 def gather_over_ranks(share: torch.Tensor) -> torch.Tensor:
     """The whole set's (N, …) tensor from each rank's share, records rank, rank + ranks, …, of it."""
-    if not is_joined():
+    shares = gather_objects(share.numpy())
+    if len(shares) == 1:
         return share
-    shares: list = [None] * dist.get_world_size()
-    dist.all_gather_object(shares, share.numpy())
     whole = np.empty((sum(map(len, shares)), *share.shape[1:]), dtype=shares[0].dtype)
     for rank, part in enumerate(shares):
         whole[rank :: len(shares)] = part

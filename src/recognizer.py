@@ -10,9 +10,10 @@ from torch import nn
 
 from src.data.labels import LabelMap
 from src.data.mixup import mixup
+from src.data.sampling import network_seed
 from src.errors import UserError
 from src.optim import build_optimizer, build_schedule, step_schedule
-from src.ranks import gather_over_ranks
+from src.ranks import gather_objects, gather_over_ranks
 from src.tasks import Task
 
 
@@ -23,7 +24,7 @@ class Recognizer(pl.LightningModule):
         network: gives (B, C) logits; its parameters are stored under `net.`.
         task: loss, probabilities and scores.
         label_map: the classes.
-        seed: of mixup's draws.
+        seed: of mixup's and dropout's draws.
         use_mixup: mix the training batches.
         record: plain data on the run that every checkpoint carries (`hyper_parameters`).
     """
@@ -39,10 +40,18 @@ class Recognizer(pl.LightningModule):
         self.record = record or {}
         self._validated: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._reported_undefined = False
+        self._loss_sum, self._loss_count = torch.zeros(()), 0  # over the clips of the epoch so far
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(B, 1, F, T) -> (B, C) logits."""
         return self.net(inputs)
+
+    def on_train_epoch_start(self) -> None:
+        self._loss_sum, self._loss_count = torch.zeros((), device=self.device), 0
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Make dropout depend on the place in the run alone, so that a resumed run needs no generator's state."""
+        torch.manual_seed(network_seed(self.seed, self.current_epoch, batch_idx, self.global_rank))
 
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
         inputs, targets = batch
@@ -51,7 +60,9 @@ class Recognizer(pl.LightningModule):
             loss = self.task.mixup_loss(self.net, inputs, targets, mixed)
         else:
             loss = self.task.loss(self(inputs), targets)
-        self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(inputs), sync_dist=True)
+        self._loss_sum = self._loss_sum.to(loss.device) + loss.detach().float() * len(inputs)
+        self._loss_count += len(inputs)
+        self.log("train_loss_step", loss, on_step=True, on_epoch=False, prog_bar=True, batch_size=len(inputs))
         return loss
 
     # Batch norm's statistics are rank 0's here, as in the checkpoint: DDP shares them before a rank's first batch.
@@ -70,6 +81,7 @@ class Recognizer(pl.LightningModule):
             self.task.report_undefined(targets.numpy(), self.label_map, "validation set")
             self._reported_undefined = True
         figure = self.task.figure(self.task.probabilities(logits).numpy(), targets.numpy())
+        self.log("train_loss", self._loss_sum / self._loss_count, prog_bar=True, sync_dist=True)
         # Every rank has the whole set and the same figures: nothing to average over ranks.
         self.log("val_loss", self.task.loss(logits, targets), rank_zero_only=False)
         self.log(self.task.monitor, torch.tensor(figure, dtype=torch.float64), prog_bar=True, rank_zero_only=False)
@@ -89,3 +101,11 @@ class Recognizer(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["hyper_parameters"] = self.record
+        checkpoint["train_loss"] = gather_objects((self._loss_sum.item(), self._loss_count))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        shares = checkpoint.get("train_loss", [(0.0, 0)])
+        if len(shares) != self.trainer.world_size:  # on other ranks: the same mean
+            shares = [tuple(sum(values) / self.trainer.world_size for values in zip(*shares))] * self.trainer.world_size
+        loss_sum, self._loss_count = shares[self.trainer.global_rank]
+        self._loss_sum = torch.tensor(loss_sum)

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,11 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.path / "ckpts"
+
+    @property
+    def resume_file(self) -> Path:
+        """The state within an epoch, or of one whose checkpoint `--keep` does not keep."""
+        return self.path / "resume.ckpt"
 
     @property
     def logs(self) -> Path:
@@ -148,17 +152,3 @@ def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
-
-
-def is_finished(record: dict[str, Any], checkpoint: Path | None, epochs: int) -> bool:
-    """Whether the run stopped early, or its last checkpoint is of the last epoch that is asked for."""
-    if record["finished"] and record["finished"]["early"]:
-        return True
-    epoch = epoch_of(checkpoint) if checkpoint else None
-    return epoch is not None and epoch + 1 >= epochs
-
-
-def last_checkpoint(folder: RunFolder) -> Path | None:
-    """The newest whole checkpoint of a run folder."""
-    whole = [file for file in folder.checkpoint_files() if zipfile.is_zipfile(file)]
-    return whole[-1] if whole else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zipfile
 from contextlib import suppress
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ def read_torch_file(path: str | Path, what: str, mapped: bool = False) -> Any:
             if mapped and _is_stored_plainly(path):
                 with suppress(Exception):  # not every file system maps files, and not every name is text
                     return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            _require_as_written(path)
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises whatever it trips over in a broken file
         if isinstance(error, OSError) and error.filename:  # the file cannot be opened
@@ -76,3 +78,12 @@ def _is_stored_plainly(path: str | Path) -> bool:
             return all(item.compress_type == zipfile.ZIP_STORED for item in file.infolist())
     except (zipfile.BadZipFile, ValueError):
         return False
+
+
+def _require_as_written(path: str | Path) -> None:
+    """Compare the parts of a file with their checksums, which PyTorch writes and does not look at."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged:
+            raise ValueError(f"its part {damaged} is damaged")

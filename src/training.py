@@ -8,37 +8,41 @@ import logging
 import os
 import re
 import secrets
-import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
-from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from src.callbacks import MetricsCSV, StopOnInterrupt
-from src.checkpoints import WEIGHTS_PREFIX, initial_network, load_class_weights
+from src.callbacks import EpochBar, MetricsCSV
+from src.checkpoint_io import WholeFileIO
+from src.checkpoints import initial_network, load_class_weights
 from src.config import Config, load_config
 from src.data.datamodule import ClipDataModule
 from src.data.device_features import Features
 from src.data.labels import LabelMap
 from src.data.lmdb_store import LMDBReader
 from src.data_identity import DataIdentity
+from src.determinism import Unrepeatable, changes
 from src.devices import Devices
+from src.divergence import LossWatch
 from src.errors import UserError
-from src.models.weights import misfit
+from src.interrupts import Interrupts
 from src.preparation.checking import check
 from src.preparation.examination import Limits
-from src.provenance import command_line, git_commit, versions
+from src.processes import is_first
+from src.provenance import origin
 from src.ranks import from_rank_zero, sharing_errors
 from src.recognizer import Recognizer
-from src.run_folder import RunFolder, is_finished, last_checkpoint, require_same_run
-from src.tasks import build_task
-from src.torch_files import read_torch_file
+from src.resuming import ResumePoint, last_checkpoint, resume_point
+from src.run_folder import RunFolder, require_same_run
+from src.run_lock import sole_process
+from src.saving import Checkpoints, tidy
+from src.tasks import Task, build_task
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +74,8 @@ class TrainingOptions:
     features: Features = "auto"  # where spectrograms are made
     skip_bad_records: bool = False  # leave them out instead of stopping
     cache_samples: str | None = None  # folder for decoded clips, which all loader workers share
+    checkpoint_every_n_steps: int = 0  # the state within an epoch; 0 only when interrupted
+    keep: str | int = "all"  # checkpoints that stay: "all", "last" or the number of best epochs
 
 
 @sharing_errors
@@ -84,62 +90,112 @@ def train(options: TrainingOptions) -> None:
     config = load_config(options.cfg_file, options.overrides, options.data_root)
     label_map = LabelMap.load(config.data.label_map_path())
     label_map.require_size(config.model.num_classes, config.path)
-    class_weights = load_class_weights(options.class_weights, len(label_map))
-    task = build_task(config, class_weights)
-    use_mixup = task.wants_mixup(options.use_mixup)
+    task = build_task(config, load_class_weights(options.class_weights, len(label_map)))
     folder = RunFolder(Path(options.expdir))
-    earlier = folder.record()
-    seed = choose_seed(options.seed, earlier)
-    settings = {
-        "cfg": config.as_dict(), "seed": seed, "mixup": use_mixup, "random_clip_size": options.random_clip_size,
-        "val_clip_size": options.val_clip_size, "precision": options.devices.precision,
-        "class_weights": None if class_weights is None else class_weights.tolist(),
-        "fold_index": options.fold_index, "lbl_map": label_map.mapping,
-    }
-    require_same_run(folder, earlier, settings)
-    resume_from = Path(options.resume_from) if options.resume_from else last_checkpoint(folder)
-    finished = bool(earlier) and is_finished(earlier, resume_from, options.epochs)
-    earlier, seed, resume_from, finished = from_rank_zero(options.devices, (earlier, seed, resume_from, finished))
-    if finished:
-        log.info("%s: finished (%s); skipped", folder.path, (earlier["finished"] or {}).get("reason", "all epochs"))
-        return
+    with sole_process(folder.path) if is_first() else nullcontext():
+        train_in(folder, options, config, label_map, task)
 
-    network = initial_network(config, seed)
-    if resume_from:
-        require_resumable(resume_from, network)
+
+def train_in(folder: RunFolder, options: TrainingOptions, config: Config, label_map: LabelMap, task: Task) -> None:
+    """The run in a folder that no other run uses."""
+    standing = where_it_stands(folder, options, config, label_map, task) if is_first() else None
+    earlier, settings, resume_from = from_rank_zero(options.devices, standing)
+    if settings is None:
+        return
+    point = resume_point(resume_from) if resume_from else None
+    network = initial_network(config, settings["seed"])
+    if point:
+        point.require_trainable(network, options.epochs)
     if options.devices.compile:
         network.compile()  # in place: the state dict keeps its keys
     data = ClipDataModule(config, label_map, options.random_clip_size, options.val_clip_size, options.num_workers,
-                          options.prefetch_factor, seed, options.fold_index, options.crop_validation, options.features,
-                          skip_bad_records=options.skip_bad_records, cache_samples=options.cache_samples)
-    origin = {"command": command_line(), "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-              "versions": versions(), "git_commit": git_commit(), "devices": asdict(options.devices),
-              "accumulate": options.accumulate}
-    record = origin | settings | {
-        "protocol": config.protocol, "cfg_file": options.cfg_file,
-        "finished": None, "resumed": [],
-    }
-    if earlier:
-        record = earlier | {"finished": None, "resumed": [*earlier.get("resumed", []), origin]}
-    record |= {"num_train_clips": len(data.train_set),
-               "skipped": {"train": data.train_set.skipped, "val": data.val_set.skipped}}
-    stop = StopOnInterrupt(folder.path)
-    trainer = build_trainer(options, folder, task.monitor, stop)
+                          options.prefetch_factor, settings["seed"], options.fold_index, options.crop_validation,
+                          options.features, skip_bad_records=options.skip_bad_records,
+                          cache_samples=options.cache_samples)
+    interrupts = Interrupts()
+    trainer = build_trainer(options, folder, task.monitor, interrupts)
     data.require_enough(trainer.world_size)
+    unrepeatable = Unrepeatable()
+    record = record_of(options, settings, config, data, earlier, unrepeatable)
+    if options.seed is None and trainer.strategy.root_device.type != "cpu":
+        unrepeatable.note("without --seed, no deterministic kernels were asked for")
     if trainer.is_global_zero:
         if options.check_data:
             check_data(config, label_map, max(1, options.num_workers))
         trainer.callbacks.insert(0, DataIdentity(folder, earlier, record, data))
-        folder.write_record(record)
     if trainer.local_rank == 0:
-        for dataset in (data.train_set, data.val_set):
-            dataset.read_ahead()
-    recognizer = Recognizer(network, task, label_map, seed, use_mixup, record)
-    announce(config, options, seed, use_mixup, data, recognizer, resume_from)
-    with stop.listening():
-        fit(trainer, recognizer, data, resume_from)
+        data.read_ahead()
+    recognizer = Recognizer(network, task, label_map, settings["seed"], settings["mixup"], record)
+    announce(config, options, recognizer, data, point)
+
+    def write(finished: dict[str, Any] | None) -> None:
         if trainer.is_global_zero:
-            folder.write_record(record | {"finished": how_it_ended(trainer)})
+            folder.write_record(record | {"finished": finished, "nondeterministic": unrepeatable.notes})
+
+    write(None)
+    with interrupts.listening(), unrepeatable.listening():
+        try:
+            fit(trainer, recognizer, data, resume_from, interrupts)
+        except KeyboardInterrupt:
+            write(None)
+            raise
+        write(ended(trainer.current_epoch, bool(trainer.early_stopping_callback.stopped_epoch)))
+
+
+def where_it_stands(folder: RunFolder, options: TrainingOptions, config: Config, label_map: LabelMap,
+                    task: Task) -> tuple[dict[str, Any] | None, dict[str, Any] | None, Path | None]:
+    """The record of the run to go on with, this run's settings, and the checkpoint to go on from.
+
+    There are no settings where the run is finished. Asked on one rank for all: a folder may change between two looks.
+
+    Raises:
+        UserError: the folder belongs to another run, or the checkpoint cannot be gone on from.
+    """
+    earlier = folder.record()
+    settings = {
+        "cfg": config.as_dict(), "seed": choose_seed(options.seed, earlier),
+        "mixup": task.wants_mixup(options.use_mixup), "random_clip_size": options.random_clip_size,
+        "val_clip_size": options.val_clip_size, "precision": options.devices.precision,
+        "class_weights": None if task.class_weights is None else task.class_weights.tolist(),
+        "fold_index": options.fold_index, "lbl_map": label_map.mapping,
+    }
+    require_same_run(folder, earlier, settings)
+    resume_from = Path(options.resume_from) if options.resume_from else last_checkpoint(folder)
+    point = resume_point(resume_from) if resume_from else None
+    if earlier:
+        tidy(folder, options.keep, None if options.resume_from else resume_from)
+    if earlier and is_finished(earlier, point, options.epochs):
+        close_record(folder, earlier, point)
+        return earlier, None, None
+    return earlier, settings, resume_from
+
+
+def record_of(options: TrainingOptions, settings: dict[str, Any], config: Config, data: ClipDataModule,
+              earlier: dict[str, Any] | None, unrepeatable: Unrepeatable) -> dict[str, Any]:
+    """The run's record for `run.json` and checkpoints: of a run that goes on, the earlier one with this start added."""
+    start = origin() | {"devices": asdict(options.devices) | {"gpus": list(options.devices.gpus)},
+                        "accumulate": options.accumulate}
+    record = start | settings | {"protocol": config.protocol, "cfg_file": options.cfg_file, "resumed": []}
+    if earlier:
+        record = earlier | {"resumed": [*earlier.get("resumed", []), start]}
+        unrepeatable.note(*earlier.get("nondeterministic", []), *changes([earlier, *record["resumed"]]))
+    return record | {"finished": None, "nondeterministic": unrepeatable.notes, "num_train_clips": len(data.train_set),
+                     "skipped": {"train": data.train_set.skipped, "val": data.val_set.skipped}}
+
+
+def is_finished(record: dict[str, Any], point: ResumePoint | None, epochs: int) -> bool:
+    """Whether the run stopped early, or its last checkpoint is of the last epoch that is asked for."""
+    if record["finished"] and record["finished"]["early"]:
+        return True
+    return point is not None and (point.early or point.epochs >= epochs)
+
+
+def close_record(folder: RunFolder, record: dict[str, Any], point: ResumePoint | None) -> None:
+    """Say that a run is finished, in its record too where it was killed before it could."""
+    finished = record["finished"] or ended(point.epochs, point.early)
+    log.info("%s: finished (%s); skipped", folder.path, finished["reason"])
+    if not record["finished"]:
+        folder.write_record(record | {"finished": finished})
 
 
 def check_data(config: Config, label_map: LabelMap, num_workers: int) -> None:
@@ -174,29 +230,15 @@ def train_on_each(options: TrainingOptions, lmdbs: Sequence[str]) -> None:
         train(replace(options, expdir=str(Path(options.expdir) / name), overrides=overrides))
 
 
-def fit(trainer: pl.Trainer, recognizer: Recognizer, data: ClipDataModule, resume_from: Path | None) -> None:
+def fit(trainer: pl.Trainer, recognizer: Recognizer, data: ClipDataModule, resume_from: Path | None,
+        interrupts: Interrupts) -> None:
     """Lightning's fit, in which an interrupt is an interrupt."""
     try:
         trainer.fit(recognizer, datamodule=data, ckpt_path=resume_from, weights_only=True)
     except SystemExit:
         if trainer.interrupted:
-            raise KeyboardInterrupt from None
+            raise interrupts.exception() from None
         raise
-
-
-def require_resumable(path: Path, network: torch.nn.Module) -> None:
-    """Refuse a checkpoint that cannot be gone on from, before anything is written."""
-    content = read_torch_file(path, "a checkpoint to resume from")
-    if not isinstance(content, dict) or "optimizer_states" not in content or not isinstance(
-            content.get("state_dict"), dict):
-        raise UserError(f"{path}: cannot be resumed from: it is no training checkpoint (is it a .pth of weights?)")
-    if "loops" not in content:
-        raise UserError(f"{path}: is of an early Lightning, {content.get('pytorch-lightning_version')}, and cannot be "
-                        "resumed; export its weights with --export_weights and start from them with model.pretrained")
-    state = {str(name).removeprefix(WEIGHTS_PREFIX): value for name, value in content["state_dict"].items()}
-    problem = misfit(network, state)
-    if problem:
-        raise UserError(f"{path}: is of another network than the cfg's: {problem}")
 
 
 def choose_seed(given: int | None, earlier: dict[str, Any] | None) -> int:
@@ -212,30 +254,25 @@ def drawn_seed() -> int:
     return secrets.randbelow(2**31)
 
 
-def how_it_ended(trainer: pl.Trainer) -> dict[str, Any]:
-    """For `run.json`."""
-    early = bool(trainer.early_stopping_callback.stopped_epoch)
-    epochs = trainer.current_epoch
+def ended(epochs: int, early: bool) -> dict[str, Any]:
+    """How a run ended, for `run.json`."""
     reason = f"early stopping after {epochs} epochs" if early else f"{epochs} epochs"
     return {"epochs": epochs, "early": early, "reason": reason}
 
 
-def build_trainer(options: TrainingOptions, folder: RunFolder, monitor: str, stop: StopOnInterrupt) -> pl.Trainer:
+def build_trainer(options: TrainingOptions, folder: RunFolder, monitor: str, interrupts: Interrupts) -> pl.Trainer:
     """Lightning's Trainer for the options' devices and this run folder."""
-    checkpoints = ModelCheckpoint(
-        dirpath=folder.checkpoints, filename=f"{{epoch:02d}}_{{train_loss:.3f}}_{{{monitor}:.3f}}", monitor=monitor,
-        mode="max", save_top_k=-1, save_on_train_epoch_end=True,
-    )
+    watch = LossWatch()
     callbacks = [
-        checkpoints,
         EarlyStopping(monitor, mode="max", patience=EARLY_STOPPING_PATIENCE),
         LearningRateMonitor(logging_interval="epoch"),
         MetricsCSV(folder, monitor),
-        stop,
-        TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 10),
+        watch,
+        Checkpoints(folder, monitor, options.keep, options.checkpoint_every_n_steps, watch, interrupts),
+        EpochBar(),
     ]
     return pl.Trainer(
-        **options.devices.arguments(), max_epochs=options.epochs, callbacks=callbacks,
+        **options.devices.arguments(), max_epochs=options.epochs, callbacks=callbacks, plugins=[WholeFileIO()],
         accumulate_grad_batches=options.accumulate,
         logger=TensorBoardLogger(folder.path, name=folder.logs.name, version=""), default_root_dir=folder.path,
         num_sanity_val_steps=0, use_distributed_sampler=False, enable_model_summary=False, log_every_n_steps=10,
@@ -243,19 +280,20 @@ def build_trainer(options: TrainingOptions, folder: RunFolder, monitor: str, sto
     )
 
 
-def announce(config: Config, options: TrainingOptions, seed: int, use_mixup: bool, data: ClipDataModule,
-             recognizer: Recognizer, resume_from: Path | None) -> None:
+def announce(config: Config, options: TrainingOptions, recognizer: Recognizer, data: ClipDataModule,
+             point: ResumePoint | None) -> None:
     """A few lines on what is about to run."""
     parameters = sum(parameter.numel() for parameter in recognizer.net.parameters())
     log.info("%s: %s %s, %.1f M parameters, %d classes; protocol %s, mixup %s, seed %d", options.expdir,
              config.model.arch, config.model.model_depth, parameters / 1e6, config.model.num_classes, config.protocol,
-             "on" if use_mixup else "off", seed)
+             "on" if recognizer.use_mixup else "off", recognizer.seed)
     log.info("%d training clips (%s), %d validation clips (%s)%s, batches of %d%s%s", len(data.train_set),
              config.data.source("train"), len(data.val_set), config.data.source("val"),
              "" if options.fold_index is None else f" of fold {options.fold_index}", config.opt.batch_size,
              "" if options.accumulate == 1 else f", {options.accumulate} of them a step",
              "" if options.devices.num_processes == 1 else f", in each of {options.devices.num_processes} processes")
-    if config.model.pretrained and not resume_from:
+    if config.model.pretrained and not point:
         log.info("starting from the weights in %s", config.model.pretrained)
-    if resume_from:
-        log.info("going on from %s", resume_from)
+    if point:
+        log.info("going on from %s, after %d epochs%s", point.path, point.epochs,
+                 f" and {point.batches} batches" if point.batches else "")

@@ -35,6 +35,7 @@ from hypothesis import strategies as st
 from src import devices as devices_module
 from src.checkpoints import read_checkpoint
 from src.config import OptConfig, load_config
+from src.data.datamodule import ClipDataModule
 from src.data.labels import LabelMap
 from src.data.loading import open_dataset
 from src.data.sampling import EpochSampler
@@ -309,9 +310,7 @@ def lines_of_error(results):
 @pytest.mark.parametrize("more, said", [
     (("--set", "data.val_lmdb=missing.lmdb"), "missing.lmdb: no such LMDB"),
     (("--cfg_file", "missing.cfg"), "missing.cfg: no such"),
-    (("--set", "opt.batch_size=8"), "7 for each of 2 devices training clips do not fill one batch"),
     (("--devices", 3), "--devices 3 and --num_nodes 1"),
-    (("--precision", "bf16-mixed", "--fp16"), "--precision bf16-mixed: --fp16 asks for 16-mixed"),
 ])
 def test_a_mistake_that_all_ranks_meet_is_said_once(odd, tmp_path, more, said):
     environments = [environment | {"TORCHELASTIC_RUN_ID": "test", "RANK": environment["LOCAL_RANK"]}
@@ -320,10 +319,15 @@ def test_a_mistake_that_all_ranks_meet_is_said_once(odd, tmp_path, more, said):
     assert said in line and not (tmp_path / "run").exists()
 
 
-def test_fewer_validation_clips_than_ranks(odd, tmp_path):
-    words = train_command(odd, tmp_path / "run", *TWO, "--set", f"data.val_lmdb={odd / 'one.lmdb'}")
-    line, = lines_of_error(run_together(words, two_ranks()))
-    assert "one.lmdb: holds 1 validation clips, fewer than the 2 devices" in line and not (tmp_path / "run").exists()
+def test_ranks_without_a_clip_are_refused(odd):
+    config = load_config(odd / "tiny.cfg", ["opt.batch_size=8", f"data.val_lmdb={odd / 'one.lmdb'}"])
+    data = ClipDataModule(config, LabelMap.load(config.data.label_map_path()), 64, 64, num_workers=0)
+    with pytest.raises(UserError, match="7 for each of 2 devices training clips do not fill one batch"):
+        data.require_enough(2)
+    data.batch_size = 2
+    data.require_enough(1)
+    with pytest.raises(UserError, match="one.lmdb: holds 1 validation clips, fewer than the 2 devices"):
+        data.require_enough(2)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -432,6 +436,8 @@ def test_half_precision_on_the_cpu(odd, two_processes, tmp_path):
     ours, theirs = weights(brain, 0), weights(plain, 0)
     assert any(not torch.equal(ours[name], theirs[name]) for name in ours)
     assert {value.dtype for value in ours.values()} == {value.dtype for value in theirs.values()}
+    line = error_line(run_script(*train_command(odd, tmp_path / "none", "--precision", "bf16-mixed", "--fp16")))
+    assert "--precision bf16-mixed: --fp16 asks for 16-mixed" in line
     line = error_line(run_script(*train_command(odd, brain, epochs=2)))
     assert "precision 'bf16-mixed' instead of '32'" in line
 

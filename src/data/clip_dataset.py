@@ -74,6 +74,10 @@ class ClipDataset(Dataset, ABC):
     def where(self, index: int) -> str:
         """How messages call a clip."""
 
+    def where_all(self, indices: Sequence[int]) -> str:
+        """How messages call several clips."""
+        return "; ".join(map(self.where, indices))
+
     @property
     def skipped(self) -> list[int]:
         """Records that are left out because they cannot be used."""

@@ -61,6 +61,7 @@ class ClipDataModule(pl.LightningDataModule):
         self.train_source = config.data.source("train")
         self.val_source = config.data.source("val")
         self.require_enough(num_ranks=1)
+        self._within_epoch: tuple[int, int] | None = None  # epoch, records of each rank done
 
     def require_enough(self, num_ranks: int) -> None:
         """Refuse a batch size that would drop the whole training set as one incomplete batch, and idle ranks."""
@@ -75,9 +76,34 @@ class ClipDataModule(pl.LightningDataModule):
             raise UserError(f"{self.val_source}: holds {len(self.val_set)} validation clips, fewer than the "
                             f"{num_ranks} devices that share them; train on {len(self.val_set)} at most")
 
+    def read_ahead(self) -> None:
+        """Begin in the background what takes a pass through the files; for one process of a machine."""
+        self.train_set.read_ahead()
+        self.val_set.read_ahead()
+
+    def num_batches(self, num_ranks: int) -> int:
+        """Training batches of a rank in an epoch."""
+        return len(self._sampler(0, num_ranks)) // self.batch_size
+
+    def go_on(self, epoch: int, batches: int) -> None:
+        """Start training with that epoch, of which each rank has done so many batches."""
+        self._within_epoch = epoch, batches * self.batch_size
+
+    def records_of_batch(self, epoch: int, batch: int, rank: int, num_ranks: int) -> str:
+        """How messages call the clips of a training batch."""
+        share = self._sampler(rank, num_ranks).share(epoch)
+        return self.train_set.where_all(share[batch * self.batch_size : (batch + 1) * self.batch_size])
+
+    def _sampler(self, rank: int, num_ranks: int) -> EpochSampler:
+        return EpochSampler(len(self.train_set), self.seed, True, rank, num_ranks)
+
     def train_dataloader(self) -> DataLoader:
         self.require_enough(self.trainer.world_size)
-        sampler = EpochSampler(len(self.train_set), self.seed, True, self.trainer.global_rank, self.trainer.world_size)
+        sampler = self._sampler(self.trainer.global_rank, self.trainer.world_size)
+        # Loader workers fetch the first batches before Lightning sets the epoch.
+        sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
+        if self._within_epoch:
+            sampler.go_on(*self._within_epoch)
         return self._loader(self.train_set, sampler, drop_last=True)
 
     def val_dataloader(self) -> DataLoader:

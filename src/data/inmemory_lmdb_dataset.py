@@ -71,6 +71,9 @@ class LMDBDataset(ClipDataset):
     def where(self, index: int) -> str:
         return self.reader.where(self.records[index])
 
+    def where_all(self, indices: Sequence[int]) -> str:
+        return f"{self.reader.path}, records {', '.join(str(self.records[index]) for index in indices)}"
+
     @property
     def skipped(self) -> list[int]:
         return self._skipped

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
+import threading
 from typing import Literal
 
 import torch
@@ -71,9 +73,25 @@ def batch_as_it_is(batch: Batch) -> Batch:
 
 
 def _start_worker(worker: int) -> None:
-    # Ctrl-C reaches every process of a terminal; a loader worker that ended by it would break the step under way.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _leave_signals_to_the_parent()
     _keep_freed_memory()
+
+
+def _leave_signals_to_the_parent() -> None:
+    """Ctrl-C, or SLURM's signals, reach every process; a loader worker that ended by it would break the step under way.
+
+    The parent itself ends workers with SIGTERM.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    while True:
+        if signal.sigwaitinfo({signal.SIGTERM}).si_pid == os.getppid():
+            os._exit(0)
 
 
 def _keep_freed_memory() -> None:

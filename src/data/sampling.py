@@ -8,12 +8,17 @@ import numpy as np
 from torch.utils.data import Sampler
 
 # Separate streams of one seed; a clip's key is (seed, CLIP, epoch, index).
-ORDER, CLIP, MIXUP = 0, 1, 2
+ORDER, CLIP, MIXUP, NETWORK = 0, 1, 2, 3
 
 
 def clip_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
     """The generator of one clip in one epoch, whichever worker or rank serves it."""
     return np.random.default_rng((seed, CLIP, epoch, index))
+
+
+def network_seed(seed: int, epoch: int, batch: int, rank: int) -> int:
+    """What PyTorch's own generators, which dropout draws from, start from in one batch."""
+    return int(np.random.SeedSequence((seed, NETWORK, epoch, batch, rank)).generate_state(1, np.uint64)[0])
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -37,20 +42,32 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.rank = rank
         self.num_ranks = num_ranks
         self.epoch = 0
+        self._done = {}
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of every epoch."""
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def go_on(self, epoch: int, done: int) -> None:
+        """In that epoch leave out the first `done` records of the share."""
+        self.epoch = epoch
+        self._done = {epoch: done}
+
+    def share(self, epoch: int) -> np.ndarray:
+        """(len(self),) the rank's record indices of an epoch, in their order."""
         order = np.arange(self.num_records)
         if self.training:
-            order = np.random.default_rng((self.seed, ORDER, self.epoch)).permutation(self.num_records)
+            order = np.random.default_rng((self.seed, ORDER, epoch)).permutation(self.num_records)
             order = np.resize(order, -(-self.num_records // self.num_ranks) * self.num_ranks)
-        for index in order[self.rank :: self.num_ranks]:
-            yield self.epoch, int(index)
+        return order[self.rank :: self.num_ranks]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch = self.epoch
+        for index in self.share(epoch)[self._done.get(epoch, 0) :]:
+            yield epoch, int(index)
 
     def __len__(self) -> int:
+        """Records of a whole epoch, also of one that is gone on with."""
         if self.training:
             return -(-self.num_records // self.num_ranks)
         return len(range(self.rank, self.num_records, self.num_ranks))

@@ -50,8 +50,10 @@ def require_fit(network: nn.Module, state: Mapping[str, torch.Tensor], where: st
                         "it of a run that diverged, or damaged?")
 
 
-def is_usable(value: torch.Tensor) -> bool:
-    """Whether a tensor has real and finite numbers, one by one."""
+def is_usable(value: Any) -> bool:
+    """Whether something is a tensor of real and finite numbers, one by one."""
+    if not isinstance(value, torch.Tensor):
+        return False
     plain = value.layout == torch.strided and not (value.is_quantized or value.is_complex() or value.is_meta)
     return plain and bool(torch.isfinite(value).all())
 

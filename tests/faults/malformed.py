@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import shutil
+import struct
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -270,20 +271,25 @@ def spoil_torch_file(valid: Path, target: Path, rng: Random, turn: int) -> str:
 
 
 def spoil_zip(valid: Path, target: Path, rng: Random) -> str:
-    """An entry of the zip left out, emptied, spoilt or called otherwise."""
-    how, mutate = rng.choice(("left out", "emptied", "spoilt", "renamed")), rng.choice(mutations.BYTES)
-    with zipfile.ZipFile(valid) as source, zipfile.ZipFile(target, "w") as out:
-        names = source.namelist()
-        chosen = rng.choice([name for name in names if source.getinfo(name).file_size])
-        for name in names:
-            data = source.read(name)
-            if name == chosen:
-                if how == "left out":
-                    continue
-                data = b"" if how == "emptied" else mutate(data, rng) if how == "spoilt" else data
-                name = "../../outside" if how == "renamed" else name
-            out.writestr(name, data)
-    return f"{chosen} {how}"
+    """An entry of the zip left out or called otherwise, or its bytes changed where they are."""
+    how = rng.choice(("left out", "renamed", "flipped", "zeroed"))
+    with zipfile.ZipFile(valid) as source:
+        chosen = rng.choice([entry for entry in source.infolist() if entry.file_size])
+        if how in ("flipped", "zeroed"):
+            data, mutate = bytearray(valid.read_bytes()), mutations.flip if how == "flipped" else mutations.zero
+            lengths = struct.unpack_from("<HH", data, chosen.header_offset + 26)  # of name and of extra field
+            start = chosen.header_offset + 30 + sum(lengths)
+            end = start + chosen.file_size
+            data[start:end] = mutate(bytes(data[start:end]), rng)
+            target.write_bytes(data)
+        else:
+            with zipfile.ZipFile(target, "w") as out:
+                for entry in source.infolist():
+                    if entry is not chosen:
+                        out.writestr(entry.filename, source.read(entry))
+                    elif how == "renamed":
+                        out.writestr("../../outside", source.read(entry))
+    return f"{chosen.filename} {how}"
 
 
 def spoil_state(content: dict[str, Any], rng: Random) -> tuple[dict[str, Any], str]:

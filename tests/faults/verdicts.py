@@ -104,7 +104,7 @@ def _message_failures(outcome: Outcome, faulty: re.Pattern[str]) -> list[str]:
     errors = [line for line in lines if ": error: " in line]
     if len(errors) != 1 or errors[0] != lines[-1]:
         return [f"{len(errors)} error lines, and the last line is: {lines[-1] if lines else ''}"]
-    if len(errors[0]) > LONGEST_LINE:
+    if outcome.status == 1 and len(errors[0]) > LONGEST_LINE:  # argparse, with status 2, quotes what was typed
         return [f"an error line of {len(errors[0])} characters"]
     named = lines if "see above" in errors[0] else errors
     return [] if any(map(faulty.search, named)) else [f"does not name what is at fault: {errors[0]}"]
