@@ -66,8 +66,8 @@ def resume_point(path: Path) -> ResumePoint:
         raise UserError(f"{path}: does not say how far its run had come; the file is damaged") from None
     if not all(is_usable(value) for value in (*content["state_dict"].values(),
                                               *tensors_in(content["optimizer_states"]))):
-        raise UserError(f"{path}: cannot be resumed from: it holds something else than tensors of finite numbers; is it "
-                        "damaged?")
+        raise UserError(f"{path}: cannot be resumed from: it holds something else than tensors of finite numbers; is "
+                        "it damaged?")
     weights = {str(name).removeprefix(WEIGHTS_PREFIX): value for name, value in content["state_dict"].items()}
     return ResumePoint(path, epochs, batches, early, weights)
 

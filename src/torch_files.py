@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import zipfile
 from contextlib import suppress
-import zipfile
 from pathlib import Path
 from typing import Any
 

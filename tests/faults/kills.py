@@ -104,7 +104,7 @@ class Training(Work):
 
     def words(self, place: Place, rng: Random) -> tuple[object, ...]:
         return train_command(self.corpus, place.named / "run", "--use_mixup", "--num_workers", rng.choice([0, 0, 2]),
-                             epochs=4)
+                             "--checkpoint_every_n_steps", rng.choice([0, 1, 2]), epochs=4)
 
     def differences(self, place: Place) -> list[str]:
         ours, theirs = (RunFolder(each.named / "run") for each in (place, self.undisturbed))
