@@ -15,7 +15,7 @@ from src.data.labels import LabelMap
 from src.errors import UserError
 from src.models.registry import build_network, create
 from src.models.weights import is_usable, load_state, require_fit
-from src.torch_files import read_torch_file
+from src.torch_files import read_torch_file, require_as_written
 
 WEIGHTS_PREFIX = "net."  # of the network's tensors in a checkpoint's state_dict
 
@@ -56,8 +56,9 @@ class Checkpoint:
             reused: one of this architecture whose place it takes, which is quicker than making one.
 
         Raises:
-            UserError: the weights do not fit the configuration.
+            UserError: the weights do not fit the configuration, or are damaged.
         """
+        require_as_written(self.path)
         network = create(*self.architecture) if reused is None else reused
         load_state(network, self.weights, str(self.path))
         return network

@@ -8,6 +8,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -21,6 +22,9 @@ from src.processes import LAST_WORDS, is_first
 log = logging.getLogger(__name__)
 
 LONGEST_LINE = 1500  # characters of an error message
+
+# PyTorch's words for too little memory, which are a RuntimeError's.
+OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory|[Ss]torage size calculation overflowed")
 
 
 def run(main: Callable[[], None]) -> None:
@@ -44,8 +48,10 @@ def run(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         sys.exit(f"{_script()}: error: {_shortened(_last_line(error))}")
-    except MemoryError as error:
-        reason = f" ({error})" if str(error) else ""
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error))):
+            raise
+        reason = f" ({_shortened(_last_line(error))})" if str(error) else ""
         sys.exit(f"{_script()}: error: out of memory{reason}; is a number among the flags or in the cfg too large?")
     except OSError as error:
         if error.filename is None and error.errno is None:
@@ -78,7 +84,7 @@ def _shortened(line: str) -> str:
     return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 500]} … {line[-500:]}"
 
 
-def _last_line(error: UserError) -> str:
+def _last_line(error: Exception) -> str:
     """The message itself where a loader worker's whole traceback was put before it."""
     return str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
 

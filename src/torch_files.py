@@ -8,6 +8,7 @@ inert stand-ins, which keep nothing and do nothing, take their place.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,8 @@ def read_torch_file(path: str | Path, what: str, mapped: bool = False) -> Any:
     Args:
         what: what the file should be, for messages, such as "a checkpoint".
         mapped: leave the tensors in the file, where that can be done: they are read as they are used, and take
-            no memory of the process. For files that are replaced, and never written into, while in use.
+            no memory of the process. For files that are replaced, and never written into, while in use. Whoever
+            uses them calls `require_as_written` first, which is not done here then.
 
     Raises:
         UserError: no such file, or not one that torch.save wrote from plain data.
@@ -61,8 +63,10 @@ def read_torch_file(path: str | Path, what: str, mapped: bool = False) -> Any:
             if mapped and _is_stored_plainly(path):
                 with suppress(Exception):  # not every file system maps files, and not every name is text
                     return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            _require_as_written(path)
+            require_as_written(path)
             return torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except Exception as error:  # the unpickler raises whatever it trips over in a broken file
         if isinstance(error, OSError) and error.filename:  # the file cannot be opened
             raise
@@ -79,10 +83,17 @@ def _is_stored_plainly(path: str | Path) -> bool:
         return False
 
 
-def _require_as_written(path: str | Path) -> None:
-    """Compare the parts of a file with their checksums, which PyTorch writes and does not look at."""
+def require_as_written(path: str | Path) -> None:
+    """Compare the parts of a file with their checksums, which PyTorch writes and does not look at.
+
+    Raises:
+        UserError: one is not as it was written.
+    """
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
+        try:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+        except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, ValueError) as error:
+            raise UserError(f"{path}: is damaged ({error})") from None
         if damaged:
-            raise ValueError(f"its part {damaged} is damaged")
+            raise UserError(f"{path}: is damaged: its part {damaged} is not as it was written")

@@ -33,6 +33,10 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
 def load_state(network: nn.Module, state: Mapping[str, torch.Tensor], where: str) -> None:
     """Load a state dict that must fit exactly; `where` is named in messages."""
     require_fit(network, state, where)
+    unusable = [name for name, value in state.items() if not is_usable(value)]
+    if unusable:
+        raise UserError(f"{where}: does not fit the network: '{unusable[0]}' is no plain tensor of finite numbers; is "
+                        "it of a run that diverged, or damaged?")
     try:
         network.load_state_dict(state)
     except RuntimeError as error:  # tensors of a kind that cannot be copied, such as sparse ones
@@ -40,14 +44,10 @@ def load_state(network: nn.Module, state: Mapping[str, torch.Tensor], where: str
 
 
 def require_fit(network: nn.Module, state: Mapping[str, torch.Tensor], where: str) -> None:
-    """Refuse a state dict with other keys or shapes than the network's, or with numbers that are none."""
+    """Refuse a state dict with other keys or shapes than the network's."""
     problem = misfit(network, state)
     if problem:
         raise UserError(f"{where}: does not fit the network: {problem}")
-    unusable = [name for name, value in state.items() if not is_usable(value)]
-    if unusable:
-        raise UserError(f"{where}: does not fit the network: '{unusable[0]}' is no plain tensor of finite numbers; is "
-                        "it of a run that diverged, or damaged?")
 
 
 def is_usable(value: Any) -> bool:
