@@ -192,7 +192,7 @@ def test_networks_are_drawn_against_their_parameters(tmp_path):
     (lambda path: path.mkdir(), "no run folder in it"),
     (lambda path: path.write_text("a,b\n1,2\n"), "without the column 'Model'"),
     (lambda path: write_table(path, []), "no results yet"),
-    (lambda path: path.write_text(",".join(COLUMNS) + "\nm,high,0.9,1.8,/a/b/ckpts/c.ckpt,,0.5,9,501,,,,,,,e\n"),
+    (lambda path: path.write_text(",".join(COLUMNS) + "\nm,high,0.9,1.8,/a/b/ckpts/c.ckpt,,0.5,9,501,,,,,,,,e\n"),
      "'high'"),
 ])
 def test_what_is_no_result_is_refused(tmp_path, make, message):
