@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytorch_lightning as pl
+import torch.distributed
 
 from src.errors import Interrupted
 
@@ -53,7 +54,8 @@ class Interrupts:
 
     def _note(self, signum: int, _: object) -> None:
         self.received = signum
-        self._restore()
+        if not torch.distributed.is_torchelastic_launched():  # torchrun passes on what the terminal has sent already
+            self._restore()
 
     def wanted(self, trainer: pl.Trainer) -> bool:
         """Whether to end here: all ranks say the same, for one alone would leave the others waiting for it."""

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from src.checkpoints import Checkpoint, read_checkpoint
-from src.data.batching import Rows
+from src.data.batching import rows_for
 from src.data.labels import LabelMap
 from src.data.spectrogram import FeatureExtractor
 from src.data.transforms import View, evaluation_chain
@@ -116,11 +116,11 @@ class Tagger:
     def _scores(self, spectrograms: Sequence[np.ndarray]) -> np.ndarray:
         """(B, C) probabilities of B spectrograms, through the evaluation chain."""
         rng = np.random.default_rng(0)  # the chain draws nothing from it
-        rows = Rows(len(spectrograms))
-        for number, spectrogram in enumerate(spectrograms):
-            view = self.transform.view(View.whole(*spectrogram.shape), rng)
-            view.of(spectrogram, rows.row(number, (1, view.num_bins, view.size))[0])
-        return self.task.probabilities(self.network(rows.tensor)).numpy()
+        views = [self.transform.view(View.whole(*spectrogram.shape), rng) for spectrogram in spectrograms]
+        rows = rows_for(views)
+        for row, spectrogram, view in zip(rows.numpy(), spectrograms, views):
+            view.of(spectrogram, row[0, :, : view.size])
+        return self.task.probabilities(self.network(rows)).numpy()
 
 
 def window_starts(length: int, window: int, hop: int) -> list[int]:

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import FIXTURES, SAMPLE_RATE, cfg_tree, write_folder
+from conftest import FIXTURES, SAMPLE_RATE, cfg_tree, tone_clip, write_folder
 
 from src.config import AudioConfig, DataConfig, load_config
 from src.data import reading_ahead
-from src.data.batching import Rows
 from src.data.fingerprint import fingerprint
 from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset, LMDBDataset
 from src.data.labels import LabelMap
@@ -23,6 +22,7 @@ from src.data.loading import loader, open_dataset
 from src.data.manifest_dataset import ManifestDataset
 from src.data.sampling import EpochSampler
 from src.data.transforms import evaluation_chain, training_chain
+from src.data.waveform import encode
 from src.errors import UserError
 from src.preparation.packing import pack_mixtures
 
@@ -140,13 +140,17 @@ def test_the_sampler_deals_out_every_record(ranks):
         len(list(EpochSampler(13, 0, False, rank, ranks))) for rank in range(ranks)]
 
 
-def test_shorter_spectrograms_are_padded_with_zeros_on_the_right():
-    rows = Rows(3)
-    for number, frames in enumerate((3, 5, 4)):
-        rows.row(number, (1, 2, frames))[:] = number + 1
-    assert rows.tensor.shape == (3, 1, 2, 5) and rows.tensor.dtype == torch.float32
-    assert [rows.tensor[number, 0].sum() for number in range(3)] == [6, 20, 24]
-    assert rows.tensor[0, 0, :, 3:].abs().sum() == 0 and rows.tensor[2, 0, :, 4:].abs().sum() == 0
+def test_shorter_spectrograms_are_padded_with_zeros_on_the_right(tmp_path, corpus):
+    with LMDBWriter(tmp_path / "a.lmdb") as writer:
+        for seed, length in enumerate((9000, 15000, 12000)):
+            writer.add(Record(encode(tone_clip(["Harp"], seed, length), SAMPLE_RATE, "FLAC"), "Harp"))
+    dataset = LMDBDataset(str(tmp_path / "a.lmdb"), AUDIO, labels_of(corpus), "multilabel",
+                          evaluation_chain(20, crop=False))
+    inputs, _ = dataset.__getitems__([0, 1, 2])
+    assert inputs.shape == (3, 1, 221, 69) and inputs.dtype == torch.float32
+    for index, frames in enumerate((41, 69, 55)):
+        assert np.array_equal(inputs[index, 0, :, :frames], dataset[index][0])
+        assert not inputs[index, 0, :, frames:].any()
 
 
 def test_esc50_records_have_class_indices():

@@ -23,6 +23,7 @@ from test_killed import start
 from src.data.sampling import EpochSampler
 from src.determinism import Unrepeatable
 from src.errors import UserError
+from src.models.registry import create
 from src.resuming import resume_point
 from src.run_lock import sole_process
 
@@ -253,8 +254,10 @@ def test_an_unclear_keep_is_refused(corpus, tmp_path, keep):
 
 def test_divergence_stops_with_what_led_to_it(corpus, clips, tmp_path):
     folder = tmp_path / "run"
-    torch.save(torch.full((3,), 3e38), tmp_path / "cw.pt")
-    line = error_line(run_script(*command(corpus, clips, folder, "--cw", tmp_path / "cw.pt",
+    state = create("cifar_resnet", 20, 3).state_dict()
+    state["conv1.weight"].fill_(1e38)
+    torch.save(state, tmp_path / "w.pth")
+    line = error_line(run_script(*command(corpus, clips, folder, "--pretrained", tmp_path / "w.pth",
                                           "--checkpoint_every_n_steps", 1)))
     assert "epoch 0, step 1: the loss is inf" in line or "epoch 0, step 1: the loss is nan" in line
     records = EpochSampler(40, 3, True).share(0)[:4]

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import get_worker_info
 
+from src.data.lending import Lending, empty
 from src.data.transforms import View
 
 
@@ -24,39 +24,36 @@ class Samples(NamedTuple):
 Batch = tuple[torch.Tensor | Samples, torch.Tensor]
 
 
-class Rows:
-    """Arrays of the B clips of a batch, written one by one; the smaller ones stay zero-padded on the right.
+def rows_for(views: Sequence[View]) -> torch.Tensor:
+    """(B, 1, F, T) float32 for what is seen of B clips, to be written to; zero on the right of the smaller ones.
 
-    In a loader worker they are written into memory that the main process shares: a batch is not copied on its way.
+    In a loader worker it lies in memory that the main process shares: a batch is not copied on its way.
     """
-
-    def __init__(self, count: int):
-        self.count = count
-        self.tensor = torch.empty(count, 0)  # (B, …)
-
-    def row(self, number: int, shape: Sequence[int]) -> np.ndarray:
-        """float32 zeros of this shape, to be written to."""
-        own = self.tensor.shape[1:]
-        if len(own) != len(shape) or any(size > there for size, there in zip(shape, own)):
-            self._grow([max(sizes) for sizes in zip(shape, own)] if len(own) == len(shape) else shape)
-        return self.tensor[number].numpy()[tuple(map(slice, shape))]
-
-    def _grow(self, shape: Sequence[int]) -> None:
-        old, numbers = self.tensor, self.count * int(np.prod(shape))
-        if get_worker_info() is None:
-            self.tensor = torch.zeros(self.count, *shape)
-        else:
-            storage = torch.UntypedStorage._new_shared(4 * numbers)  # as PyTorch's own collating does; it is zeroed
-            self.tensor = torch.empty(0).set_(storage).view(self.count, *shape)
-        if old.dim() == self.tensor.dim():
-            self.tensor[tuple(map(slice, old.shape))] = old
+    rows = empty((len(views), 1, views[0].num_bins, max(view.size for view in views)))
+    for row, view in zip(rows.numpy(), views):
+        row[..., view.size :] = 0
+    return rows
 
 
 def stack_samples(clips: Sequence[np.ndarray], views: Sequence[View]) -> Samples:
     """Clips of (N,) int16 or float32 samples as one batch; int16 where all are."""
     lengths = np.array([len(clip) for clip in clips])
-    dtype = np.int16 if all(clip.dtype == np.int16 for clip in clips) else np.float32
-    samples = np.zeros((len(clips), lengths.max()), dtype)  # (B, N)
-    for row, clip in zip(samples, clips):
-        row[: len(clip)] = clip if clip.dtype == dtype else clip * np.float32(2**-15)
-    return Samples(torch.from_numpy(samples), lengths, np.array(views, dtype=object))
+    integers = all(clip.dtype == np.int16 for clip in clips)
+    samples = empty((len(clips), lengths.max()), torch.int16 if integers else torch.float32)  # (B, N)
+    for row, clip in zip(samples.numpy(), clips):
+        row[: len(clip)] = clip if clip.dtype == row.dtype else clip * np.float32(2**-15)
+        row[len(clip) :] = 0
+    return Samples(samples, lengths, np.array(views, dtype=object))
+
+
+def hand_over(lending: Lending, batch: Batch) -> tuple:
+    """A worker's batch, as it is sent to the main process."""
+    inputs, targets = batch
+    if isinstance(inputs, Samples):
+        return inputs._replace(samples=lending.lend(inputs.samples)), targets
+    return lending.lend(inputs), targets
+
+
+def batch_as_it_is(batch: Batch) -> Batch:
+    """Data sets make whole batches; without workers nothing is left to do."""
+    return batch

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from src.config import AudioConfig
-from src.data.batching import Batch, Rows, stack_samples
+from src.data.batching import Batch, rows_for, stack_samples
 from src.data.labels import LabelMap
 from src.data.sampling import clip_generator
 from src.data.spectrogram import FeatureExtractor
@@ -102,19 +102,22 @@ class ClipDataset(Dataset, ABC):
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         """The batch of these clips; PyTorch's loader asks for all of them at once."""
-        pairs = [self.epoch_and_index(key) for key in keys]
-        targets = torch.from_numpy(np.asarray([self.target(index) for _, index in pairs]))
+        epochs, indices = zip(*map(self.epoch_and_index, keys))
+        targets = torch.from_numpy(np.asarray(list(map(self.target, indices))))
+        # Step by step for all clips: each step finds its code and its memory in the processor's caches.
+        if self._kept is None:
+            clips = list(map(self.waveform, indices))
+            sizes = [self.features.num_frames(len(clip)) for clip in clips]
+        else:
+            clips = list(map(self.spectrogram, indices))
+            sizes = [clip.shape[1] for clip in clips]
+        views = list(map(self.view, epochs, indices, sizes))
         if self.on_device:
-            clips = [self.waveform(index) for _, index in pairs]
-            views = [self.view(epoch, index, self.features.num_frames(len(clip)))
-                     for (epoch, index), clip in zip(pairs, clips)]
             return stack_samples(clips, views), targets
-        rows = Rows(len(pairs))
-        for number, (epoch, index) in enumerate(pairs):
-            spectrogram = self.spectrogram(index)
-            view = self.view(epoch, index, spectrogram.shape[1])
-            view.of(spectrogram, rows.row(number, (1, view.num_bins, view.size))[0])
-        return rows.tensor, targets
+        rows = rows_for(views)
+        for row, clip, view in zip(rows.numpy(), clips, views):
+            view.of(clip if self._kept is not None else self.features.scratch(clip), row[0, :, : view.size])
+        return rows, targets
 
     def epoch_and_index(self, key: Key) -> tuple[int, int]:
         """Of a key, which may be the index alone."""

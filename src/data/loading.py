@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import functools
+import gc
 import os
 import signal
 import threading
@@ -12,10 +14,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from src.config import AudioConfig, DataConfig
-from src.data.batching import Batch
+from src.data.batching import batch_as_it_is, hand_over
 from src.data.clip_dataset import ClipDataset
 from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset, LMDBDataset
 from src.data.labels import LabelMap
+from src.data.lending import Lending
 from src.data.manifest_dataset import ManifestDataset
 from src.data.sampling import EpochSampler
 from src.data.transforms import Transform
@@ -59,21 +62,20 @@ def open_dataset(data: DataConfig, source: str, audio: AudioConfig, label_map: L
 def loader(dataset: ClipDataset, sampler: EpochSampler, batch_size: int, num_workers: int, prefetch_factor: int = 4,
            drop_last: bool = False, device: torch.device | None = None) -> DataLoader:
     """Batches of a data set, in memory that a GPU copies from without waiting where `device` is one."""
+    lending = Lending(num_workers)
     return DataLoader(
-        dataset, batch_size=batch_size, sampler=sampler, num_workers=num_workers, collate_fn=batch_as_it_is,
-        drop_last=drop_last, prefetch_factor=prefetch_factor if num_workers else None,
-        persistent_workers=num_workers > 0, worker_init_fn=_start_worker,
+        dataset, batch_size=batch_size, sampler=sampler, num_workers=num_workers, drop_last=drop_last,
+        collate_fn=functools.partial(hand_over, lending) if num_workers else batch_as_it_is,
+        prefetch_factor=prefetch_factor if num_workers else None,
+        persistent_workers=num_workers > 0, worker_init_fn=functools.partial(_start_worker, lending),
         pin_memory=device is not None and device.type == "cuda",
     )
 
 
-def batch_as_it_is(batch: Batch) -> Batch:
-    """Data sets make whole batches."""
-    return batch
-
-
-def _start_worker(worker: int) -> None:
+def _start_worker(lending: Lending, worker: int) -> None:
     _leave_signals_to_the_parent()
+    lending.start_worker(worker)
+    gc.freeze()  # looking through all that was imported, again and again, takes time and makes copies of shared pages
     _keep_freed_memory()
 
 

@@ -63,29 +63,26 @@ class FeatureExtractor:
 
         Memory of this size, asked for anew for each clip, would cost as much time as the arithmetic does.
         """
-        power = self._power(samples)  # (T, n_fft // 2 + 1)
+        levels, per_decade = self._magnitude(samples), 20  # (T, n_fft // 2 + 1), dB of a factor of ten
         if self.feature == "melspectrogram":
-            power = power @ self.mel_filters.astype(power.dtype)  # (T, 96)
-        # 10 log10 of a power is 20 log10 of a magnitude; the floor below the maximum is set before the logarithm.
-        decibels = np.maximum(power, max(1e-10, float(power.max()) * 10 ** (-self.dynamic_range / 10)), out=power)
+            levels, per_decade = np.square(levels) @ self.mel_filters.astype(levels.dtype), 10  # (T, 96) of power
+        # The floors at -100 dB and below the maximum, set before the logarithm. With an upper limit, clip takes half of
+        # the time that maximum takes.
+        floor = max(10 ** (-100 / per_decade), levels.max() * 10 ** (-self.dynamic_range / per_decade))
+        decibels = np.clip(levels, floor, np.inf, out=levels)
         np.log10(decibels, out=decibels)
-        decibels *= 10
+        decibels *= per_decade
         decibels -= decibels.mean()  # which the published + 75 dB does not survive
         return decibels.T  # (F, T)
 
-    def _power(self, samples: np.ndarray) -> np.ndarray:
-        """(N,) -> (T, n_fft // 2 + 1), squared magnitudes of centred frames, reflected at both ends."""
-        integers = samples.dtype == np.int16
-        dtype = np.dtype(np.float32) if integers else samples.dtype
-        space = Workspace.of(len(samples), self.n_fft, self.hop_len, dtype)
+    def _magnitude(self, samples: np.ndarray) -> np.ndarray:
+        """(N,) -> (T, n_fft // 2 + 1), of the spectra of centred frames, reflected at both ends."""
+        space = Workspace.of(self, len(samples), samples.dtype)
         left, middle, right = space.parts
-        np.multiply(samples, space.dtype.type(2**-15 if integers else 1), out=middle)
+        middle[:] = samples
         left[:], right[:] = middle[space.reflections[0]], middle[space.reflections[1]]
-        np.multiply(space.frames, self.window.astype(space.dtype), out=space.windowed)
-        transformed = scipy.fft.rfft(space.windowed, axis=1, overwrite_x=True)  # (T, n_fft // 2 + 1)
-        parts = transformed.view(space.dtype)  # (T, 2 (n_fft // 2 + 1)), real and imaginary by turns
-        np.square(parts, out=parts)
-        return np.add(parts[:, ::2], parts[:, 1::2], out=space.power)
+        np.multiply(space.frames, space.window, out=space.windowed)
+        return np.abs(scipy.fft.rfft(space.windowed, axis=1, overwrite_x=True), out=space.magnitude)
 
     @cached_property
     def window(self) -> np.ndarray:
@@ -106,24 +103,26 @@ class FeatureExtractor:
 
 
 class Workspace:
-    """Memory for one clip at a time, of N samples."""
+    """Memory for one clip at a time, of N samples of a type."""
 
-    def __init__(self, num_samples: int, n_fft: int, hop_len: int, dtype: np.dtype):
-        margin = n_fft // 2
-        self.dtype = dtype
+    def __init__(self, extractor: FeatureExtractor, num_samples: int, samples_dtype: np.dtype):
+        n_fft, margin = extractor.n_fft, extractor.n_fft // 2
+        dtype = np.dtype(np.float32) if samples_dtype == np.int16 else samples_dtype
         padded = np.empty(num_samples + 2 * margin, dtype)
         self.parts = padded[:margin], padded[margin : margin + num_samples], padded[margin + num_samples :]
         self.reflections = (reflected(np.arange(-margin, 0), num_samples),
                             reflected(np.arange(num_samples, num_samples + margin), num_samples))
-        self.frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop_len]  # (T, n_fft)
+        self.frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[:: extractor.hop_len]  # (T, n_fft)
+        # The window takes 16-bit integers to [-1, 1) on the way.
+        self.window = (extractor.window * (2**-15 if samples_dtype == np.int16 else 1)).astype(dtype)
         self.windowed = np.empty(self.frames.shape, dtype)  # (T, n_fft)
-        self.power = np.empty((len(self.frames), n_fft // 2 + 1), dtype)  # (T, n_fft // 2 + 1)
+        self.magnitude = np.empty((len(self.frames), n_fft // 2 + 1), dtype)  # (T, n_fft // 2 + 1)
 
     @classmethod
     @lru_cache(maxsize=2)  # clips of a data set are alike
-    def of(cls, num_samples: int, n_fft: int, hop_len: int, dtype: np.dtype) -> Workspace:
-        """The one for clips of this length."""
-        return cls(num_samples, n_fft, hop_len, dtype)
+    def of(cls, extractor: FeatureExtractor, num_samples: int, samples_dtype: np.dtype) -> Workspace:
+        """The one for clips of this length and type."""
+        return cls(extractor, num_samples, samples_dtype)
 
 
 def reflected(index: np.ndarray, length: int) -> np.ndarray:

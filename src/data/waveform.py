@@ -17,6 +17,7 @@ import soundfile
 from src.errors import UserError
 
 LONGEST = 1 << 40  # samples; libsndfile gives a far larger number for a length that it does not know
+LARGEST_BLOCK = 1 << 13  # samples for a byte of FLAC: a frame has at most 65,535, in ten bytes at least
 LARGEST_RATIO = 1000  # the larger term of the rates' ratio, up to which torchaudio resamples
 
 # What libsndfile reads. RAW files have no header: nothing says how to read them.
@@ -64,13 +65,28 @@ def decode_record(flac: bytes, sample_rate: int, where: str) -> np.ndarray:
     """
     header = StreamInfo.of(flac)
     if header and (header.sample_rate, header.channels, header.bits) == (sample_rate, 1, 16):
-        try:
-            samples = np.frombuffer(miniaudio.flac_read_s16(flac).samples, np.int16)  # (N,)
-        except miniaudio.DecodeError:
-            samples = np.empty(0, np.int16)
+        samples = _mono_samples(flac, header.num_samples)
         if 0 < len(samples) == header.num_samples:
             return samples
     return decode(flac, sample_rate, where)
+
+
+def _mono_samples(flac: bytes, count: int) -> np.ndarray:
+    """(count,) int16 samples of 16-bit mono FLAC; fewer where it breaks off.
+
+    miniaudio's functions in Python decode to memory of their own first.
+    """
+    if not 0 < count <= LARGEST_BLOCK * len(flac):  # not known, or no such file is whole, and no such memory there
+        return np.empty(0, np.int16)
+    decoder = miniaudio.lib.ma_dr_flac_open_memory(flac, len(flac), miniaudio.ffi.NULL)
+    if not decoder:
+        return np.empty(0, np.int16)
+    try:
+        samples = np.empty(count, np.int16)
+        place = miniaudio.ffi.from_buffer("short *", samples)
+        return samples[: miniaudio.lib.ma_dr_flac_read_pcm_frames_s16(decoder, count, place)]
+    finally:
+        miniaudio.lib.ma_dr_flac_close(decoder)
 
 
 class StreamInfo(NamedTuple):
@@ -147,7 +163,11 @@ def read_audio(source: bytes | str | Path, where: str | None = None, dtype: str 
             seconds = file.frames / file.samplerate
             raise UserError(f"{where or source}: lasts {seconds:.1f} s, and {longest:g} s at most were expected; is it "
                             "the whole recording that the clip was cut from?")
-        samples = file.read(dtype=dtype, always_2d=True)  # (N, channels)
+        try:
+            samples = file.read(dtype=dtype, always_2d=True)  # (N, channels)
+        except MemoryError:
+            raise UserError(f"{where or source}: says that it has {file.frames} samples, more than there is memory "
+                            "for; is it damaged?") from None
         if len(samples) != file.frames:
             raise UserError(f"{where or source}: is truncated: {len(samples)} of its {file.frames} samples can be read")
         return samples, file.samplerate
