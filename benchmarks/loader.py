@@ -43,6 +43,7 @@ from src.data.transforms import training_chain  # noqa: E402
 from src.data.waveform import decode_record  # noqa: E402
 
 PREFETCH = 4  # batches
+TICK = 1 / os.sysconf("SC_CLK_TCK")  # s, to which the system counts another process's CPU time
 PASSES = 9  # through the clips, of the second table
 
 Key = tuple[int, int]  # epoch, index
@@ -117,13 +118,13 @@ def one_run(make: Callable[[], DataLoader], warm_up: int) -> Run:
     # No more than there are: asked for one more, a loader would end its worker.
     clips = sum(len(targets) for _, targets in islice(arriving, len(batches) - warm_up))
     seconds, (cpu_end, faults_end) = time.perf_counter() - start, used(worker.pid)
-    return Run(clips, seconds, cpu_end - cpu, faults_end - faults)
+    return Run(clips, seconds, max(TICK, cpu_end - cpu), faults_end - faults)
 
 
 def used(pid: int) -> tuple[float, int]:
     """(s of CPU time, minor page faults) of a process so far; proc(5)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), int(fields[7])
+    return TICK * (int(fields[11]) + int(fields[12])), int(fields[7])
 
 
 def rows_of(found: dict[str, list[Run]]) -> Iterator[tuple[str, ...]]:
