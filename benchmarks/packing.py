@@ -5,6 +5,7 @@ import functools
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import soundfile
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.measuring import run  # noqa: E402
+from benchmarks.measuring import machine, print_table, run  # noqa: E402
 from src import cli  # noqa: E402
 from src.parallel import map_in_processes  # noqa: E402
 
@@ -29,15 +30,20 @@ def main() -> None:
     add("--num_workers", type=cli.positive(int), nargs="+", default=[1, 2], help="numbers of processes to measure")
     add("--folder", help="where to make the clips; a temporary folder if left out")
     arguments = parser.parse_args()
-    print("| step | clips | processes | clips/s | peak memory, MB | of it private, MB |\n|" + " --- |" * 6, flush=True)
+    print(machine())
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        for clips in arguments.clips:
-            mixtures = make_clips(Path(folder) / str(clips), clips, arguments.seconds)
-            for workers in arguments.num_workers:
-                for step, cost in measured(mixtures, Path(folder) / "packed.lmdb", arguments.seconds, workers):
-                    cells = (step, f"{clips:,}", workers, f"{clips / cost.seconds:,.0f}",
-                             round(cost.resident / 1e6), round(cost.private / 1e6))
-                    print(f"| {' | '.join(map(str, cells))} |", flush=True)
+        print_table(("step", "clips", "processes", "clips/s", "peak memory, MB", "of it private, MB"),
+                    rows(Path(folder), arguments))
+
+
+def rows(folder: Path, arguments: argparse.Namespace) -> Iterator[tuple[object, ...]]:
+    """Of the table: each step, for each number of clips and of processes."""
+    for clips in arguments.clips:
+        mixtures = make_clips(folder / str(clips), clips, arguments.seconds)
+        for workers in arguments.num_workers:
+            for step, cost in measured(mixtures, folder / "packed.lmdb", arguments.seconds, workers):
+                yield (step, f"{clips:,}", workers, f"{clips / cost.seconds:,.0f}", round(cost.resident / 1e6),
+                       round(cost.private / 1e6))
 
 
 def measured(mixtures: Path, lmdb_path: Path, seconds: float, workers: int):

@@ -32,7 +32,7 @@ class FileState(NamedTuple):
 def recall(state: FileState, kind: str) -> Any:
     """What is kept for a file in this state, or None."""
     try:
-        note = json.loads(_note(state, kind).read_text(encoding="utf-8"))
+        note = json.loads(note_on(state, kind).read_text(encoding="utf-8"))
         found = note.pop(kind)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
@@ -42,12 +42,13 @@ def recall(state: FileState, kind: str) -> Any:
 def remember(state: FileState, kind: str, found: Any) -> None:
     """Keep what was found, which JSON can hold, for a file in this state."""
     try:
-        with whole_file(_note(state, kind)) as temporary:
+        with whole_file(note_on(state, kind)) as temporary:
             temporary.write_text(json.dumps(state._asdict() | {kind: found}) + "\n", encoding="utf-8")
     except (OSError, TypeError):
         pass  # a folder that cannot be written, or labels of a strange type, cost the next run a pass, and nothing else
 
 
-def _note(state: FileState, kind: str) -> Path:
+def note_on(state: FileState, kind: str) -> Path:
+    """Where the note is."""
     path = Path(state.path)
     return path.with_name(f".{path.name}.{kind}.json")

@@ -1,0 +1,192 @@
+"""A training epoch through the scripts against a bare PyTorch loop over the same batches.
+
+    python benchmarks/training.py
+
+The loop has the same network, loader, mixup, loss and optimiser, and nothing else: no Lightning, no logs, no figures.
+Both run in new processes, in turns, with all cores; the clock runs from the end of the first batch to the end of the
+last one. Both do the same arithmetic: the mean losses say so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import functools
+import runpy
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import yaml  # noqa: E402
+
+from benchmarks.measuring import (  # noqa: E402
+    LBL_MAP,
+    ROOT,
+    in_fresh_process,
+    in_turns,
+    machine,
+    print_table,
+    repeat_records,
+)
+from src import cli  # noqa: E402
+from src.data.labels import LabelMap  # noqa: E402
+from src.errors import UserError  # noqa: E402
+
+SEED = 1
+VAL_CLIPS = 16
+
+
+class Epoch(NamedTuple):
+    """One epoch of training, its first batch left out."""
+
+    seconds: float
+    cpu: float  # s of the training process, all its threads
+    loss: float  # mean over all batches
+
+
+class Clock:
+    """Runs from the end of the first batch to that of the last one."""
+
+    def __init__(self):
+        self._start = self._now = None
+
+    def batch_ended(self) -> None:
+        self._now = time.perf_counter(), time.process_time()
+        self._start = self._start or self._now
+
+    def epoch(self, loss: float) -> Epoch:
+        return Epoch(self._now[0] - self._start[0], self._now[1] - self._start[1], loss)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--arch", default="resnet", help="of the network (resnet)")
+    add("--depth", default="18", help="of the network, such as 34 or b0 (18)")
+    add("--frames", type=cli.positive(int), default=500, help="of a training clip (500)")
+    add("--batch_size", type=cli.positive(int), default=16, help="clips in a batch (16)")
+    add("--clips", type=cli.positive(int), default=160, help="in an epoch (160)")
+    add("--num_workers", type=cli.count, default=2, help="loader processes (2)")
+    add("--rounds", type=cli.positive(int), default=3, help="of which medians are taken (3)")
+    arguments = parser.parse_args()
+    if arguments.clips < 2 * arguments.batch_size:
+        raise UserError(f"--clips {arguments.clips}: two batches of --batch_size {arguments.batch_size} are needed: "
+                        "the first one is not timed")
+    print(f"{machine()}\n{arguments.arch} {arguments.depth} on {arguments.frames} frames, {arguments.clips} clips in "
+          f"batches of {arguments.batch_size}, {arguments.num_workers} workers, medians of {arguments.rounds}")
+    with tempfile.TemporaryDirectory() as folder:
+        cfg = write_cfg(Path(folder), arguments)
+        settings = str(cfg), arguments.frames, arguments.num_workers
+        found = in_turns({"bare loop": functools.partial(in_fresh_process, bare_loop, *settings),
+                          "scripts": functools.partial(in_fresh_process, through_the_scripts, *settings)},
+                         arguments.rounds)
+    print_table(("training epoch", "seconds", "range", "ratio", "CPU seconds", "ratio", "mean loss"), rows_of(found))
+
+
+def write_cfg(folder: Path, arguments: argparse.Namespace) -> Path:
+    """A configuration, and its data beside it."""
+    lmdbs = {f"{split}_lmdb": str(repeat_records(folder / f"{split}.lmdb", count))
+             for split, count in (("train", arguments.clips), ("val", VAL_CLIPS))}
+    depth = int(arguments.depth) if arguments.depth.isdigit() else arguments.depth
+    cfg = folder / "benchmark.cfg"
+    cfg.write_text(yaml.safe_dump({
+        "model": {"arch": arguments.arch, "model_depth": depth, "num_classes": len(LabelMap.load(LBL_MAP)),
+                  "pool": "avgpool", "type": "multilabel"},
+        "opt": {"optimizer": "Adam", "lr": 1e-3, "batch_size": arguments.batch_size, "scheduler": "reduce"},
+        "audio_config": {"feature": "spectrogram"},
+        "data": {"label_map": str(LBL_MAP), "is_lmdb": True, "in_memory": True} | lmdbs,
+    }))
+    return cfg
+
+
+def through_the_scripts(cfg: str, frames: int, num_workers: int) -> Epoch:
+    """One epoch of train_gise_mixtures.py, in this process, with one more callback."""
+    import pytorch_lightning as pl
+
+    clock = Clock()
+
+    class Timing(pl.Callback):
+        def on_train_batch_end(self, *_: object) -> None:
+            clock.batch_ended()
+
+    class TimedTrainer(pl.Trainer):
+        def __init__(self, *, callbacks: list[pl.Callback], **more: object):
+            super().__init__(callbacks=[*callbacks, Timing()], **more)
+
+    with tempfile.TemporaryDirectory(dir=Path(cfg).parent) as expdir:
+        run_script("train_gise_mixtures.py", "--cfg_file", cfg, "--expdir", expdir, "--epochs", 1, "--use_mixup",
+                   "--random_clip_size", frames, "--val_clip_size", frames, "--num_workers", num_workers, "--seed",
+                   SEED, trainer=TimedTrainer)
+        with open(Path(expdir) / "logs" / "metrics.csv", newline="", encoding="utf-8") as stream:
+            row, = csv.DictReader(stream)
+        return clock.epoch(float(row["train_loss"]))
+
+
+def run_script(script: str, *words: object, trainer: type) -> None:
+    """Run a training script in this process, with another Trainer; its messages are kept for the case that it fails."""
+    messages = tempfile.TemporaryFile("w+")
+    with (mock.patch("pytorch_lightning.Trainer", trainer), mock.patch.object(sys, "argv", [script, *map(str, words)]),
+          contextlib.redirect_stderr(messages), contextlib.redirect_stdout(messages)):
+        try:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+        except SystemExit as end:
+            if end.code:
+                messages.seek(0)
+                raise UserError(f"{script} failed: {end.code} {messages.read()[-500:]}") from None
+
+
+def bare_loop(cfg: str, frames: int, num_workers: int) -> Epoch:
+    """The same epoch, without anything around it."""
+    import torch
+
+    from src.checkpoints import initial_network
+    from src.config import load_config
+    from src.data.loading import loader, open_dataset
+    from src.data.mixup import mixup
+    from src.data.sampling import EpochSampler
+    from src.data.transforms import training_chain
+    from src.optim import build_optimizer
+    from src.tasks import build_task
+
+    config = load_config(cfg)
+    dataset = open_dataset(config.data, config.data.train_lmdb, config.audio_config, LabelMap.load(LBL_MAP),
+                           config.model.type, training_chain(frames), SEED)
+    batches = loader(dataset, EpochSampler(len(dataset), SEED, training=True), config.opt.batch_size, num_workers,
+                     drop_last=True)
+    network, task = initial_network(config, SEED), build_task(config)
+    optimizer = build_optimizer(config.opt, network.parameters())
+    network.train()
+    torch.use_deterministic_algorithms(True, warn_only=True)  # as --seed asks for
+    clock, losses = Clock(), []
+    for number, (inputs, targets) in enumerate(batches):
+        mixed = mixup(inputs, config.protocol, SEED, 0, number)
+        loss = task.mixup_loss(network, inputs, targets, mixed)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+        clock.batch_ended()
+    return clock.epoch(float(torch.stack(losses).mean()))
+
+
+def rows_of(found: dict[str, list[Epoch]]) -> Iterator[tuple[str, ...]]:
+    """Medians; ratios are to the first row's."""
+    base = None
+    for name, epochs in found.items():
+        seconds, cpu, loss = (statistics.median(part) for part in zip(*epochs))
+        base = base or (seconds, cpu)
+        spread = f"{min(epoch.seconds for epoch in epochs):.2f} … {max(epoch.seconds for epoch in epochs):.2f}"
+        yield (name, f"{seconds:.2f}", spread, f"{seconds / base[0]:.3f}", f"{cpu:.2f}", f"{cpu / base[1]:.3f}",
+               f"{loss:.6f}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,119 @@
+"""The benchmarks, tiny: that they run, what their tables hold, and that what they compare does the same work."""
+
+import platform
+
+import numpy as np
+import pytest
+import torch
+from conftest import FIXTURES, run_script
+
+from benchmarks.literal import LiteralDataset
+from src.config import AudioConfig
+from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset
+from src.data.labels import LabelMap
+from src.data.transforms import training_chain
+
+SOUNDSCAPES = str(FIXTURES / "released_mixtures_layout.lmdb")
+
+
+def tables(result):
+    """Rows of cells of each Markdown table that was printed, the head first."""
+    found = [[]]
+    for line in result.stdout.splitlines():
+        if line.startswith("|"):
+            found[-1].append([cell.strip() for cell in line.strip("|").split("|")])
+        elif found[-1]:
+            found.append([])
+    return [[head, *rows] for head, _, *rows in filter(None, found)]
+
+
+def numbers(cells):
+    return [float(cell.replace(",", "")) for cell in cells]
+
+
+def run_benchmark(name, *words, fresh=False):
+    result = run_script(f"benchmarks/{name}.py", *words, check=0, fresh=fresh)
+    head = result.stdout.splitlines()[0]
+    assert f"Python {platform.python_version()}" in head, head
+    assert f"torch {torch.__version__.partition('+')[0]}" in head and "cores" in head and "load average" in head
+    return tables(result)
+
+
+@pytest.mark.parametrize("size", [500, 700])
+def test_the_published_path_gives_the_features_of_this_one(size):
+    label_map = LabelMap.load(FIXTURES / "lbl_map.json")
+    published = LiteralDataset(SOUNDSCAPES, label_map, size, seed=5)
+    ours = InMemoryLMDBDataset(SOUNDSCAPES, AudioConfig(), label_map, "multilabel", training_chain(size), 5)
+    masked = 0
+    for index in range(0, len(ours), 4):
+        (theirs, their_target), (own, own_target) = published[2, index], ours[2, index]
+        assert theirs.shape == (1, 221, size) and theirs.dtype == torch.float32
+        assert np.array_equal(their_target, own_target) and own_target.sum() >= 1
+        error = np.abs(theirs[0].numpy() - own)
+        assert error[own > own.max() - 90].max() < 0.02 and error.mean() < 0.01
+        masked += len(np.unique(own[:, 0])) == 1 or len(np.unique(own[0])) == 1 or (own == own.min()).mean() > 0.01
+    assert 0 < masked < 12
+
+
+def test_loader():
+    speeds, parts = run_benchmark("loader", "--batches", 2, "--warm_up", 1, "--batch_size", 4, "--rounds", 2)
+    assert [row[0] for row in speeds[1:]] == ["published", "FLAC", "cached samples", "FLAC, samples only"]
+    for row in speeds[1:]:
+        slowest, fastest = numbers(row[2].split(" … "))
+        assert 0 < slowest <= numbers(row[1:2])[0] <= fastest
+    assert speeds[1][3] == speeds[1][5] == "1.00"
+    named = {row[0]: row[1:] for row in parts[1:]}
+    for name in ("decoding FLAC", "features", "padding, cropping, masking", "the whole chain", "… samples only"):
+        published, here, ratio = numbers(named[name])
+        assert published > 0 and here > 0 and ratio == pytest.approx(published / here, rel=0.6)
+    assert named["reading from the cache"][0] == "" and float(named["the whole chain"][1]) > float(named["features"][1])
+
+
+def test_memory(tmp_path):
+    figures, growth = run_benchmark("memory", "--clips", 4, "--num_workers", 1, "--clip_size", 64, "--folder", tmp_path,
+                                    fresh=True)
+    paths = ("published", "FLAC", "cached samples")
+    assert [tuple(row[:3]) for row in figures[1:]] == [(path, "1", clips) for path in paths for clips in ("4", "16")]
+    for main, main_last, worker, worker_last, everything, everything_last in (numbers(row[3:]) for row in figures[1:]):
+        assert min(main, main_last, worker, worker_last) > 0.1
+        assert everything > main and everything_last > main_last
+    for number, (path, row) in enumerate(zip(paths, growth[1:])):
+        fewer, more = (numbers(one[3:]) for one in figures[1 + 2 * number : 3 + 2 * number])
+        expected = more[3] - fewer[3], more[3] - more[2], more[5] - fewer[5], more[5] - more[4]
+        assert row[:2] == [path, "1"] and numbers(row[2:]) == pytest.approx(expected, abs=0.11)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_start(tmp_path):
+    table, = run_benchmark("start", "--records", 8, "--batch_size", 2, "--num_workers", 1, "--rounds", 1, "--folder",
+                           tmp_path)
+    assert [row[0].partition(":")[0] for row in table[1:]] == [
+        "reading the file through", "first start ever", "any other start", "the same, reading ahead in the background"]
+    for row in table[2:]:
+        opening, seconds = numbers(row[1:3])
+        assert 0 <= opening <= seconds and seconds > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_start_refuses_a_folder_without_room(tmp_path):
+    result = run_script("benchmarks/start.py", "--records", 10**10, "--folder", tmp_path)
+    assert result.returncode == 1 and "GB are needed" in result.stderr.strip().splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_training_does_the_same_either_way():
+    table, = run_benchmark("training", "--arch", "cifar_resnet", "--depth", 20, "--frames", 64, "--batch_size", 4,
+                           "--clips", 12, "--num_workers", 1, "--rounds", 1, fresh=True)
+    bare, scripts = table[1:]
+    assert bare[0] == "bare loop" and scripts[0] == "scripts" and bare[3] == bare[5] == "1.000"
+    assert min(numbers(bare[1:2] + bare[3:] + scripts[1:2] + scripts[3:])) > 0
+    assert float(scripts[6]) == pytest.approx(float(bare[6]), rel=1e-4)
+
+
+def test_packing(tmp_path):
+    table, = run_benchmark("packing", "--clips", 12, "--num_workers", 1, 2, "--folder", tmp_path)
+    rows = table[1:]
+    assert [row[:3] for row in rows] == [["pack", "12", "1"], ["check", "12", "1"], ["fingerprint", "12", "1"],
+                                         ["pack", "12", "2"], ["check", "12", "2"]]
+    assert all(numbers(row[3:4])[0] > 0 and int(row[4]) >= int(row[5]) for row in rows), table
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,66 @@
+"""A loader worker's own memory: the same whatever the size of the data set, and after any number of epochs."""
+
+import multiprocessing
+
+import psutil
+import pytest
+from conftest import CLASSES, FIXTURES
+
+from src.config import AudioConfig
+from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset
+from src.data.labels import LabelMap
+from src.data.lmdb_store import LMDBReader, LMDBWriter, Record
+from src.data.loading import loader
+from src.data.sampling import EpochSampler
+from src.data.transforms import training_chain
+
+SIZES = 128, 512  # records of 0.1 MB; multiples of those that a worker maps at a time
+LIMIT = 6e6  # bytes
+
+
+def can_read_smaps():
+    try:
+        return psutil.Process().memory_full_info().uss > 0
+    except (psutil.Error, AttributeError, OSError):
+        return False
+
+
+pytestmark = pytest.mark.skipif(not can_read_smaps(), reason="the system does not tell what memory is a process's own")
+
+
+@pytest.fixture(scope="module")
+def lmdbs(tmp_path_factory):
+    """Of the real soundscapes' size and bytes, under one label."""
+    folder, reader = tmp_path_factory.mktemp("sizes"), LMDBReader(FIXTURES / "released_mixtures_layout.lmdb")
+    for size in SIZES:
+        with LMDBWriter(folder / f"{size}.lmdb", 1e8) as writer:
+            for index in range(size):
+                writer.add(Record(reader[index % len(reader)].flac, CLASSES[index % len(CLASSES)]))
+    return [str(folder / f"{size}.lmdb") for size in SIZES]
+
+
+def own_memory(lmdb, cache, epochs):
+    """Bytes of the one worker after each epoch."""
+    dataset = InMemoryLMDBDataset(lmdb, AudioConfig(), LabelMap(tuple(CLASSES)), "multilabel", training_chain(64),
+                                  cache_samples=cache)
+    batches, found = loader(dataset, EpochSampler(len(dataset), 0, True), 32, 1), []
+    others = set(multiprocessing.active_children())
+    for _ in range(epochs):
+        for inputs, _ in batches:
+            inputs.sum()  # memory that only the worker has touched counts as its own
+        worker, = set(multiprocessing.active_children()) - others
+        found.append(psutil.Process(worker.pid).memory_full_info().uss)
+    return found
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_it_grows_neither_with_the_data_set_nor_with_epochs(lmdbs, tmp_path, cached):
+    small, large = (own_memory(lmdb, tmp_path / "cache" if cached else None, 3) for lmdb in lmdbs)
+    assert max(small + large) - min(small + large) < LIMIT, (small, large)
+
+
+def test_it_would_if_all_that_is_read_stayed_mapped(lmdbs, monkeypatch):
+    """What the limit is there to see."""
+    monkeypatch.setattr(LMDBReader, "let_go", lambda reader: None)
+    small, large = (own_memory(lmdb, None, 1) for lmdb in lmdbs)
+    assert large[0] - small[0] > 4 * LIMIT, (small, large)
