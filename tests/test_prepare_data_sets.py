@@ -20,6 +20,7 @@ from src.config import AudioConfig
 from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset
 from src.data.labels import LabelMap
 from src.data.lmdb_store import LMDBReader
+from src.data.transforms import Compose
 from src.data.waveform import decode
 
 SECONDS = 0.4  # of the clips made here
@@ -191,7 +192,7 @@ def test_the_data_sets_classes_open_them_with_the_right_targets(case, tmp_path):
     assert len(label_map) == case.classes
     for name, clips in case.sets.items():
         dataset = InMemoryLMDBDataset(str(tmp_path / "out" / "lmdbs" / f"{name}.lmdb"), AudioConfig(delimiter=";"),
-                                      label_map, case.target_type, lambda spectrogram, rng: spectrogram)
+                                      label_map, case.target_type, Compose(()))
         assert len(dataset) == len(clips)
         for index, (_, label, _) in enumerate(clips):
             spectrogram, target = dataset[index]
@@ -229,7 +230,7 @@ def test_folds_of_esc50(tmp_path):
     label_map = LabelMap.load(tmp_path / "out" / "meta" / "lbl_map.json")
     for complement, expected in ((False, [36]), (True, [0, 19, 2])):
         dataset = InMemoryLMDBDataset(str(tmp_path / "out" / "lmdbs" / "esc50.lmdb"), AudioConfig(), label_map,
-                                      "multiclass", lambda spectrogram, rng: spectrogram, fold=2, complement=complement)
+                                      "multiclass", Compose(()), fold=2, complement=complement)
         assert [dataset.target(index) for index in range(len(dataset))] == expected
 
 
