@@ -64,13 +64,13 @@ def run(main: Callable[[], None]) -> None:
 
 
 def require_all_done(problems: Sequence[str], what: str) -> None:
-    """Print what is wrong with each item that could not be done, and end with their number.
+    """Say what is wrong with each item that could not be done, and end with their number.
 
     Raises:
         UserError: there are such items.
     """
     for problem in problems:
-        print(problem, file=sys.stderr)
+        log.error("%s", problem)
     if problems:
         raise UserError(f"{len(problems)} of {what}; see above")
 
