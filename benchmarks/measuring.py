@@ -19,7 +19,8 @@ from typing import TypeVar
 
 import psutil
 
-from src.data.lmdb_store import LMDBReader, LMDBWriter
+from src.data.lmdb_store import LMDBReader
+from src.data.lmdb_writer import LMDBWriter
 from src.errors import UserError
 from src.progress import progress
 

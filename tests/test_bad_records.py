@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from conftest import CLASSES, error_line, run_script, tone_clip, train_command
 
-from src.data.lmdb_store import LMDBReader, LMDBWriter, Record
+from src.data.lmdb_store import LMDBReader, Record
+from src.data.lmdb_writer import LMDBWriter
 from src.data.waveform import encode
 
 

@@ -16,7 +16,8 @@ from conftest import CLASSES, CLIP, FIXTURES, SAMPLE_RATE, error_line, run_scrip
 
 from src.data.fingerprint import fingerprint
 from src.data.labels import LabelMap
-from src.data.lmdb_store import LMDBReader, LMDBWriter, Record
+from src.data.lmdb_store import LMDBReader, Record
+from src.data.lmdb_writer import LMDBWriter
 from src.errors import UserError
 from src.preparation.checking import check
 from src.preparation.examination import Limits

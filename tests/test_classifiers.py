@@ -28,7 +28,8 @@ from src.checkpoints import initial_network, read_checkpoint
 from src.config import load_config
 from src.data.datamodule import ClipDataModule
 from src.data.labels import LabelMap
-from src.data.lmdb_store import LMDBReader, LMDBWriter, Record
+from src.data.lmdb_store import LMDBReader, Record
+from src.data.lmdb_writer import LMDBWriter
 from src.evaluation import EvaluationOptions
 from src.metrics import top_k_accuracy
 from src.models.registry import count_parameters, create

@@ -8,7 +8,8 @@ import pytest
 from conftest import error_line, run_script, train_command, write_folder
 
 from src.data.fingerprint import fingerprint
-from src.data.lmdb_store import LMDBReader, LMDBWriter, Record
+from src.data.lmdb_store import LMDBReader, Record
+from src.data.lmdb_writer import LMDBWriter
 
 
 def of(path):

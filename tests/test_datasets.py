@@ -17,7 +17,8 @@ from src.data import reading_ahead
 from src.data.fingerprint import fingerprint
 from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset, LMDBDataset
 from src.data.labels import LabelMap
-from src.data.lmdb_store import LMDBReader, LMDBWriter, Record
+from src.data.lmdb_store import LMDBReader, Record
+from src.data.lmdb_writer import LMDBWriter
 from src.data.loading import loader, open_dataset
 from src.data.manifest_dataset import ManifestDataset
 from src.data.sampling import EpochSampler

@@ -11,7 +11,8 @@ from src.config import AudioConfig
 from src.data.device_features import DeviceFeatures
 from src.data.inmemory_lmdb_dataset import LMDBDataset
 from src.data.labels import LabelMap
-from src.data.lmdb_store import LMDBWriter, Record
+from src.data.lmdb_store import Record
+from src.data.lmdb_writer import LMDBWriter
 from src.data.transforms import evaluation_chain, training_chain
 from src.data.waveform import encode
 

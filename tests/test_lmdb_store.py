@@ -1,6 +1,9 @@
 """The record format: what is released opens here, what is written here looks the same."""
 
+import ctypes
 import json
+import mmap
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,7 +15,9 @@ import pytest
 import soundfile
 from conftest import CLIP, FIXTURES, SAMPLE_RATE, run_script, write_folder, write_soundscape
 
-from src.data.lmdb_store import LMDBReader, LMDBWriter, Record
+from src.data.lmdb_pages import values_in
+from src.data.lmdb_store import LMDBReader, Record
+from src.data.lmdb_writer import LMDBWriter
 from src.data.waveform import decode
 from src.errors import UserError
 from src.preparation.packing import pack_mixtures
@@ -210,3 +215,37 @@ def test_a_note_on_labels_that_does_not_fit_is_not_believed(tmp_path, note):
     else:
         path.write_text(note)
     assert LMDBReader(tmp_path / "a.lmdb").labels() == ["Harp a"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3000])
+def test_values_are_found_where_lmdb_finds_them(tmp_path, count):
+    sizes = np.random.default_rng(0).integers(1, 9000, count)  # some share a page, some have pages of their own
+    with LMDBWriter(tmp_path / "a.lmdb") as writer:
+        for index, size in enumerate(sizes):
+            writer.add(Record(bytes([index % 256]) * size, f"Harp {index}"))
+    with (lmdb.open(str(tmp_path / "a.lmdb"), subdir=False, readonly=True, lock=False) as environment,
+          environment.begin() as transaction, values_in(tmp_path / "a.lmdb") as values):
+        assert {key: bytes(value) for key, value in values.items()} == dict(transaction.cursor())
+
+
+def test_labels_are_read_without_the_audio(tmp_path):
+    with LMDBWriter(tmp_path / "a.lmdb") as writer:
+        for index in range(8):
+            writer.add(Record(b"x" * 2**20, f"Harp {index}"))
+    (tmp_path / ".a.lmdb.labels.json").unlink()
+    with open(tmp_path / "a.lmdb", "rb") as stream:
+        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if in_memory(stream):
+            pytest.skip("this file system keeps files in memory")
+        assert LMDBReader(tmp_path / "a.lmdb").labels() == [f"Harp {index}" for index in range(8)]
+        assert 0 < in_memory(stream) < 0.1
+
+
+def in_memory(stream):
+    """The share of a file that is in the page cache."""
+    with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        pages = np.zeros(-(-len(data) // mmap.PAGESIZE), np.uint8)
+        address = np.frombuffer(data, np.uint8).ctypes.data
+        assert ctypes.CDLL(None).mincore(ctypes.c_void_p(address), ctypes.c_size_t(len(data)),
+                                         pages.ctypes.data_as(ctypes.c_void_p)) == 0
+    return (pages & 1).mean()

@@ -9,7 +9,8 @@ from conftest import CLASSES, FIXTURES
 from src.config import AudioConfig
 from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset
 from src.data.labels import LabelMap
-from src.data.lmdb_store import LMDBReader, LMDBWriter, Record
+from src.data.lmdb_store import LMDBReader, Record
+from src.data.lmdb_writer import LMDBWriter
 from src.data.loading import loader
 from src.data.sampling import EpochSampler
 from src.data.transforms import training_chain

@@ -17,7 +17,8 @@ import soundfile
 from conftest import CLASSES, ROOT, SAMPLE_RATE, error_line, run_script, tone_clip, write_folder, write_soundscape
 from test_lmdb_store import raw
 
-from src.data.lmdb_store import LMDBReader, LMDBWriter, Record
+from src.data.lmdb_store import LMDBReader, Record
+from src.data.lmdb_writer import LMDBWriter
 from src.errors import UserError
 from src.parallel import AHEAD, WorkerKilled, in_another_process, map_in_processes
 from src.preparation.packing import pack_mixtures, soundscape_files

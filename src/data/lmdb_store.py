@@ -1,4 +1,4 @@
-"""The record format: one LMDB of FLAC bytes and labels, written whole and read in place.
+"""The record format: one LMDB of FLAC bytes and labels, read in place; src/data/lmdb_writer.py writes it.
 
     key  b"0" … b"N-1"  ->  MessagePack (flac bytes, "LabelA,LabelB")
                             or, for ESC-50, (flac bytes, target int, fold int 1…5)
@@ -11,8 +11,6 @@ the file itself.
 
 from __future__ import annotations
 
-import fcntl
-import logging
 import os
 import struct
 import sys
@@ -23,15 +21,11 @@ from pathlib import Path
 import lmdb
 import msgpack
 
-from src.data import fingerprint
-from src.data.fingerprint import combined, digest
-from src.data.lmdb_pages import fault
+from src.data.fingerprint import digest
+from src.data.lmdb_pages import fault, values_in
 from src.data.notes import FileState, recall, remember
 from src.errors import UserError
-from src.files import sync, sync_folder
 from src.progress import progress
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -153,21 +147,26 @@ class LMDBReader:
     def annotations(self, without: Container[int] = ()) -> list[Annotation]:
         """(label field, fold or None) of every record.
 
-        LMDB reads all of a record, so this takes a pass through the file, but only once: the result is kept in a note
-        beside it, as packing does.
+        Of each record one or two pages are read, and only once: the result is kept in a note beside the file, as
+        packing does.
 
         Args:
             without: records that cannot be read; they have the label "".
+
+        Raises:
+            UserError: another record is missing or damaged.
         """
+        self.require_same_file()
         before = FileState.of(self.file)
         known = known_annotations(before, len(self))
         if known is not None:
             return known
         found = []
-        with progress(len(self), f"labels of {os.path.basename(self.path)}", "clip", leave=False, delay=1) as bar:
+        with (values_in(self.file) as values,
+              progress(len(self), f"labels of {os.path.basename(self.path)}", "clip", leave=False, delay=1) as bar):
             for index in range(len(self)):
-                found.append(("", None) if index in without else self.annotation(index))
-                self.let_go()
+                value = values.get(str(index).encode())
+                found.append(("", None) if index in without else self._annotation(index, value))
                 bar.update()
         if FileState.of(self.file) == before and not any(index in without for index in range(len(self))):
             remember(before, NOTE, found)
@@ -180,16 +179,21 @@ class LMDBReader:
             UserError: it is missing or damaged.
         """
         with self._begin() as transaction:
-            value = self._value(transaction, index)
-            try:
-                unpacker = msgpack.Unpacker()
-                unpacker.feed(value[_audio_end(value):])
-                label, *fold = unpacker  # what is left of the record
-                if not isinstance(label, (str, int)) or not all(isinstance(one, int) for one in fold):
-                    raise TypeError("label or fold is of another type")
-                return label, fold[0] if fold else None
-            except (ValueError, TypeError, IndexError, struct.error, msgpack.UnpackException):
-                raise UserError(f"{self.where(index)} is not (flac, label); the file is damaged") from None
+            return self._annotation(index, self._value(transaction, index))
+
+    def _annotation(self, index: int, value: memoryview | None) -> Annotation:
+        """Of a record's bytes, of which it looks at no more than it needs."""
+        if value is None:
+            raise self._missing(index)
+        try:
+            unpacker = msgpack.Unpacker()
+            unpacker.feed(value[_audio_end(value):])
+            label, *fold = unpacker  # what is left of the record
+            if not isinstance(label, (str, int)) or not all(isinstance(one, int) for one in fold):
+                raise TypeError("label or fold is of another type")
+            return label, fold[0] if fold else None
+        except (ValueError, TypeError, IndexError, struct.error, msgpack.UnpackException):
+            raise UserError(f"{self.where(index)} is not (flac, label); the file is damaged") from None
 
     def require_same_file(self) -> None:
         """Refuse a file that was put in the place of the one that was opened."""
@@ -220,8 +224,11 @@ class LMDBReader:
         except lmdb.Error as error:
             raise UserError(f"{self.where(index)} cannot be read ({error}); the file is damaged") from None
         if value is None:
-            raise UserError(f"{self.where(index)} is missing, though __len__ is {len(self)}; the file is damaged")
+            raise self._missing(index)
         return value
+
+    def _missing(self, index: int) -> UserError:
+        return UserError(f"{self.where(index)} is missing, though __len__ is {len(self)}; the file is damaged")
 
     def _entry(self, key: bytes) -> object:
         """What is stored beside the records under a key."""
@@ -286,130 +293,3 @@ def _require_same_file(path: str, inode: int) -> None:
 
 def _same_place(one: str, other: str) -> bool:
     return os.path.realpath(one) == os.path.realpath(other)
-
-
-class LMDBWriter:
-    """Writes an LMDB beside `path` and puts it in its place once it is complete and synced.
-
-    Until then, and whatever happens, a file that was at `path` stays as it was. Records are
-    numbered in the order in which they are added. Memory is that of one transaction.
-
-    Args:
-        path: the LMDB; an existing folder holds it inside.
-        map_size: bytes that the LMDB may grow to at first; it is doubled as often as needed.
-        write_frequency: records in one transaction; fewer where they are large.
-    """
-
-    MIN_MAP_SIZE = 1 << 20  # room for LMDB's own pages
-    LARGEST_TRANSACTION = 1 << 26  # bytes, which it holds in memory twice
-
-    def __init__(self, path: str | Path, map_size: float = 5e9, write_frequency: int = 1000):
-        self.path = data_file(path)
-        self.map_size = max(int(map_size), self.MIN_MAP_SIZE)
-        self.write_frequency = write_frequency
-        self._partial = self.path.with_name(self.path.name + ".partial")
-        self._pending: list[bytes] = []
-        self._pending_bytes = 0
-        self._length = 0
-        self._digests = bytearray()  # 32 bytes a record
-        self._annotations: list[Annotation] = []
-
-    def __enter__(self) -> LMDBWriter:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self._partial, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(self._lock).st_ino != self._partial.stat().st_ino:
-                raise BlockingIOError  # another packing ended just now, and took the file along
-        except (BlockingIOError, FileNotFoundError):
-            os.close(self._lock)
-            raise UserError(f"{self.path}: another process is packing into it") from None
-        os.ftruncate(self._lock, 0)  # what an interrupted packing may have left
-        try:
-            # Nobody reads the file before it is whole, and synced once: a transaction need not wait for the disk.
-            self._env = lmdb.open(os.fsencode(self._partial), subdir=False, map_size=self.map_size, lock=False,
-                                  mode=0o666, sync=False)
-        except (lmdb.Error, OverflowError) as error:
-            self._partial.unlink()
-            os.close(self._lock)
-            raise UserError(f"{self.path}: cannot be made with --map_size {self.map_size:.3g} ({error})") from None
-        return self
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the records added so far; see src/data/fingerprint.py."""
-        return combined([self._digests])
-
-    def __len__(self) -> int:
-        return self._length
-
-    def add(self, record: Record) -> None:
-        """Append one record."""
-        value = record.pack()
-        self._length += 1
-        self._digests += digest(value)
-        self._annotations.append((record.label, record.fold))
-        self._pending.append(value)
-        self._pending_bytes += len(value)
-        if len(self._pending) >= self.write_frequency or self._pending_bytes >= self.LARGEST_TRANSACTION:
-            self._commit()
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        done = False
-        try:
-            if kind is None:
-                self._complete()
-                done = True
-        finally:
-            self._env.close()
-            if not done:
-                self._partial.unlink(missing_ok=True)
-            os.close(self._lock)
-
-    def _complete(self) -> None:
-        """Write what is left, and have all of it on the disk before the file gets its name."""
-        self._commit()
-        keys = [str(index).encode() for index in range(len(self))]
-        self._put({b"__keys__": msgpack.packb(keys), b"__len__": msgpack.packb(len(self))})
-        try:
-            self._env.sync(True)
-            self._env.close()
-            sync(self._partial)
-        except (lmdb.Error, OSError) as error:
-            raise self._unwritable(error) from None
-        os.replace(self._partial, self.path)
-        sync_folder(self.path.parent)
-        state = FileState.of(self.path, os.fstat(self._lock))
-        remember(state, fingerprint.NOTE, self.fingerprint)
-        remember(state, NOTE, self._annotations)
-
-    def _commit(self) -> None:
-        first = len(self) - len(self._pending)
-        self._put({str(first + i).encode(): value for i, value in enumerate(self._pending)})
-        self._pending, self._pending_bytes = [], 0
-
-    def _put(self, items: dict[bytes, bytes]) -> None:
-        """Write in one transaction, growing the map until it fits."""
-        while True:
-            try:
-                with self._env.begin(write=True) as transaction:
-                    for key, value in items.items():
-                        transaction.put(key, value)
-                return
-            except lmdb.MapFullError:
-                self._grow()
-            except lmdb.Error as error:
-                raise self._unwritable(error) from None
-
-    def _grow(self) -> None:
-        grown = 2 * self.map_size
-        log.warning("%s: --map_size %.3g bytes is too small; grown to %.3g, nothing is lost",
-                    self.path, self.map_size, grown)
-        try:
-            self._env.set_mapsize(grown)
-        except (lmdb.Error, OverflowError) as error:
-            raise UserError(f"{self.path}: its map cannot grow to {grown:.3g} bytes ({error})") from None
-        self.map_size = grown
-
-    def _unwritable(self, error: Exception) -> UserError:
-        return UserError(f"{self.path}: cannot be written ({error}); is the disk full?")

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.data.labels import LabelMap
-from src.data.lmdb_store import LMDBWriter, Record
+from src.data.lmdb_store import Record
+from src.data.lmdb_writer import LMDBWriter
 from src.data.waveform import read_mono
 from src.errors import UserError
 from src.files import claim_folder, whole_file, write_csv

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from src.data.lmdb_store import LMDBWriter, Record
+from src.data.lmdb_store import Record
+from src.data.lmdb_writer import LMDBWriter
 from src.data.waveform import decode, encode, tile
 from src.errors import UserError
 from src.parallel import map_in_processes
