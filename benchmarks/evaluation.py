@@ -14,18 +14,17 @@ import argparse
 import json
 import logging
 import os
-import platform
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.measuring import run  # noqa: E402
+from benchmarks.measuring import machine, print_table, run  # noqa: E402
 from benchmarks.packing import make_clips  # noqa: E402
 from src import cli  # noqa: E402
 
@@ -45,22 +44,24 @@ def main() -> None:
     add("--runs", type=cli.positive(int), default=3, help="of which medians are taken (3)")
     arguments = parser.parse_args()
     logging.getLogger("src").setLevel(logging.WARNING)
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-          f"load {os.getloadavg()[0]:.1f}; {arguments.clips} clips, {arguments.arch} {arguments.depth}, "
-          f"{arguments.num_workers} loader processes, medians of {arguments.runs}\n")
+    print(f"{machine()}\n{arguments.clips} clips, {arguments.arch} {arguments.depth}, {arguments.num_workers} loader "
+          f"processes, medians of {arguments.runs}")
     counts = sorted(set(arguments.checkpoints))
     with tempfile.TemporaryDirectory() as folder:
         folder = make_experiments(Path(folder), arguments.clips, counts, arguments.arch, arguments.depth)
-        print("| K | data, s | forwards, s | evaluation, s (range) | of it scores, s | ratio | without scores |\n|"
-              + " ---: |" * 7)
-        for row in measured(folder, counts, arguments.num_workers, arguments.runs):
-            print(f"| {' | '.join(row)} |", flush=True)
-        print("\n| K | peak private memory, MB |\n| ---: | ---: |")
-        for count in sorted({counts[0], counts[-1]}):
-            cost = run("eval_gise_mixtures.py", "--exp_dir", folder / str(count), "--lmdb_path", folder / "clips.lmdb",
-                       "--lbl_map", folder / "lbl_map.json", "--results_csv", folder / f"memory_{count}.csv",
-                       "--num_workers", arguments.num_workers)
-            print(f"| {count} | {cost.private / 1e6:.0f} |", flush=True)
+        print_table(("K", "data, s", "forwards, s", "evaluation, s (range)", "of it scores, s", "ratio",
+                     "without scores"), measured(folder, counts, arguments.num_workers, arguments.runs))
+        print_table(("K", "peak private memory, MB"), peaks(folder, sorted({counts[0], counts[-1]}),
+                                                            arguments.num_workers))
+
+
+def peaks(folder: Path, counts: list[int], workers: int) -> Iterator[tuple[str, str]]:
+    """Rows of the whole command's memory."""
+    for count in counts:
+        cost = run("eval_gise_mixtures.py", "--exp_dir", folder / str(count), "--lmdb_path", folder / "clips.lmdb",
+                   "--lbl_map", folder / "lbl_map.json", "--results_csv", folder / f"memory_{count}.csv",
+                   "--num_workers", workers)
+        yield str(count), f"{cost.private / 1e6:.0f}"
 
 
 def measured(folder: Path, counts: list[int], workers: int, runs: int) -> list[tuple[str, ...]]:

@@ -12,11 +12,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch  # noqa: E402
 
+from benchmarks.measuring import machine  # noqa: E402
 from src import cli  # noqa: E402
 from src.config import OptConfig  # noqa: E402
 from src.devices import require_compiler  # noqa: E402
 from src.errors import UserError  # noqa: E402
 from src.losses import multilabel_loss  # noqa: E402
+from src.memory import keep_freed_memory  # noqa: E402
 from src.models.registry import create  # noqa: E402
 from src.optim import build_optimizer  # noqa: E402
 
@@ -58,7 +60,9 @@ def main() -> None:
     except UserError as error:
         print(f"without --compile here ({error})", file=sys.stderr)
         ways = {name: way for name, way in ways.items() if not way.compile}
-    print(f"{torch.cuda.get_device_name() if gpu else f'CPU, {torch.get_num_threads()} threads'}: "
+    if not gpu:
+        keep_freed_memory()  # as in training
+    print(f"{machine()}\n{torch.cuda.get_device_name() if gpu else f'CPU, {torch.get_num_threads()} threads'}: "
           f"{arguments.arch} {arguments.model_depth}, {arguments.batch_size} clips of {ROWS} x {arguments.frames}\n")
     report(measured({name: stepper(way, arguments, device) for name, way in ways.items()}, arguments, device))
 

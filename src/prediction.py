@@ -21,6 +21,7 @@ from src.data.transforms import View, evaluation_chain
 from src.data.waveform import AUDIO_SUFFIXES, LONGEST, resampled
 from src.errors import UserError
 from src.files import whole_file
+from src.memory import keep_freed_memory
 from src.progress import progress
 from src.tasks import build_task
 
@@ -75,6 +76,7 @@ class Tagger:
         self.transform = evaluation_chain(max(self.window // audio.hop_len, 1))
         self.network: nn.Module = content.network().eval()
         self.task = build_task(content.config)
+        keep_freed_memory()
         try:
             self._scores([np.zeros((self.features.num_bins, 1), dtype=np.float32)])
         except RuntimeError as error:

@@ -23,6 +23,7 @@ from src.data.transforms import evaluation_chain
 from src.devices import present_gpus
 from src.errors import UserError
 from src.inference import batches_of, most_to_keep, outputs_of
+from src.memory import keep_freed_memory
 from src.progress import progress
 from src.tasks import Task, build_task
 
@@ -83,6 +84,8 @@ def predictions(entries: Sequence[Entry], label_map: LabelMap, options: Inferenc
     kinds = by_data(entries, label_map)
     gpus = present_gpus(options.gpus) if entries else []
     device = torch.device("cuda", gpus[0]) if gpus else torch.device("cpu")
+    if not gpus:
+        keep_freed_memory()
     one_network = OneNetwork(device)
     for networks in kinds:
         first = read_checkpoint(networks[0][0].path)

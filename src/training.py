@@ -32,6 +32,7 @@ from src.devices import Devices
 from src.divergence import LossWatch
 from src.errors import UserError
 from src.interrupts import Interrupts
+from src.memory import keep_freed_memory
 from src.preparation.checking import check
 from src.preparation.examination import Limits
 from src.processes import is_first
@@ -115,6 +116,8 @@ def train_in(folder: RunFolder, options: TrainingOptions, config: Config, label_
     interrupts = Interrupts()
     trainer = build_trainer(options, folder, task.monitor, interrupts)
     data.require_enough(trainer.world_size)
+    if not options.devices.on_gpu:
+        keep_freed_memory()
     unrepeatable = Unrepeatable()
     record = record_of(options, settings, config, data, earlier, unrepeatable)
     if options.seed is None and trainer.strategy.root_device.type != "cpu":

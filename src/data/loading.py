@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import gc
 import os
@@ -23,11 +22,7 @@ from src.data.manifest_dataset import ManifestDataset
 from src.data.sampling import EpochSampler
 from src.data.transforms import Transform
 from src.errors import UserError
-
-# glibc's malloc.h.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-KEPT = 1 << 26  # bytes at the top of the heap that are not given back
-LARGEST = 1 << 25  # bytes of one array that comes from the heap, the most that glibc takes
+from src.memory import keep_freed_memory
 
 
 def open_dataset(data: DataConfig, source: str, audio: AudioConfig, label_map: LabelMap,
@@ -76,7 +71,7 @@ def _start_worker(lending: Lending, worker: int) -> None:
     _leave_signals_to_the_parent()
     lending.start_worker(worker)
     gc.freeze()  # looking through all that was imported, again and again, takes time and makes copies of shared pages
-    _keep_freed_memory()
+    keep_freed_memory()
 
 
 def _leave_signals_to_the_parent() -> None:
@@ -94,12 +89,3 @@ def _end_with_the_parent() -> None:
     while True:
         if signal.sigwaitinfo({signal.SIGTERM}).si_pid == os.getppid():
             os._exit(0)
-
-
-def _keep_freed_memory() -> None:
-    """Have the C library keep what is freed: every clip asks for the same amounts, and new pages cost as much time as
-    the arithmetic does."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # of glibc alone
-    if mallopt:
-        mallopt(M_TRIM_THRESHOLD, KEPT)
-        mallopt(M_MMAP_THRESHOLD, LARGEST)
