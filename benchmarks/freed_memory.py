@@ -39,9 +39,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--networks", nargs="+", default=NETWORKS, help=f"ARCH-DEPTH ({' '.join(NETWORKS)})")
-    add("--batch_size", type=cli.positive(int), default=8, help="clips in a batch (8)")
+    add("--batch_size", type=cli.positive(int), default=32, help="clips in a batch (32)")
     add("--frames", type=cli.positive(int), default=500, help="frames of a clip (500)")
-    add("--steps", type=cli.positive(int), default=5, help="counted steps of each process (5)")
+    add("--steps", type=cli.positive(int), default=3, help="counted steps of each process (3)")
     add("--rounds", type=cli.positive(int), default=3, help="of which medians are taken (3)")
     arguments = parser.parse_args()
     print(f"{machine()}\n{arguments.batch_size} clips of {ROWS} x {arguments.frames}, medians of {arguments.rounds} "

@@ -117,3 +117,12 @@ def test_packing(tmp_path):
                                          ["pack", "12", "2"], ["check", "12", "2"]]
     assert all(numbers(row[3:4])[0] > 0 and int(row[4]) >= int(row[5]) for row in rows), table
     assert list(tmp_path.iterdir()) == []
+
+
+def test_freed_memory():
+    table, = run_benchmark("freed_memory", "--networks", "cifar_resnet-20", "--batch_size", 2, "--frames", 64,
+                           "--steps", 1, "--rounds", 1, fresh=True)
+    assert [row[:3] for row in table[1:]] == [["cifar_resnet-20", task, way] for task in ("inference", "training")
+                                              for way in ("as by default", "kept")]
+    for default, kept in (table[1:3], table[3:5]):
+        assert default[5] == "1.00" and min(numbers([default[3], kept[3], kept[5], default[6], kept[6]])) > 0

@@ -1,6 +1,9 @@
-"""A loader worker's own memory: the same whatever the size of the data set, and after any number of epochs."""
+"""A loader worker's own memory is the same whatever the size of the data set, and after any number of epochs."""
 
+import ctypes
 import multiprocessing
+import resource
+from concurrent.futures import ProcessPoolExecutor
 
 import psutil
 import pytest
@@ -14,6 +17,7 @@ from src.data.lmdb_writer import LMDBWriter
 from src.data.loading import loader
 from src.data.sampling import EpochSampler
 from src.data.transforms import training_chain
+from src.memory import keep_freed_memory
 
 SIZES = 128, 512  # records of 0.1 MB; multiples of those that a worker maps at a time
 LIMIT = 6e6  # bytes
@@ -65,3 +69,24 @@ def test_it_would_if_all_that_is_read_stayed_mapped(lmdbs, monkeypatch):
     monkeypatch.setattr(LMDBReader, "let_go", lambda reader: None)
     small, large = (own_memory(lmdb, None, 1) for lmdb in lmdbs)
     assert large[0] - small[0] > 4 * LIMIT, (small, large)
+
+
+def page_faults(keep, size):
+    """Pages that a process is given while it asks for the same memory again and again."""
+    if keep:
+        keep_freed_memory()
+    for number in range(12):
+        if number == 2:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        pieces = [bytearray(size) for _ in range(3)]
+        del pieces
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library than glibc")
+def test_freed_memory_is_kept_for_what_is_asked_for_next():
+    size = 2**26
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+        given_back, kept = (pool.submit(page_faults, keep, size).result() for keep in (False, True))
+    pages = 30 * size / resource.getpagesize()
+    assert kept < 0.01 * pages < 0.9 * pages < given_back

@@ -56,16 +56,16 @@ class FeatureExtractor:
         Floats in [-1, 1) give features of the same dtype; 16-bit integers stand for their 32768th part, and give
         float32.
         """
-        return self.scratch(samples).copy(order="C")
+        return self.scratch(samples).copy()
 
     def scratch(self, samples: np.ndarray) -> np.ndarray:
         """The same, in memory that the next call writes into again: to be copied from at once, not to be kept.
 
         Memory of this size, asked for anew for each clip, would cost as much time as the arithmetic does.
         """
-        levels, per_decade = self._magnitude(samples), 20  # (T, n_fft // 2 + 1), dB of a factor of ten
+        levels, per_decade = self._magnitude(samples), 20  # (n_fft // 2 + 1, T), dB of a factor of ten
         if self.feature == "melspectrogram":
-            levels, per_decade = np.square(levels) @ self.mel_filters.astype(levels.dtype), 10  # (T, 96) of power
+            levels, per_decade = self.mel_filters.T.astype(levels.dtype) @ np.square(levels), 10  # (96, T) of power
         # The floors at -100 dB and below the maximum, set before the logarithm. With an upper limit, clip takes half of
         # the time that maximum takes.
         floor = max(10 ** (-100 / per_decade), levels.max() * 10 ** (-self.dynamic_range / per_decade))
@@ -73,16 +73,17 @@ class FeatureExtractor:
         np.log10(decibels, out=decibels)
         decibels *= per_decade
         decibels -= decibels.mean()  # which the published + 75 dB does not survive
-        return decibels.T  # (F, T)
+        return decibels
 
     def _magnitude(self, samples: np.ndarray) -> np.ndarray:
-        """(N,) -> (T, n_fft // 2 + 1), of the spectra of centred frames, reflected at both ends."""
+        """(N,) -> (n_fft // 2 + 1, T), of the spectra of centred frames, reflected at both ends."""
         space = Workspace.of(self, len(samples), samples.dtype)
         left, middle, right = space.parts
         middle[:] = samples
         left[:], right[:] = middle[space.reflections[0]], middle[space.reflections[1]]
         np.multiply(space.frames, space.window, out=space.windowed)
-        return np.abs(scipy.fft.rfft(space.windowed, axis=1, overwrite_x=True), out=space.magnitude)
+        # Along the other axis of a view: what comes out needs no transposition any more.
+        return np.abs(scipy.fft.rfft(space.windowed.T, axis=0), out=space.magnitude)
 
     @cached_property
     def window(self) -> np.ndarray:
@@ -116,7 +117,7 @@ class Workspace:
         # The window takes 16-bit integers to [-1, 1) on the way.
         self.window = (extractor.window * (2**-15 if samples_dtype == np.int16 else 1)).astype(dtype)
         self.windowed = np.empty(self.frames.shape, dtype)  # (T, n_fft)
-        self.magnitude = np.empty((len(self.frames), n_fft // 2 + 1), dtype)  # (T, n_fft // 2 + 1)
+        self.magnitude = np.empty((n_fft // 2 + 1, len(self.frames)), dtype)  # (n_fft // 2 + 1, T)
 
     @classmethod
     @lru_cache(maxsize=2)  # clips of a data set are alike
