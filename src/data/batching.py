@@ -50,8 +50,20 @@ def hand_over(lending: Lending, batch: Batch) -> tuple:
     """A worker's batch, as it is sent to the main process."""
     inputs, targets = batch
     if isinstance(inputs, Samples):
-        return inputs._replace(samples=lending.lend(inputs.samples)), targets
-    return lending.lend(inputs), targets
+        return inputs._replace(samples=lending.lend(inputs.samples)), Copied(targets)
+    return lending.lend(inputs), Copied(targets)
+
+
+class Copied(NamedTuple):
+    """A small tensor on its way from a worker: it goes along as bytes, and is a tensor once it is unpickled.
+
+    PyTorch would make shared memory for it, and open a connection to hand that over.
+    """
+
+    tensor: torch.Tensor
+
+    def __reduce__(self) -> tuple:
+        return torch.from_numpy, (self.tensor.numpy(),)
 
 
 def batch_as_it_is(batch: Batch) -> Batch:
