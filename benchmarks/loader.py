@@ -140,14 +140,17 @@ def rows_of(found: dict[str, list[Run]]) -> Iterator[tuple[str, ...]]:
 
 
 class Parts(Dataset):
-    """Asked for keys, gives a (P, 2) tensor of the ms of CPU time that each part of the chain takes for a clip, in this
-    very process, published and here; and the names of the parts."""
+    """Asked for keys, gives a (P, 2) tensor of the ms of CPU time that each of `NAMES` takes for a clip, in this very
+    process, published and here, as the inputs of a batch without targets."""
+
+    NAMES = ("reading a record", "decoding FLAC", "reading from the cache", "features", "padding, cropping, masking",
+             "the whole chain", "… from the cache", "… samples only")
 
     def __init__(self, published: literal.LiteralDataset, ours: InMemoryLMDBDataset, cached: InMemoryLMDBDataset,
                  samples_only: InMemoryLMDBDataset):
         self.published, self.ours, self.cached, self.samples_only = published, ours, cached, samples_only
 
-    def __getitems__(self, keys: list[Key]) -> tuple[torch.Tensor, list[str]]:
+    def __getitems__(self, keys: list[Key]) -> tuple[torch.Tensor, torch.Tensor]:
         ours, size = self.ours, self.published.clip_size
         flacs = {key: self.published.records[key[1]][0] for key in keys}
         doubles = {key: soundfile.read(io.BytesIO(flac))[0] for key, flac in flacs.items()}
@@ -159,21 +162,19 @@ class Parts(Dataset):
             ours.view(*key, narrow[key].shape[1]).of(narrow[key])
 
         whole = spent([keys], lambda keys: default_collate([self.published[key] for key in keys])) / len(keys)
-        parts = {
-            "reading a record": (math.nan, spent(keys, lambda key: ours.reader[key[1]])),
-            "decoding FLAC": (spent(keys, lambda key: soundfile.read(io.BytesIO(flacs[key]))),
-                              spent(keys, lambda key: decode_record(flacs[key], ours.audio.sample_rate, "a clip"))),
-            "reading from the cache": (math.nan, spent(keys, lambda key: self.cached.waveform(key[1]))),
-            "features": (spent(keys, lambda key: literal.features(doubles[key])),
-                         spent(keys, lambda key: ours.features.scratch(waveforms[key]))),
-            "padding, cropping, masking": (
-                spent(keys, lambda key: literal.augmented(wide[key], size, clip_generator(0, *key))),
-                spent(keys, seen)),
-            "the whole chain": (whole, spent([keys], ours.__getitems__) / len(keys)),
-            "… from the cache": (whole, spent([keys], self.cached.__getitems__) / len(keys)),
-            "… samples only": (whole, spent([keys], self.samples_only.__getitems__) / len(keys)),
-        }
-        return torch.tensor(list(parts.values())), list(parts)
+        parts = [
+            (math.nan, spent(keys, lambda key: ours.reader[key[1]])),
+            (spent(keys, lambda key: soundfile.read(io.BytesIO(flacs[key]))),
+             spent(keys, lambda key: decode_record(flacs[key], ours.audio.sample_rate, "a clip"))),
+            (math.nan, spent(keys, lambda key: self.cached.waveform(key[1]))),
+            (spent(keys, lambda key: literal.features(doubles[key])),
+             spent(keys, lambda key: ours.features.scratch(waveforms[key]))),
+            (spent(keys, lambda key: literal.augmented(wide[key], size, clip_generator(0, *key))), spent(keys, seen)),
+            (whole, spent([keys], ours.__getitems__) / len(keys)),
+            (whole, spent([keys], self.cached.__getitems__) / len(keys)),
+            (whole, spent([keys], self.samples_only.__getitems__) / len(keys)),
+        ]
+        return torch.tensor(parts), torch.empty(0)
 
 
 def spent(items: list, work: Callable[[object], object]) -> float:
@@ -190,8 +191,8 @@ def spent(items: list, work: Callable[[object], object]) -> float:
 def parts_of(published: literal.LiteralDataset, *ours: InMemoryLMDBDataset) -> Iterator[tuple[str, ...]]:
     """Rows of the second table."""
     keys = [(0, index) for index in range(min(len(published), 48))]
-    spent_on, names = next(iter(loader(Parts(published, *ours), keys, len(keys), 1)))
-    for name, (theirs, own) in zip(names, spent_on.tolist()):
+    spent_on, _ = next(iter(loader(Parts(published, *ours), keys, len(keys), 1)))
+    for name, (theirs, own) in zip(Parts.NAMES, spent_on.tolist()):
         cells = (name, f"{theirs:.2f}", f"{own:.2f}", f"{theirs / own:.2f}")
         yield tuple("" if cell == "nan" else cell for cell in cells)
 

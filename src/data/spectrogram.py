@@ -72,7 +72,8 @@ class FeatureExtractor:
         decibels = np.clip(levels, floor, np.inf, out=levels)
         np.log10(decibels, out=decibels)
         decibels *= per_decade
-        decibels -= decibels.mean()  # which the published + 75 dB does not survive
+        # Which the published + 75 dB does not survive. NumPy's own mean takes three times as long.
+        decibels -= np.einsum("ft->", decibels) / decibels.size
         return decibels
 
     def _magnitude(self, samples: np.ndarray) -> np.ndarray:
