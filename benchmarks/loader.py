@@ -163,7 +163,7 @@ class Parts(Dataset):
 
         whole = spent([keys], lambda keys: default_collate([self.published[key] for key in keys])) / len(keys)
         parts = [
-            (math.nan, spent(keys, lambda key: ours.reader[key[1]])),
+            (math.nan, spent(keys, lambda key: ours.reader.audio(key[1]))),
             (spent(keys, lambda key: soundfile.read(io.BytesIO(flacs[key]))),
              spent(keys, lambda key: decode_record(flacs[key], ours.audio.sample_rate, "a clip"))),
             (math.nan, spent(keys, lambda key: self.cached.waveform(key[1]))),

@@ -4,7 +4,8 @@
 
 USS is what a process has for itself, PSS that and its share of what it has together with others; MB. Looked up after
 the first and the third epoch, when all batches are done with. The system's page cache, which holds the files' one copy,
-belongs to no process. Every line is of a new process with new loader workers.
+belongs to no process; but a page of it that one process alone has mapped counts in that one's USS, so a worker's is
+given without such pages too. Every line is of a new process with new loader workers.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import psutil  # noqa: E402
 
 from benchmarks.measuring import LBL_MAP, in_fresh_process, machine, print_table, repeat_records, tree  # noqa: E402
 from src import cli  # noqa: E402
@@ -34,6 +37,7 @@ class Memory(NamedTuple):
 
     main: int  # USS of the main process
     worker: int  # USS of the worker that has most
+    written: int  # the same without pages of mapped files
     all: int  # PSS of all processes
 
 
@@ -59,9 +63,10 @@ def main() -> None:
                         bar.update()
     first, last = (f"epoch {epoch}" for epoch in LOOKS)
     print_table(("path", "workers", "clips", f"main process, USS: {first}", last, f"a worker, USS: {first}", last,
-                 f"all, PSS: {first}", last), rows_of(found))
+                 f"without mapped files: {first}", last, f"all, PSS: {first}", last), rows_of(found))
     print_table(("growth of", "workers", f"a worker's USS with {TIMES} times the clips", "with epochs",
-                 "all processes' PSS with the clips", "with epochs"), growth_of(found, *sizes))
+                 "without mapped files, with the clips", "with epochs", "all processes' PSS with the clips",
+                 "with epochs"), growth_of(found, *sizes))
 
 
 def memory_of(path: str, lmdb: str, num_workers: int, clip_size: int, folder: str) -> list[Memory]:
@@ -75,11 +80,18 @@ def memory_of(path: str, lmdb: str, num_workers: int, clip_size: int, folder: st
         for inputs, _ in batches:
             inputs.sum()  # look at all of it, as training does
         if epoch in LOOKS:
-            full = {process.pid: process.memory_full_info() for process in tree(own)}
-            main = full[own].uss
-            workers = sorted(info.uss for pid, info in full.items() if pid != own)[-num_workers:] or [0]
-            found.append(Memory(main, workers[-1], sum(info.pss for info in full.values())))
+            processes = tree(own)
+            full = [process.memory_full_info() for process in processes]
+            uss = [info.uss for info in full]
+            written = [one - mapped_alone(process) for one, process in zip(uss, processes)]
+            found.append(Memory(uss[0], max(uss[1:], default=0), max(written[1:], default=0),
+                                sum(info.pss for info in full)))
     return found
+
+
+def mapped_alone(process: psutil.Process) -> int:
+    """Bytes of files' pages that a process has mapped, has not written to, and shares with no other."""
+    return sum(part.private_clean for part in process.memory_maps())
 
 
 def loader_of(path: str, lmdb: str, num_workers: int, clip_size: int, folder: str):
@@ -113,7 +125,7 @@ def rows_of(found: dict[tuple[str, int, int], list[Memory]]) -> Iterator[tuple[o
     for (path, workers, size), looks in found.items():
         figures = [megabytes(figure) for kind in zip(*looks) for figure in kind]
         if not workers:
-            figures[2:4] = "", ""
+            figures[2:6] = [""] * 4
         yield path, workers, f"{size:,}", *figures
 
 
@@ -121,9 +133,10 @@ def growth_of(found: dict[tuple[str, int, int], list[Memory]], small: int, large
     """Of the second table: between the data sets after the last epoch, and between the epochs of the larger one."""
     for path, workers in dict.fromkeys(key[:2] for key in found):
         fewer, more = found[path, workers, small], found[path, workers, large]
-        own = (megabytes(more[-1].worker - fewer[-1].worker), megabytes(more[-1].worker - more[0].worker))
-        yield (path, workers, *(own if workers else ("", "")), megabytes(more[-1].all - fewer[-1].all),
-               megabytes(more[-1].all - more[0].all))
+        growth = [megabytes(there - here) for kind in ("worker", "written", "all")
+                  for there, here in ((getattr(more[-1], kind), getattr(fewer[-1], kind)),
+                                      (getattr(more[-1], kind), getattr(more[0], kind)))]
+        yield path, workers, *(growth if workers else ["", "", "", "", *growth[4:]])
 
 
 if __name__ == "__main__":

@@ -74,12 +74,14 @@ def test_memory(tmp_path):
                                     fresh=True)
     paths = ("published", "FLAC", "cached samples")
     assert [tuple(row[:3]) for row in figures[1:]] == [(path, "1", clips) for path in paths for clips in ("4", "16")]
-    for main, main_last, worker, worker_last, everything, everything_last in (numbers(row[3:]) for row in figures[1:]):
-        assert min(main, main_last, worker, worker_last) > 0.1
+    for main, main_last, worker, worker_last, written, written_last, everything, everything_last in (
+            numbers(row[3:]) for row in figures[1:]):
+        assert min(main, main_last, written, written_last) > 0.1 and written <= worker and written_last <= worker_last
         assert everything > main and everything_last > main_last
     for number, (path, row) in enumerate(zip(paths, growth[1:])):
         fewer, more = (numbers(one[3:]) for one in figures[1 + 2 * number : 3 + 2 * number])
-        expected = more[3] - fewer[3], more[3] - more[2], more[5] - fewer[5], more[5] - more[4]
+        expected = [there - here for last in (3, 5, 7)
+                    for there, here in ((more[last], fewer[last]), (more[last], more[last - 1]))]
         assert row[:2] == [path, "1"] and numbers(row[2:]) == pytest.approx(expected, abs=0.11)
     assert list(tmp_path.iterdir()) == []
 

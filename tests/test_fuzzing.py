@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from src.checkpoints import read_checkpoint
 from src.config import Config, load_config, parse_config
 from src.data.labels import LabelMap
-from src.data.lmdb_store import LMDBReader, Record, _audio_end
+from src.data.lmdb_store import LMDBReader, Record, _audio_span
 from src.data.waveform import decode
 from src.errors import UserError
 from src.preparation.packing import read_annotation, read_labels
@@ -149,7 +149,7 @@ def test_any_value_is_a_record_or_no_record(value):
         return
     assert isinstance(record.flac, bytes) and isinstance(record.label, (str, int))
     rest = msgpack.Unpacker()
-    rest.feed(value[_audio_end(value):])
+    rest.feed(value[_audio_span(value)[1]:])
     assert list(rest) == [record.label] + ([] if record.fold is None else [record.fold])
 
 

@@ -56,6 +56,32 @@ def test_every_record_of_a_released_esc50_lmdb_decodes():
     assert all(len(decode(reader[index].flac, SAMPLE_RATE)) > 0 for index in range(10))
 
 
+def test_the_audio_alone_is_that_of_the_record():
+    for source in (RELEASED, RELEASED_ESC50):
+        reader = LMDBReader(source)
+        assert all(reader.audio(index) == reader[index].flac for index in range(len(reader)))
+
+
+@pytest.mark.parametrize("size", [0, 255, 256, 65535, 65536])
+def test_audio_of_any_length_is_found(tmp_path, size):
+    flac = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    with LMDBWriter(tmp_path / "one.lmdb", 1e6) as writer:
+        writer.add(Record(flac, "Drum"))
+    reader = LMDBReader(tmp_path / "one.lmdb")
+    assert reader.audio(0) == reader[0].flac == flac
+
+
+@pytest.mark.parametrize("value", [b"", b"\x92", b"\x92\xc5\x00", msgpack.packb(("no audio", "Drum")),
+                                   msgpack.packb(7)])
+def test_a_record_without_audio_is_told_from_others(tmp_path, value):
+    path = tmp_path / "bad.lmdb"
+    with lmdb.open(str(path), subdir=False, lock=False) as environment, environment.begin(write=True) as transaction:
+        transaction.put(b"0", value)
+        transaction.put(b"__len__", msgpack.packb(1))
+    with pytest.raises(UserError, match=r"bad.lmdb, record 0 is not \(flac, label\)"):
+        LMDBReader(path).audio(0)
+
+
 def test_a_released_lmdb_written_again_is_the_same_entry_by_entry(tmp_path):
     for source in (RELEASED, RELEASED_ESC50):
         reader = LMDBReader(source)

@@ -64,7 +64,7 @@ class LMDBDataset(ClipDataset):
     def waveform(self, index: int) -> np.ndarray:
         if self._cache:
             return self._cache[self.records[index]]
-        flac = self.reader[self.records[index]].flac
+        flac = self.reader.audio(self.records[index])
         self.reader.let_go()  # or a worker would come to map all of the file
         return decode_record(flac, self.audio.sample_rate, self.where(index))
 

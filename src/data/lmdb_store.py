@@ -124,7 +124,20 @@ class LMDBReader:
             try:
                 return Record.unpack(value)
             except ValueError:
-                raise UserError(f"{self.where(index)} is not (flac, label); the file is damaged") from None
+                raise self._damaged(index) from None
+
+    def audio(self, index: int) -> bytes:
+        """The FLAC bytes of a record, without looking at the rest of it.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        with self._begin() as transaction:
+            value = self._value(transaction, index)
+            try:
+                return bytes(value[slice(*_audio_span(value))])
+            except (ValueError, IndexError, struct.error):
+                raise self._damaged(index) from None
 
     def digest(self, index: int) -> bytes:
         """SHA-256 of a record as stored; see src/data/fingerprint.py."""
@@ -187,13 +200,13 @@ class LMDBReader:
             raise self._missing(index)
         try:
             unpacker = msgpack.Unpacker()
-            unpacker.feed(value[_audio_end(value):])
+            unpacker.feed(value[_audio_span(value)[1] :])
             label, *fold = unpacker  # what is left of the record
             if not isinstance(label, (str, int)) or not all(isinstance(one, int) for one in fold):
                 raise TypeError("label or fold is of another type")
             return label, fold[0] if fold else None
         except (ValueError, TypeError, IndexError, struct.error, msgpack.UnpackException):
-            raise UserError(f"{self.where(index)} is not (flac, label); the file is damaged") from None
+            raise self._damaged(index) from None
 
     def require_same_file(self) -> None:
         """Refuse a file that was put in the place of the one that was opened."""
@@ -230,6 +243,9 @@ class LMDBReader:
     def _missing(self, index: int) -> UserError:
         return UserError(f"{self.where(index)} is missing, though __len__ is {len(self)}; the file is damaged")
 
+    def _damaged(self, index: int) -> UserError:
+        return UserError(f"{self.where(index)} is not (flac, label); the file is damaged")
+
     def _entry(self, key: bytes) -> object:
         """What is stored beside the records under a key."""
         with self._begin() as transaction:
@@ -246,15 +262,15 @@ class LMDBReader:
         return os.getpid(), self.path, self.inode, self.readahead
 
 
-def _audio_end(value: memoryview) -> int:
-    """Where the FLAC bytes of a packed record end: after a 1-byte array head, a length head and the bytes."""
+def _audio_span(value: memoryview) -> tuple[int, int]:
+    """Where the FLAC bytes of a packed record begin, after a 1-byte array head and a length head, and end."""
     head = value[1]
     if head == 0xC4:  # bin 8
-        return 3 + value[2]
+        return 3, 3 + value[2]
     if head == 0xC5:  # bin 16
-        return 4 + struct.unpack_from(">H", value, 2)[0]
+        return 4, 4 + struct.unpack_from(">H", value, 2)[0]
     if head == 0xC6:  # bin 32
-        return 6 + struct.unpack_from(">I", value, 2)[0]
+        return 6, 6 + struct.unpack_from(">I", value, 2)[0]
     raise ValueError(f"unexpected MessagePack head {head:#x}")
 
 

@@ -85,7 +85,7 @@ def _write(path: Path, decode: Callable[[int], bytes], count: int, num_workers: 
 def _decoded(reader: LMDBReader, sample_rate: int, without: Collection[int], index: int) -> bytes:
     if index in without:
         return b""
-    samples = decode_record(reader[index].flac, sample_rate, reader.where(index))
+    samples = decode_record(reader.audio(index), sample_rate, reader.where(index))
     reader.let_go()
     if samples.dtype != np.int16:
         raise UserError(f"{reader.where(index)}: is not 16-bit FLAC, and --cache_samples keeps 16 bits")

@@ -115,7 +115,9 @@ class PadToSize(Transform):
     mode: Literal["wrap", "constant"] = "wrap"
 
     def view(self, view: View, rng: np.random.Generator) -> View:
-        padding = max(self.size - view.size, 0)
+        padding = self.size - view.size
+        if padding <= 0:
+            return view
         return replace(view, first=view.first - padding // 2, size=view.size + padding, wrap=self.mode == "wrap")
 
 
