@@ -72,7 +72,7 @@ class FeatureExtractor:
         decibels = np.clip(levels, floor, np.inf, out=levels)
         np.log10(decibels, out=decibels)
         decibels *= per_decade
-        # Which the published + 75 dB does not survive. NumPy's own mean takes three times as long.
+        # The published + 75 dB does not survive this. NumPy's own mean takes nearly three times as long.
         decibels -= np.einsum("ft->", decibels) / decibels.size
         return decibels
 
