@@ -6,7 +6,7 @@ from pathlib import Path
 
 from src import cli
 from src.errors import UserError
-from src.files import write_csv
+from src.utils.files import write_csv
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def main() -> None:
             raise UserError(f"{path}: is a folder; a file was expected")
         if path and kinds and Path(path).suffix.lower() not in kinds:
             raise UserError(f"--plot {path}: a picture ends in {', '.join(kinds)}")
-    from src.prediction import COLUMNS, Tagger, audio_files, rows_of
+    from src.tagging.tagger import COLUMNS, Tagger, audio_files, rows_of
 
     files = audio_files(arguments.audio)
     tagger = Tagger(arguments.ckpt_path, arguments.lbl_map, arguments.window, arguments.hop)
@@ -46,7 +46,7 @@ def main() -> None:
 
 def tag(tagger, files: list[Path], arguments: argparse.Namespace, scored: list[Path]):
     """Score recordings in turn, show each and hand it on; note in `scored` those that could be read."""
-    from src.prediction import draw
+    from src.tagging.tagger import draw
 
     names = tagger.label_map.names
     for number, file in enumerate(files, 1):

@@ -115,10 +115,10 @@ def all_batches(folder: Path, workers: int):
     """The clips as an evaluation has them."""
     import torch
 
-    from src.checkpoints import read_checkpoint
     from src.data.labels import LabelMap
-    from src.inference import batches_of
-    from src.probabilities import open_for
+    from src.models.checkpoint import read_checkpoint
+    from src.scoring.forward_pass import batches_of
+    from src.scoring.predictions import open_for
 
     options = evaluation_options(folder, 1, workers, "unused.csv")
     dataset = open_for(read_checkpoint(checkpoints(folder)[0]), LabelMap.load(options.lbl_map), options)
@@ -129,7 +129,7 @@ def seconds_of_forwards(folder: Path, count: int) -> list[float]:
     """Of each network, over batches that are in memory; what warms up is not counted."""
     import torch
 
-    from src.checkpoints import read_checkpoint
+    from src.models.checkpoint import read_checkpoint
 
     batches = [batch.inputs for batch in all_batches(folder, 0)]
     found = []
@@ -180,7 +180,7 @@ def write_checkpoint(path: Path, cfg: dict, label_map: dict[str, int], seed: int
     """A checkpoint as a training run writes it, an optimiser's state included, of a network with random tensors."""
     import torch
 
-    from src.checkpoints import WEIGHTS_PREFIX
+    from src.models.checkpoint import WEIGHTS_PREFIX
     from src.models.registry import create
 
     torch.manual_seed(seed)

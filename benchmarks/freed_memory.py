@@ -57,9 +57,9 @@ def steps(network: str, training: bool, keep: bool, batch_size: int, frames: int
     """Take steps, after two that warm up."""
     import torch
 
-    from src.losses import multilabel_loss
-    from src.memory import keep_freed_memory
+    from src.learning.losses import multilabel_loss
     from src.models.registry import create
+    from src.utils.memory import keep_freed_memory
 
     if keep:
         keep_freed_memory()

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import Dataset
 
 from src.data.labels import LabelMap
-from src.data.lmdb_store import LMDBReader
+from src.data.lmdb.store import LMDBReader
 from src.data.sampling import clip_generator
 
 FREQ_MASKING, TIME_MASKING = 0.15, 0.20  # largest shares of a band

@@ -35,12 +35,12 @@ from benchmarks import literal  # noqa: E402
 from benchmarks.measuring import LBL_MAP, SOUNDSCAPES, in_turns, machine, print_table  # noqa: E402
 from src import cli  # noqa: E402
 from src.config import AudioConfig  # noqa: E402
+from src.data.audio.files import decode_record  # noqa: E402
 from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset  # noqa: E402
 from src.data.labels import LabelMap  # noqa: E402
 from src.data.loading import loader  # noqa: E402
 from src.data.sampling import EpochSampler, clip_generator  # noqa: E402
 from src.data.transforms import training_chain  # noqa: E402
-from src.data.waveform import decode_record  # noqa: E402
 
 PREFETCH = 4  # batches
 TICK = 1 / os.sysconf("SC_CLK_TCK")  # s, to which the system counts another process's CPU time

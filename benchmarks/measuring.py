@@ -19,10 +19,10 @@ from typing import TypeVar
 
 import psutil
 
-from src.data.lmdb_store import LMDBReader
-from src.data.lmdb_writer import LMDBWriter
+from src.data.lmdb.store import LMDBReader
+from src.data.lmdb.writer import LMDBWriter
 from src.errors import UserError
-from src.progress import progress
+from src.utils.progress import progress
 
 ROOT = Path(__file__).resolve().parent.parent
 SOUNDSCAPES = ROOT / "tests" / "fixtures" / "released_mixtures_layout.lmdb"  # 48 real ones, of five seconds

@@ -24,7 +24,7 @@ import psutil  # noqa: E402
 
 from benchmarks.measuring import LBL_MAP, in_fresh_process, machine, print_table, repeat_records, tree  # noqa: E402
 from src import cli  # noqa: E402
-from src.progress import progress  # noqa: E402
+from src.utils.progress import progress  # noqa: E402
 
 TIMES = 4  # the larger data set in the smaller one
 LOOKS = (1, 3)  # epochs after which memory is looked up

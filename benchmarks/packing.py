@@ -15,10 +15,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.measuring import machine, print_table, run  # noqa: E402
 from src import cli  # noqa: E402
-from src.parallel import map_in_processes  # noqa: E402
+from src.utils.parallel import map_in_processes  # noqa: E402
 
 SAMPLE_RATE = 22050  # Hz
-FINGERPRINT = "import sys; from src.data import fingerprint, lmdb_store; " \
+FINGERPRINT = "import sys; from src.data.lmdb import fingerprint, store as lmdb_store; " \
     "fingerprint.fingerprint(lmdb_store.LMDBReader(sys.argv[1]))"
 
 

@@ -29,9 +29,9 @@ from benchmarks.measuring import (  # noqa: E402
     repeat_records,
 )
 from src import cli  # noqa: E402
-from src.data.lmdb_store import NOTE  # noqa: E402
-from src.data.notes import FileState, note_on  # noqa: E402
-from src.memory import available_memory  # noqa: E402
+from src.data.lmdb.notes import FileState, note_on  # noqa: E402
+from src.data.lmdb.store import NOTE  # noqa: E402
+from src.utils.memory import available_memory  # noqa: E402
 
 CHUNK = 1 << 24  # bytes read at a time
 

@@ -4,8 +4,8 @@
 
 The loop has the same network, loader, mixup, loss and optimiser, and nothing else: no Lightning, no logs, no figures.
 The last row is the loop once more, with the one thing that the scripts do to be faster than it: the process keeps the
-memory that it frees (src/memory.py). All run in new processes, in turns, with all cores; the clock runs from the end of
-the first batch to the end of the last one. All do the same arithmetic: the mean losses say so.
+memory that it frees (src/utils/memory.py). All run in new processes, in turns, with all cores; the clock runs from the
+end of the first batch to the end of the last one. All do the same arithmetic: the mean losses say so.
 """
 
 from __future__ import annotations
@@ -149,15 +149,15 @@ def bare_loop(cfg: str, frames: int, num_workers: int, keep: bool) -> Epoch:
     """The same epoch, without anything around it; with `keep`, freed memory is kept."""
     import torch
 
-    from src.checkpoints import initial_network
     from src.config import load_config
     from src.data.loading import loader, open_dataset
     from src.data.mixup import mixup
     from src.data.sampling import EpochSampler
     from src.data.transforms import training_chain
-    from src.memory import keep_freed_memory
-    from src.optim import build_optimizer
-    from src.tasks import build_task
+    from src.learning.optim import build_optimizer
+    from src.learning.tasks import build_task
+    from src.models.checkpoint import initial_network
+    from src.utils.memory import keep_freed_memory
 
     if keep:
         keep_freed_memory()

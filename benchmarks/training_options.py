@@ -15,12 +15,12 @@ import torch  # noqa: E402
 from benchmarks.measuring import machine  # noqa: E402
 from src import cli  # noqa: E402
 from src.config import OptConfig  # noqa: E402
-from src.devices import require_compiler  # noqa: E402
 from src.errors import UserError  # noqa: E402
-from src.losses import multilabel_loss  # noqa: E402
-from src.memory import keep_freed_memory  # noqa: E402
+from src.learning.losses import multilabel_loss  # noqa: E402
+from src.learning.optim import build_optimizer  # noqa: E402
 from src.models.registry import create  # noqa: E402
-from src.optim import build_optimizer  # noqa: E402
+from src.runs.devices import require_compiler  # noqa: E402
+from src.utils.memory import keep_freed_memory  # noqa: E402
 
 CLASSES, ROWS = 51, 221
 

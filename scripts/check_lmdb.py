@@ -8,11 +8,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src import cli  # noqa: E402
+from src.data.checks.check import check  # noqa: E402
+from src.data.checks.record import Limits  # noqa: E402
+from src.data.checks.report import as_json, as_text, draw_class_balance  # noqa: E402
 from src.data.labels import LabelMap  # noqa: E402
-from src.files import whole_file  # noqa: E402
-from src.preparation.check_report import as_json, as_text, draw_class_balance  # noqa: E402
-from src.preparation.checking import check  # noqa: E402
-from src.preparation.examination import Limits  # noqa: E402
+from src.utils.files import whole_file  # noqa: E402
 
 
 def main() -> None:

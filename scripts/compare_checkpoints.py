@@ -24,9 +24,9 @@ def main() -> None:
     add("--json", help="file to write the figures to")
     cli.add_loading_flags(parser)
     arguments = parser.parse_args()
-    from src.comparison import compare
     from src.evaluation import EvaluationOptions
-    from src.files import whole_file
+    from src.scoring.comparison import compare
+    from src.utils.files import whole_file
 
     options = EvaluationOptions(
         lmdb_path=arguments.lmdb_path, lbl_map=arguments.lbl_map, num_timesteps=arguments.num_timesteps,

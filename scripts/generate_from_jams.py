@@ -7,8 +7,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src import cli  # noqa: E402
-from src.preparation.regeneration import regenerate_soundscapes  # noqa: E402
 from src.preparation.soundscapes import FORMATS  # noqa: E402
+from src.preparation.soundscapes_from_jams import regenerate_soundscapes  # noqa: E402
 
 
 def main() -> None:

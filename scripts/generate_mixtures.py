@@ -30,7 +30,7 @@ def main() -> None:
     label_map = LabelMap.load(arguments.lbl_map)
     weights = None
     if arguments.cw:
-        from src.checkpoints import load_class_weights
+        from src.models.checkpoint import load_class_weights
 
         weights = load_class_weights(arguments.cw, len(label_map)).tolist()
     recipe = Recipe(arguments.fg_path, arguments.bg_path, arguments.seed, arguments.duration, arguments.max_events)

@@ -7,9 +7,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src import cli  # noqa: E402
-from src.data.waveform import encode  # noqa: E402
-from src.files import whole_file  # noqa: E402
-from src.preparation.inspection import draw_soundscape, load_soundscape  # noqa: E402
+from src.data.audio.files import encode  # noqa: E402
+from src.preparation.show import draw_soundscape, load_soundscape  # noqa: E402
+from src.utils.files import whole_file  # noqa: E402
 
 
 def main() -> None:

@@ -15,14 +15,14 @@ def main() -> None:
     add("inputs", nargs="+", metavar="CSV_OR_FOLDER", help="results.csv of an evaluation, or a folder with runs in it")
     add("--out_dir", default="summary", help="folder for summary.md, summary.csv and the pictures")
     arguments = parser.parse_args()
-    from src.summary import summarise
-    from src.summary_table import as_markdown, as_rows
+    from src.scoring.summary import summarise
+    from src.scoring.summary_table import as_markdown, as_rows
 
     summaries = summarise(arguments.inputs)
     print(as_markdown(summaries))
-    from src.charts import draw_all
-    from src.files import whole_file, write_csv
     from src.models.registry import count_parameters
+    from src.scoring.charts import draw_all
+    from src.utils.files import whole_file, write_csv
 
     out_dir = Path(arguments.out_dir)
     parameters = {each.setting: count_parameters(each.setting.arch, each.setting.model_depth, each.setting.num_classes)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 from src.config import DATA_ROOT
 from src.errors import UserError
-from src.processes import LAST_WORDS, is_first
+from src.utils.processes import LAST_WORDS, is_first
 
 log = logging.getLogger(__name__)
 
@@ -236,8 +236,8 @@ def training_options(arguments: argparse.Namespace, **more):
 
 
 def _devices(arguments: argparse.Namespace):
-    """`src.devices.Devices` of parsed flags; what is wrong with them is said by one process of each node."""
-    from src.devices import choose_devices
+    """`src.runs.devices.Devices` of parsed flags; what is wrong with them is said by one process of each node."""
+    from src.runs.devices import choose_devices
 
     precision = arguments.precision or ("16-mixed" if arguments.fp16 else "32")
     try:

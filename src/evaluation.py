@@ -12,13 +12,21 @@ from typing import Any
 import torch
 
 from src.data.labels import LabelMap
-from src.data.lmdb_store import data_file
-from src.files import whole_file
-from src.metrics import ranking_scores
-from src.probabilities import Entry, InferenceOptions, Prediction, predictions
-from src.results import ResultsTable, best_of_each_run, export_path, find_checkpoints, row_name
-from src.run_folder import epoch_of, validation_figure
-from src.score_tables import INTERVALS, KEY, as_columns, beside, intervals, write_overlap_analysis, write_per_class
+from src.data.lmdb.store import data_file
+from src.learning.metrics import ranking_scores
+from src.runs.folder import epoch_of, validation_figure
+from src.scoring.predictions import Entry, InferenceOptions, Prediction, predictions
+from src.scoring.results_table import ResultsTable, best_of_each_run, export_path, find_checkpoints, row_name
+from src.scoring.score_tables import (
+    INTERVALS,
+    KEY,
+    as_columns,
+    beside,
+    intervals,
+    write_overlap_analysis,
+    write_per_class,
+)
+from src.utils.files import whole_file
 
 log = logging.getLogger(__name__)
 

@@ -18,32 +18,32 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from src.callbacks import EpochBar, MetricsCSV
-from src.checkpoint_io import WholeFileIO
-from src.checkpoints import initial_network, load_class_weights
 from src.config import Config, load_config
+from src.data.checks.check import check
+from src.data.checks.record import Limits
 from src.data.datamodule import ClipDataModule
 from src.data.device_features import Features
 from src.data.labels import LabelMap
-from src.data.lmdb_store import LMDBReader
-from src.data_identity import DataIdentity
-from src.determinism import Unrepeatable, changes
-from src.devices import Devices
-from src.divergence import LossWatch
+from src.data.lmdb.store import LMDBReader
 from src.errors import UserError
-from src.interrupts import Interrupts
-from src.memory import keep_freed_memory
-from src.preparation.checking import check
-from src.preparation.examination import Limits
-from src.processes import is_first
-from src.provenance import origin
-from src.ranks import from_rank_zero, sharing_errors
-from src.recognizer import Recognizer
-from src.resuming import ResumePoint, last_checkpoint, resume_point
-from src.run_folder import RunFolder, require_same_run
-from src.run_lock import sole_process
-from src.saving import Checkpoints, tidy
-from src.tasks import Task, build_task
+from src.learning.recognizer import Recognizer
+from src.learning.tasks import Task, build_task
+from src.models.checkpoint import initial_network, load_class_weights
+from src.runs.callbacks import EpochBar, MetricsCSV
+from src.runs.checkpoint_io import WholeFileIO
+from src.runs.checkpointing import Checkpoints, tidy
+from src.runs.data_identity import DataIdentity
+from src.runs.determinism import Unrepeatable, changes
+from src.runs.devices import Devices
+from src.runs.distributed import from_rank_zero, sharing_errors
+from src.runs.divergence import LossWatch
+from src.runs.folder import RunFolder, require_same_run
+from src.runs.interrupts import Interrupts
+from src.runs.lock import sole_process
+from src.runs.record import origin
+from src.runs.resuming import ResumePoint, last_checkpoint, resume_point
+from src.utils.memory import keep_freed_memory
+from src.utils.processes import is_first
 
 log = logging.getLogger(__name__)
 

@@ -12,14 +12,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src.checkpoints import initial_network  # noqa: E402
 from src.config import load_config  # noqa: E402
 from src.data.datamodule import ClipDataModule  # noqa: E402
 from src.data.labels import LabelMap  # noqa: E402
-from src.devices import Devices  # noqa: E402
-from src.ranks import from_rank_zero, gather_over_ranks, join  # noqa: E402
-from src.recognizer import Recognizer  # noqa: E402
-from src.tasks import build_task  # noqa: E402
+from src.learning.recognizer import Recognizer  # noqa: E402
+from src.learning.tasks import build_task  # noqa: E402
+from src.models.checkpoint import initial_network  # noqa: E402
+from src.runs.devices import Devices  # noqa: E402
+from src.runs.distributed import from_rank_zero, gather_over_ranks, join  # noqa: E402
 
 SEED = 3
 

@@ -23,8 +23,8 @@ from conftest import (
     write_soundscape,
 )
 
-from src.data.lmdb_store import Record
-from src.data.lmdb_writer import LMDBWriter
+from src.data.lmdb.store import Record
+from src.data.lmdb.writer import LMDBWriter
 
 
 def pack(folder, target, *more):

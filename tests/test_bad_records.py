@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from conftest import CLASSES, error_line, run_script, tone_clip, train_command
 
-from src.data.lmdb_store import LMDBReader, Record
-from src.data.lmdb_writer import LMDBWriter
-from src.data.waveform import encode
+from src.data.audio.files import encode
+from src.data.lmdb.store import LMDBReader, Record
+from src.data.lmdb.writer import LMDBWriter
 
 
 def flac(seed, rate=22050):

@@ -14,14 +14,14 @@ import pytest
 import soundfile
 from conftest import CLASSES, CLIP, FIXTURES, SAMPLE_RATE, error_line, run_script, tone_clip, write_lbl_map
 
-from src.data.fingerprint import fingerprint
+from src.data.checks.check import check
+from src.data.checks.findings import KINDS
+from src.data.checks.record import Limits
 from src.data.labels import LabelMap
-from src.data.lmdb_store import LMDBReader, Record
-from src.data.lmdb_writer import LMDBWriter
+from src.data.lmdb.fingerprint import fingerprint
+from src.data.lmdb.store import LMDBReader, Record
+from src.data.lmdb.writer import LMDBWriter
 from src.errors import UserError
-from src.preparation.checking import check
-from src.preparation.examination import Limits
-from src.preparation.findings import KINDS
 
 RELEASED = FIXTURES / "released_mixtures_layout.lmdb"
 RELEASED_ESC50 = FIXTURES / "released_esc50_layout.lmdb"

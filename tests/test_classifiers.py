@@ -24,16 +24,16 @@ from conftest import (
 )
 from sklearn.metrics import accuracy_score, average_precision_score, roc_auc_score, top_k_accuracy_score
 
-from src.checkpoints import initial_network, read_checkpoint
 from src.config import load_config
 from src.data.datamodule import ClipDataModule
 from src.data.labels import LabelMap
-from src.data.lmdb_store import LMDBReader, Record
-from src.data.lmdb_writer import LMDBWriter
+from src.data.lmdb.store import LMDBReader, Record
+from src.data.lmdb.writer import LMDBWriter
 from src.evaluation import EvaluationOptions
-from src.metrics import top_k_accuracy
+from src.learning.metrics import top_k_accuracy
+from src.models.checkpoint import initial_network, read_checkpoint
 from src.models.registry import count_parameters, create
-from src.probabilities import Entry, predictions
+from src.scoring.predictions import Entry, predictions
 
 
 def flac_of(samples):

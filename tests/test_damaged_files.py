@@ -7,8 +7,8 @@ import pytest
 import torch
 from conftest import FIXTURES, error_line, run_script, train_command
 
-from src.data.lmdb_pages import fault
-from src.torch_files import read_torch_file
+from src.data.lmdb.pages import fault
+from src.models.safe_loading import read_torch_file
 
 
 def evaluate(corpus, tmp_path, ckpt, *more):

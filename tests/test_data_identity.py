@@ -7,9 +7,9 @@ import shutil
 import pytest
 from conftest import error_line, run_script, train_command, write_folder
 
-from src.data.fingerprint import fingerprint
-from src.data.lmdb_store import LMDBReader, Record
-from src.data.lmdb_writer import LMDBWriter
+from src.data.lmdb.fingerprint import fingerprint
+from src.data.lmdb.store import LMDBReader, Record
+from src.data.lmdb.writer import LMDBWriter
 
 
 def of(path):

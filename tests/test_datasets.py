@@ -13,17 +13,17 @@ import torch
 from conftest import FIXTURES, SAMPLE_RATE, cfg_tree, tone_clip, write_folder
 
 from src.config import AudioConfig, DataConfig, load_config
-from src.data import reading_ahead
-from src.data.fingerprint import fingerprint
+from src.data.audio.files import encode
 from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset, LMDBDataset
 from src.data.labels import LabelMap
-from src.data.lmdb_store import LMDBReader, Record
-from src.data.lmdb_writer import LMDBWriter
+from src.data.lmdb import read_ahead
+from src.data.lmdb.fingerprint import fingerprint
+from src.data.lmdb.store import LMDBReader, Record
+from src.data.lmdb.writer import LMDBWriter
 from src.data.loading import loader, open_dataset
 from src.data.manifest_dataset import ManifestDataset
 from src.data.sampling import EpochSampler
 from src.data.transforms import evaluation_chain, training_chain
-from src.data.waveform import encode
 from src.errors import UserError
 from src.preparation.packing import pack_mixtures
 
@@ -228,8 +228,8 @@ def out_of_the_cache(path):
         os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def test_opening_does_not_read_the_whole_file_and_reading_ahead_does(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading_ahead, "SMALL", 1 << 20)
+def test_opening_does_not_read_the_whole_file_and_read_ahead_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(read_ahead, "SMALL", 1 << 20)
     storage, arguments = big_lmdb(tmp_path / "big.lmdb", 96)
     out_of_the_cache(tmp_path / "big.lmdb")
     before = read_from_disk()
@@ -243,7 +243,7 @@ def test_opening_does_not_read_the_whole_file_and_reading_ahead_does(tmp_path, m
 
 
 def test_an_unknown_fingerprint_is_found_in_the_background(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading_ahead, "SMALL", 1 << 20)
+    monkeypatch.setattr(read_ahead, "SMALL", 1 << 20)
     storage, arguments = big_lmdb(tmp_path / "big.lmdb", 4)
     expected = fingerprint(LMDBReader(tmp_path / "big.lmdb"))
     (tmp_path / ".big.lmdb.fingerprint.json").unlink()
@@ -255,8 +255,8 @@ def test_an_unknown_fingerprint_is_found_in_the_background(tmp_path, monkeypatch
 
 
 def test_a_set_larger_than_the_free_memory_is_not_read_ahead(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(reading_ahead, "SMALL", 1 << 20)
-    monkeypatch.setattr(reading_ahead, "available_memory", lambda: 3 << 20)
+    monkeypatch.setattr(read_ahead, "SMALL", 1 << 20)
+    monkeypatch.setattr(read_ahead, "available_memory", lambda: 3 << 20)
     storage, arguments = big_lmdb(tmp_path / "big.lmdb", 4)
     dataset = storage(*arguments)
     dataset.read_ahead()

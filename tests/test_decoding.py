@@ -7,7 +7,7 @@ import pytest
 import soundfile
 from conftest import tone_clip
 
-from src.data.waveform import decode_record
+from src.data.audio.files import decode_record
 from src.errors import UserError
 
 RATE = 22050

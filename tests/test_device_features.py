@@ -8,13 +8,13 @@ import torch
 from conftest import CLASSES, error_line, run_script, train_command
 
 from src.config import AudioConfig
+from src.data.audio.files import encode
 from src.data.device_features import DeviceFeatures
 from src.data.inmemory_lmdb_dataset import LMDBDataset
 from src.data.labels import LabelMap
-from src.data.lmdb_store import Record
-from src.data.lmdb_writer import LMDBWriter
+from src.data.lmdb.store import Record
+from src.data.lmdb.writer import LMDBWriter
 from src.data.transforms import evaluation_chain, training_chain
-from src.data.waveform import encode
 
 LENGTHS = (110250, 110250, 50000, 50000, 3000, 100, 30000, 110250)  # samples
 

@@ -13,16 +13,16 @@ import torch
 from conftest import CLASSES, cfg_tree, error_line, run_script
 
 from benchmarks.evaluation import write_checkpoint
-from src import checkpoints
-from src.checkpoints import WEIGHTS_PREFIX, read_checkpoint
 from src.data import inmemory_lmdb_dataset
 from src.data.labels import LabelMap
 from src.evaluation import EvaluationOptions, evaluate, write_up
-from src.inference import Ahead, Batch, Chunk, batches_of, most_to_keep, outputs_of
-from src.memory import available_memory
+from src.models import checkpoint as checkpoints
+from src.models.checkpoint import WEIGHTS_PREFIX, read_checkpoint
 from src.models.registry import create
-from src.probabilities import Entry, predictions
-from src.torch_files import read_torch_file
+from src.models.safe_loading import read_torch_file
+from src.scoring.forward_pass import Ahead, Batch, Chunk, batches_of, most_to_keep, outputs_of
+from src.scoring.predictions import Entry, predictions
+from src.utils.memory import available_memory
 
 NUM_CHECKPOINTS = 10
 NETWORKS = [("cifar_resnet", 20), ("cifar_resnet", 32)]
@@ -72,7 +72,7 @@ def rows_of(path):
 
 def small_budget(monkeypatch, batches):
     """Have no more than so many batches of four clips kept."""
-    monkeypatch.setattr("src.inference.MOST_KEPT", batches * 4 * (221 * 64 + len(CLASSES)) * 4 + 100)
+    monkeypatch.setattr("src.scoring.forward_pass.MOST_KEPT", batches * 4 * (221 * 64 + len(CLASSES)) * 4 + 100)
 
 
 @pytest.mark.parametrize("kept", [None, 1], ids=["all clips kept", "a batch at a time"])
@@ -263,7 +263,7 @@ def test_batches_of_loader_workers_leave_the_shared_memory(corpus, experiment):
 
 def test_the_budget_is_a_share_of_the_memory_there_is(tmp_path, monkeypatch):
     assert 0 < most_to_keep(torch.device("cpu")) <= available_memory() / 4
-    monkeypatch.setattr("src.memory.LIMIT", tmp_path / "memory.max")
+    monkeypatch.setattr("src.utils.memory.LIMIT", tmp_path / "memory.max")
     (tmp_path / "memory.max").write_text("4000000\n")
     assert most_to_keep(torch.device("cpu")) == 1000000
     (tmp_path / "memory.max").write_text("max\n")

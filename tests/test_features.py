@@ -7,7 +7,7 @@ import torchaudio
 from conftest import GOLDEN
 
 from src.config import AudioConfig
-from src.data.spectrogram import FeatureExtractor
+from src.data.audio.spectrogram import FeatureExtractor
 
 SAMPLE_RATE = 22050
 

@@ -17,12 +17,12 @@ from faults import mutations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from src.checkpoints import read_checkpoint
 from src.config import Config, load_config, parse_config
+from src.data.audio.files import decode
 from src.data.labels import LabelMap
-from src.data.lmdb_store import LMDBReader, Record, _audio_span
-from src.data.waveform import decode
+from src.data.lmdb.store import LMDBReader, Record, _audio_span
 from src.errors import UserError
+from src.models.checkpoint import read_checkpoint
 from src.preparation.packing import read_annotation, read_labels
 
 EXAMPLES = 200

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, SERVER, _as_main, run_script, write_folder
 from small_sources import contents, write_sources
 
-from src.data.lmdb_store import LMDBReader
+from src.data.lmdb.store import LMDBReader
 
 
 def start(folder, *words):

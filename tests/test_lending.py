@@ -9,9 +9,9 @@ from conftest import CLASSES
 from src.config import AudioConfig
 from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset
 from src.data.labels import LabelMap
-from src.data.lending import PIECES
 from src.data.loading import loader
 from src.data.sampling import EpochSampler
+from src.data.shared_buffers import PIECES
 from src.data.transforms import training_chain
 
 EPOCHS = range(PIECES + 4)

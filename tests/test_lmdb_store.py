@@ -15,10 +15,10 @@ import pytest
 import soundfile
 from conftest import CLIP, FIXTURES, SAMPLE_RATE, run_script, write_folder, write_soundscape
 
-from src.data.lmdb_pages import values_in
-from src.data.lmdb_store import LMDBReader, Record
-from src.data.lmdb_writer import LMDBWriter
-from src.data.waveform import decode
+from src.data.audio.files import decode
+from src.data.lmdb.pages import values_in
+from src.data.lmdb.store import LMDBReader, Record
+from src.data.lmdb.writer import LMDBWriter
 from src.errors import UserError
 from src.preparation.packing import pack_mixtures
 

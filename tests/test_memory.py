@@ -12,12 +12,12 @@ from conftest import CLASSES, FIXTURES
 from src.config import AudioConfig
 from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset
 from src.data.labels import LabelMap
-from src.data.lmdb_store import LMDBReader, Record
-from src.data.lmdb_writer import LMDBWriter
+from src.data.lmdb.store import LMDBReader, Record
+from src.data.lmdb.writer import LMDBWriter
 from src.data.loading import loader
 from src.data.sampling import EpochSampler
 from src.data.transforms import training_chain
-from src.memory import keep_freed_memory
+from src.utils.memory import keep_freed_memory
 
 SIZES = 128, 512  # records of 0.1 MB; multiples of those that a worker maps at a time
 LIMIT = 6e6  # bytes

@@ -17,11 +17,11 @@ import soundfile
 from conftest import CLASSES, ROOT, SAMPLE_RATE, error_line, run_script, tone_clip, write_folder, write_soundscape
 from test_lmdb_store import raw
 
-from src.data.lmdb_store import LMDBReader, Record
-from src.data.lmdb_writer import LMDBWriter
+from src.data.lmdb.store import LMDBReader, Record
+from src.data.lmdb.writer import LMDBWriter
 from src.errors import UserError
-from src.parallel import AHEAD, WorkerKilled, in_another_process, map_in_processes
 from src.preparation.packing import pack_mixtures, soundscape_files
+from src.utils.parallel import AHEAD, WorkerKilled, in_another_process, map_in_processes
 
 
 def pack(folder, target, *more, **options):

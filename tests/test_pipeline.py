@@ -11,13 +11,13 @@ import torch
 from conftest import ROOT, run_script, train_command, write_folder
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from src.checkpoints import read_checkpoint
 from src.data.labels import LabelMap
 from src.evaluation import EvaluationOptions
-from src.inference import batches_of, outputs_of
+from src.models.checkpoint import read_checkpoint
 from src.models.registry import create
-from src.probabilities import open_for
-from src.results import ResultsTable, best_of_each_run, export_path, row_name
+from src.scoring.forward_pass import batches_of, outputs_of
+from src.scoring.predictions import open_for
+from src.scoring.results_table import ResultsTable, best_of_each_run, export_path, row_name
 
 NAME = re.compile(r"epoch=\d\d_train_loss=\d+\.\d{3}_val_mAP=[01]\.\d{3}\.ckpt")
 

@@ -12,8 +12,8 @@ import torchaudio
 from conftest import FIXTURES, SAMPLE_RATE, error_line, run_script, write_lbl_map
 from test_released_files import CKPT, FIRST_RECORD, LMDB
 
-from src.data.lmdb_store import LMDBReader
-from src.prediction import Tagger, audio_files, draw_into, read_window, window_starts
+from src.data.lmdb.store import LMDBReader
+from src.tagging.tagger import Tagger, audio_files, draw_into, read_window, window_starts
 
 LBL_MAP = FIXTURES / "lbl_map.json"
 

@@ -17,11 +17,11 @@ import soundfile
 from conftest import FIXTURES, ROOT, SAMPLE_RATE, error_line, run_script
 
 from src.config import AudioConfig
+from src.data.audio.files import decode
 from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset
 from src.data.labels import LabelMap
-from src.data.lmdb_store import LMDBReader
+from src.data.lmdb.store import LMDBReader
 from src.data.transforms import Compose
-from src.data.waveform import decode
 
 SECONDS = 0.4  # of the clips made here
 ESC50 = [  # file, fold, target, category

@@ -12,14 +12,14 @@ import pytest
 import torch
 from conftest import FIXTURES, GOLDEN, error_line, run_script, train_command
 
-from src.checkpoints import read_checkpoint
 from src.data.labels import LabelMap
 from src.data.transforms import Compose
 from src.errors import UserError
 from src.evaluation import EvaluationOptions
-from src.inference import batches_of, outputs_of
-from src.probabilities import open_for
-from src.torch_files import StandIn, read_torch_file
+from src.models.checkpoint import read_checkpoint
+from src.models.safe_loading import StandIn, read_torch_file
+from src.scoring.forward_pass import batches_of, outputs_of
+from src.scoring.predictions import open_for
 
 CKPT = FIXTURES / "released_cifar_resnet_20.ckpt"
 LMDB = FIXTURES / "released_mixtures_layout.lmdb"

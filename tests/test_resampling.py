@@ -8,9 +8,9 @@ import pytest
 from conftest import error_line, run_script
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from src.comparison import two_sided
-from src.metrics import ranking_scores
-from src.resampling import bootstrap, draw_counts, interval, weighted_scores
+from src.learning.metrics import ranking_scores
+from src.scoring.bootstrap import bootstrap, draw_counts, interval, weighted_scores
+from src.scoring.comparison import two_sided
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_clips_drawn_once_each_give_the_score_itself(scores):
 
 def test_resamples_are_those_of_the_seed_whatever_their_number_and_chunks(scores, monkeypatch):
     first = bootstrap(*scores, resamples=5, seed=1)
-    monkeypatch.setattr("src.resampling.CHUNK", 100)  # one resample at a time
+    monkeypatch.setattr("src.scoring.bootstrap.CHUNK", 100)  # one resample at a time
     np.testing.assert_allclose(bootstrap(*scores, resamples=9, seed=1).mAP[:5], first.mAP, rtol=1e-12)
     assert (bootstrap(*scores, resamples=5, seed=2).mAP != first.mAP).all()
 

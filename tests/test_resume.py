@@ -21,11 +21,11 @@ from conftest import ROOT, error_line, run_script, train_command, write_folder
 from test_killed import start
 
 from src.data.sampling import EpochSampler
-from src.determinism import Unrepeatable
 from src.errors import UserError
 from src.models.registry import create
-from src.resuming import resume_point
-from src.run_lock import sole_process
+from src.runs.determinism import Unrepeatable
+from src.runs.lock import sole_process
+from src.runs.resuming import resume_point
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from torch.nn import functional
 
 from src.config import load_config
 from src.data.mixup import mixing_weights, mixup
-from src.losses import multiclass_loss, multilabel_loss
-from src.metrics import accuracy, dprime, ranking_scores
-from src.tasks import build_task
+from src.learning.losses import multiclass_loss, multilabel_loss
+from src.learning.metrics import accuracy, dprime, ranking_scores
+from src.learning.tasks import build_task
 
 METRICS = json.loads((GOLDEN / "metrics.json").read_text())
 LOSSES = json.loads((GOLDEN / "losses.json").read_text())

@@ -32,18 +32,18 @@ from conftest import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src import devices as devices_module
-from src.checkpoints import read_checkpoint
 from src.config import OptConfig, load_config
 from src.data.datamodule import ClipDataModule
 from src.data.labels import LabelMap
 from src.data.loading import open_dataset
 from src.data.sampling import EpochSampler
 from src.data.transforms import evaluation_chain
-from src.devices import Devices, choose_devices
 from src.errors import UserError
-from src.optim import build_optimizer
-from src.tasks import build_task
+from src.learning.optim import build_optimizer
+from src.learning.tasks import build_task
+from src.models.checkpoint import read_checkpoint
+from src.runs import devices as devices_module
+from src.runs.devices import Devices, choose_devices
 
 TWO = ("--accelerator", "cpu", "--devices", 2)
 THREADS = os.environ.get("OMP_NUM_THREADS", str(max(1, os.cpu_count() // 2)))  # what Lightning gives each of two

@@ -9,7 +9,7 @@ from conftest import SAMPLE_RATE, error_line, run_script, write_soundscape
 from PIL import Image
 from small_sources import generate, write_sources
 
-from src.preparation.inspection import draw_soundscape, load_soundscape
+from src.preparation.show import draw_soundscape, load_soundscape
 
 
 @pytest.fixture(scope="module")

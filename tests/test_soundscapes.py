@@ -13,10 +13,10 @@ import soundfile
 from conftest import ROOT, SAMPLE_RATE, error_line, run_script, write_folder
 from small_sources import contents, edit_jams, generate, regenerate, samples, write_sources
 
-from src.files import whole_file
 from src.preparation import soundscapes
-from src.preparation.jams_files import Event
-from src.preparation.regeneration import find_source
+from src.preparation.jams import Event
+from src.preparation.soundscapes_from_jams import find_source
+from src.utils.files import whole_file
 
 
 @pytest.fixture(scope="module")
@@ -302,7 +302,7 @@ def test_whole_files_on_a_full_disk(tmp_path, monkeypatch, call):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     if call == "sync":
-        monkeypatch.setattr("src.files.sync", full)
+        monkeypatch.setattr("src.utils.files.sync", full)
     with pytest.raises(OSError, match="No space left") as caught, whole_file(tmp_path / "a.wav") as temporary:
         temporary.write_bytes(b"new")
         if call == "write":

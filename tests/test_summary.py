@@ -9,9 +9,9 @@ import pytest
 import torch
 from conftest import error_line, run_script
 
-from src.published import FIGURES, FULL_SETS, published_figure
-from src.summary import split_at_run_index, summarise
-from src.summary_table import as_markdown
+from src.scoring.published import FIGURES, FULL_SETS, published_figure
+from src.scoring.summary import split_at_run_index, summarise
+from src.scoring.summary_table import as_markdown
 
 COLUMNS = ["Model", "mAP", "mAUC", "dprime", "ckpt_path", "accuracy", "val_figure", "num_train_clips", "num_timesteps",
            "fold", "cfg_file", "protocol", "arch", "model_depth", "num_classes", "pretrained", "lmdb_path"]

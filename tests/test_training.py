@@ -11,9 +11,9 @@ import pytest
 import torch
 from conftest import ROOT, cfg_tree, error_line, run_script, train_command, write_cfg
 
-from src.checkpoints import initial_network, read_checkpoint
 from src.config import load_config
-from src.optim import build_optimizer, build_schedule
+from src.learning.optim import build_optimizer, build_schedule
+from src.models.checkpoint import initial_network, read_checkpoint
 
 
 def weights_of(folder, epoch):

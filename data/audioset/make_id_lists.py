@@ -10,9 +10,9 @@ sys.path.insert(0, str(HERE.parent.parent))
 
 from src import cli  # noqa: E402
 from src.errors import UserError  # noqa: E402
-from src.files import whole_file  # noqa: E402
 from src.preparation.catalogues import read_segments, set_name  # noqa: E402
 from src.preparation.clip_files import find_files  # noqa: E402
+from src.utils.files import whole_file  # noqa: E402
 
 log = logging.getLogger(__name__)
 

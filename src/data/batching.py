@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from src.data.lending import Lending, empty
+from src.data.shared_buffers import Lending, empty
 from src.data.transforms import View
 
 

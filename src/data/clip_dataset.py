@@ -11,13 +11,13 @@ import torch
 from torch.utils.data import Dataset
 
 from src.config import AudioConfig
+from src.data.audio.spectrogram import FeatureExtractor
 from src.data.batching import Batch, rows_for, stack_samples
 from src.data.labels import LabelMap
 from src.data.sampling import clip_generator
-from src.data.spectrogram import FeatureExtractor
 from src.data.transforms import Transform, View
 from src.errors import UserError
-from src.progress import progress
+from src.utils.progress import progress
 
 Key = int | tuple[int, int]  # index, or (epoch, index)
 

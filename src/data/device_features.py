@@ -1,7 +1,7 @@
 """Samples of a whole batch -> what the network sees of it, where the network is.
 
-The same arithmetic as src/data/spectrogram.py and the same views as src/data/transforms.py, batched in PyTorch: then
-loader workers only decode.
+The arithmetic is that of src/data/audio/spectrogram.py and the views are those of src/data/transforms.py,
+batched in PyTorch. Loader workers then only decode.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 import torch
 
+from src.data.audio.spectrogram import FeatureExtractor, reflected
 from src.data.batching import Samples
 from src.data.clip_dataset import ClipDataset
-from src.data.spectrogram import FeatureExtractor, reflected
 from src.data.transforms import View
 from src.errors import UserError
 

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from src.config import AudioConfig
-from src.data.bad_records import unusable
+from src.data.audio.files import decode_record
+from src.data.checks.bad_records import unusable
 from src.data.clip_dataset import ClipDataset
-from src.data.fingerprint import fingerprint, known_fingerprint
-from src.data.lmdb_store import LMDBReader
-from src.data.notes import FileState
-from src.data.reading_ahead import ReadingAhead
+from src.data.lmdb.fingerprint import fingerprint, known_fingerprint
+from src.data.lmdb.notes import FileState
+from src.data.lmdb.read_ahead import ReadingAhead
+from src.data.lmdb.store import LMDBReader
 from src.data.sample_cache import SampleCache, open_cache
-from src.data.waveform import decode_record
 from src.errors import UserError
 
 
@@ -22,7 +22,7 @@ class LMDBDataset(ClipDataset):
     """Reads records from an LMDB on the fly; for `in_memory: False`.
 
     Args:
-        lmdb_path: an LMDB of src/data/lmdb_store.py.
+        lmdb_path: an LMDB of src/data/lmdb/store.py.
         fold: of records with folds, keep this one's …
         complement: … or all others'.
         skip_bad_records: look for records that cannot be used, list them and leave them out.

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from src.errors import UserError
-from src.files import read_json, whole_file
+from src.utils.files import read_json, whole_file
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from src.data.batching import batch_as_it_is, hand_over
 from src.data.clip_dataset import ClipDataset
 from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset, LMDBDataset
 from src.data.labels import LabelMap
-from src.data.lending import Lending
 from src.data.manifest_dataset import ManifestDataset
 from src.data.sampling import EpochSampler
+from src.data.shared_buffers import Lending
 from src.data.transforms import Transform
 from src.errors import UserError
-from src.memory import keep_freed_memory
+from src.utils.memory import keep_freed_memory
 
 
 def open_dataset(data: DataConfig, source: str, audio: AudioConfig, label_map: LabelMap,

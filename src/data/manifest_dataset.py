@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from src.data.audio.files import decode, tile
 from src.data.clip_dataset import ClipDataset
-from src.data.waveform import decode, tile
 from src.errors import UserError
 
 

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from src.data.lmdb_store import LMDBReader
-from src.data.notes import FileState
-from src.data.waveform import decode_record
+from src.data.audio.files import decode_record
+from src.data.lmdb.notes import FileState
+from src.data.lmdb.store import LMDBReader
 from src.errors import UserError
-from src.files import exclusive, whole_file
-from src.parallel import map_in_processes
+from src.utils.files import exclusive, whole_file
+from src.utils.parallel import map_in_processes
 
 
 class SampleCache:

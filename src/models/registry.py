@@ -12,11 +12,11 @@ from torch import nn
 
 from src.config import ModelConfig
 from src.errors import UserError
-from src.models import any_timm, cifar_resnet, densenet, efficientnet, resnet
+from src.models import cifar_resnet, densenet, efficientnet, resnet, timm_models
 from src.models.weights import load_weights
 
 FAMILIES = {"resnet": resnet, "cifar_resnet": cifar_resnet, "densenet": densenet, "efficientnet": efficientnet,
-            "timm": any_timm}
+            "timm": timm_models}
 
 
 def build_network(model: ModelConfig) -> nn.Module:
@@ -52,7 +52,7 @@ def create(arch: str, depth: int | str, num_classes: int, im_size: int = 221) ->
         raise UserError(f"model.arch is '{arch}'; known: {', '.join(FAMILIES)}")
     family = FAMILIES[arch]
     if depth not in family.DEPTHS:
-        known = family.DEPTHS.like(depth) if family is any_timm else ", ".join(map(str, family.DEPTHS))
+        known = family.DEPTHS.like(depth) if family is timm_models else ", ".join(map(str, family.DEPTHS))
         raise UserError(f"model.model_depth is {depth!r}; {arch} has {known}")
     return family.build(depth, num_classes, im_size).to(memory_format=torch.channels_last)
 

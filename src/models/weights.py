@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from src.errors import UserError
-from src.torch_files import read_torch_file
+from src.models.safe_loading import read_torch_file
 
 NAMED = 3  # keys of each kind that a message names
 

@@ -7,10 +7,10 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from src.data.waveform import AUDIO_SUFFIXES
+from src.data.audio.files import AUDIO_SUFFIXES
 from src.errors import UserError
 from src.preparation.catalogues import Clip
-from src.progress import progress
+from src.utils.progress import progress
 
 log = logging.getLogger(__name__)
 

@@ -7,18 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from src.data.audio.files import read_mono
 from src.data.labels import LabelMap
-from src.data.lmdb_store import Record
-from src.data.lmdb_writer import LMDBWriter
-from src.data.waveform import read_mono
+from src.data.lmdb.store import Record
+from src.data.lmdb.writer import LMDBWriter
 from src.errors import UserError
-from src.files import claim_folder, whole_file, write_csv
-from src.parallel import map_in_processes
 from src.preparation.catalogues import Catalogue, Clip
 from src.preparation.clip_files import UNREADABLE_SUFFIXES, find_files
 from src.preparation.flac_conversion import write_flac
 from src.preparation.packing import read_flac
-from src.progress import progress
+from src.utils.files import claim_folder, whole_file, write_csv
+from src.utils.parallel import map_in_processes
+from src.utils.progress import progress
 
 log = logging.getLogger(__name__)
 

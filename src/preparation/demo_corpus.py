@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
+from src.data.audio.files import encode
 from src.data.labels import LabelMap
-from src.data.waveform import encode
 from src.errors import UserError
-from src.files import claim_folder, whole_file
-from src.progress import progress
+from src.utils.files import claim_folder, whole_file
+from src.utils.progress import progress
 
 log = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ import numpy as np
 import soundfile
 
 from src.errors import UserError
-from src.files import claim_folder, whole_file
 from src.preparation.catalogues import ESC50_CLASSES
 from src.preparation.demo_corpus import SAMPLE_RATE
-from src.progress import progress
+from src.utils.files import claim_folder, whole_file
+from src.utils.progress import progress
 
 ID_CHARACTERS = string.ascii_letters + string.digits + "-_"  # of a YouTube id, which has eleven
 FOLDS = 5

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.errors import UserError
-from src.files import exclusive, sync
-from src.progress import progress
+from src.utils.files import exclusive, sync
+from src.utils.progress import progress
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from src.data.waveform import encode, read_mono
+from src.data.audio.files import encode, read_mono
 from src.errors import UserError
-from src.files import whole_file
-from src.parallel import map_in_processes
+from src.utils.files import whole_file
+from src.utils.parallel import map_in_processes
 
 log = logging.getLogger(__name__)
 

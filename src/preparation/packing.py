@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from src.data.lmdb_store import Record
-from src.data.lmdb_writer import LMDBWriter
-from src.data.waveform import decode, encode, tile
+from src.data.audio.files import decode, encode, tile
+from src.data.lmdb.store import Record
+from src.data.lmdb.writer import LMDBWriter
 from src.errors import UserError
-from src.parallel import map_in_processes
+from src.utils.parallel import map_in_processes
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from src.data.waveform import as_int32, encode, read_audio, tile
+from src.data.audio.files import as_int32, encode, read_audio, tile
 from src.errors import UserError
-from src.files import claim_folder, whole_file
-from src.parallel import map_in_processes
+from src.utils.files import claim_folder, whole_file
+from src.utils.parallel import map_in_processes
 
 log = logging.getLogger(__name__)
 

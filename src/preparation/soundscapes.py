@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
+from src.data.audio.files import as_int32, duration, encode
 from src.data.labels import LabelMap
-from src.data.waveform import as_int32, duration, encode
 from src.errors import UserError
-from src.files import claim_folder, whole_file
-from src.parallel import map_in_processes
-from src.preparation.jams_files import renamed
+from src.preparation.jams import renamed
+from src.utils.files import claim_folder, whole_file
+from src.utils.parallel import map_in_processes
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from faults.processes import Place, run  # noqa: E402
 from faults.verdicts import Before, failures  # noqa: E402
 from src import cli  # noqa: E402
 from src.errors import UserError  # noqa: E402
-from src.progress import progress  # noqa: E402
+from src.utils.progress import progress  # noqa: E402
 
 
 @dataclass

@@ -19,7 +19,7 @@ from conftest import train_command
 from faults.corpus import LMDB_FLAGS, reading
 from faults.processes import Place, kill, orphans, outcome, run, start, wait_until
 from faults.verdicts import broken, same_tensors, snapshot
-from src.run_folder import RunFolder
+from src.runs.folder import RunFolder
 
 LONGEST = 120  # s that a command may take
 ORPHANS_END = 30  # s after which no process of a killed command may be left

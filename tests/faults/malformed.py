@@ -23,7 +23,7 @@ from conftest import cfg_tree, train_command
 from faults import mutations
 from faults.corpus import LMDB_FLAGS, checkpoint, reading
 from faults.processes import Place
-from src.data.lmdb_store import Record
+from src.data.lmdb.store import Record
 
 UMASKS = (0o022, 0o027, 0o077)
 

@@ -16,9 +16,9 @@ import soundfile
 import torch
 
 from faults.processes import Outcome, Place
-from src.data.lmdb_store import LMDBReader
+from src.data.lmdb.store import LMDBReader
 from src.errors import UserError
-from src.torch_files import read_torch_file
+from src.models.safe_loading import read_torch_file
 
 LONGEST_LINE = 2000  # characters of an error message that somebody will still read
 LIBRARIES_CACHES = re.compile(r"/(\.cache|\.config|\.(cache|config)/matplotlib.*|torchinductor_[^/]*)$")

@@ -1,7 +1,7 @@
 """All that the commands import, for the server that they are forked from."""
 
-import src.comparison  # noqa: F401
-import src.prediction  # noqa: F401
+import src.scoring.comparison  # noqa: F401
+import src.tagging.tagger  # noqa: F401
 import src.training  # noqa: F401
 from src.preparation.soundscapes import import_scaper
 

@@ -1,0 +1,1 @@
+"""LMDBs looked through: every record, each LMDB, and all against each other."""

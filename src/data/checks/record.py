@@ -1,0 +1,121 @@
+"""One record of an LMDB -> what it holds, and what is wrong with it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from src.data.audio.files import encoding, read_audio
+from src.data.checks.findings import Problem
+from src.data.labels import LabelMap, split_labels
+from src.data.lmdb.store import LMDBReader, Record
+from src.errors import UserError
+
+FULL_SCALE = 1 - 2**-15  # the largest sample of 16 bits
+FOLDS = range(1, 6)  # of ESC-50
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What records are held against."""
+
+    label_map: LabelMap | None = None  # without one, labels are counted and not judged
+    delimiter: str = ","  # between the labels of one record
+    sample_rate: int = 22050  # Hz
+    min_duration: float = 0.0  # s
+    max_duration: float = math.inf  # s
+    silence: float = 1e-3  # of full scale (-60 dB): a clip that never reaches it is silent
+    clipping: float = 1e-3  # share of samples at full scale, above which a clip is clipped
+
+
+class Facts(NamedTuple):
+    """What is kept of a record."""
+
+    digest: bytes | None = None  # SHA-256 as stored, 32 bytes
+    sound: bytes | None = None  # hash of the decoded samples, 16 bytes
+    duration: float = math.nan  # s
+    encoding: str = ""  # such as "FLAC PCM_16, 22050 Hz, 1 channel"
+    names: tuple[str, ...] = ()  # of its classes, as often as its label has them
+    fold: int | None = None
+    problems: tuple[Problem, ...] = ()
+
+
+def examine(reader: LMDBReader, limits: Limits, index: int) -> Facts:
+    """Read and decode one record."""
+    where, digest = f"record {index}", None
+    try:
+        digest = reader.digest(index)
+        record = reader[index]
+    except UserError as error:
+        return Facts(digest, problems=(Problem("unreadable", str(error).removeprefix(f"{reader.path}, ")),))
+    finally:
+        reader.let_go()
+    names = class_names(record.label, limits)
+    problems = [*_label_problems(record, limits, where)]
+    try:
+        samples, rate = read_audio(record.flac, where)
+    except UserError as error:
+        return Facts(digest, names=names, fold=record.fold, problems=(*problems, Problem("undecodable", str(error))))
+    channels = samples.shape[1]
+    return Facts(
+        digest, sound_hash(samples), len(samples) / rate,
+        f"{encoding(record.flac, where)}, {rate} Hz, {channels} channel{'s' * (channels > 1)}", names, record.fold,
+        (*problems, *_audio_problems(samples, rate, limits, where)),
+    )
+
+
+def class_names(label: str | int, limits: Limits) -> tuple[str, ...]:
+    """The classes of a label field; a class index without its name by its digits."""
+    if isinstance(label, str):
+        return tuple(split_labels(label, limits.delimiter))
+    known = limits.label_map is not None and 0 <= label < len(limits.label_map)
+    return (limits.label_map.names[label] if known else str(label),)
+
+
+def sound_hash(samples: np.ndarray) -> bytes:
+    """Equal for equal (N, channels) float32 samples, from whatever format."""
+    no_minus_zero = np.ascontiguousarray(samples) + np.float32(0)  # -0 becomes 0, which it equals
+    return hashlib.blake2b(no_minus_zero.data, digest_size=16).digest()
+
+
+def _label_problems(record: Record, limits: Limits, where: str) -> Iterator[Problem]:
+    if isinstance(record.label, str):
+        if not split_labels(record.label, limits.delimiter):
+            yield Problem("no_label", f"{where}: has no label")
+            return
+        if "" in record.label.split(limits.delimiter):
+            yield Problem("empty_name", f"{where}: {record.label!r}")
+    if limits.label_map is not None:
+        try:
+            limits.label_map.indices(record.label, limits.delimiter, where)
+        except UserError as error:
+            yield Problem("unknown_label", str(error))
+    if record.fold is not None and record.fold not in FOLDS:
+        yield Problem("fold", f"{where}: fold {record.fold}")
+
+
+def _audio_problems(samples: np.ndarray, rate: int, limits: Limits, where: str) -> Iterator[Problem]:
+    if rate != limits.sample_rate:
+        yield Problem("sample_rate", f"{where}: {rate} Hz, not {limits.sample_rate} Hz")
+    if samples.shape[1] != 1:
+        yield Problem("channels", f"{where}: {samples.shape[1]} channels; mono is needed")
+    if len(samples) < limits.min_duration * rate:
+        yield Problem("too_short", f"{where}: {len(samples) / rate:.3f} s")
+    if len(samples) > limits.max_duration * rate:
+        yield Problem("too_long", f"{where}: {len(samples) / rate:.3f} s")
+    broken = np.count_nonzero(~np.isfinite(samples))
+    if broken:
+        yield Problem("not_finite", f"{where}: {broken} of {samples.size} samples")
+        return
+    magnitudes = np.abs(samples)
+    peak, clipped = magnitudes.max(), np.mean(magnitudes >= FULL_SCALE)
+    if peak < limits.silence:
+        level = f"peaks {-20 * math.log10(peak):.0f} dB below full scale" if peak else "all samples are 0"
+        yield Problem("silent", f"{where}: {level}")
+    if clipped > limits.clipping:
+        yield Problem("clipped", f"{where}: {100 * clipped:.2g} % of its samples are at full scale")

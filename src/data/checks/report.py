@@ -1,0 +1,135 @@
+"""What the doctor of LMDBs found, for people (text, a picture) and for programs (JSON)."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.data.checks.check import Check, Report
+from src.data.checks.findings import Finding
+from src.data.labels import LabelMap
+from src.utils.files import whole_file
+
+MOST_CLASSES = 60  # in the table of the text
+
+
+def as_text(check: Check, label_map: LabelMap | None = None) -> str:
+    """A paragraph for each LMDB, a table of their classes, and a line for each leak."""
+    paragraphs = ["\n".join(_paragraph(report, label_map)) for report in check.reports]
+    names = class_order(check.reports, label_map)
+    if 0 < len(names) <= MOST_CLASSES:
+        paragraphs.append("\n".join(_class_table(check.reports, names)))
+    paragraphs.append("\n".join([*(f"error: {leak}" for leak in check.leaks),
+                                 f"{_number(len(check.errors), 'error')}, {_number(len(check.warnings), 'warning')}"]))
+    return "\n\n".join(paragraphs)
+
+
+def class_order(reports: Sequence[Report], label_map: LabelMap | None) -> list[str]:
+    """All classes: the map's in its order, behind them those that it lacks, sorted."""
+    known = list(label_map.names) if label_map else []
+    found = set().union(*(report.clips for report in reports))
+    return known + sorted(found - set(known), key=lambda name: (int(name) if name.isdecimal() else math.inf, name))
+
+
+def _paragraph(report: Report, label_map: LabelMap | None) -> list[str]:
+    lines = [report.path]
+    if report.num_clips:
+        size = f"{report.num_bytes / 1e9:.2f} GB" if report.num_bytes >= 1e9 else f"{report.num_bytes / 1e6:.1f} MB"
+        lines.append(f"  {_number(report.num_clips, 'clip')}, {sum(report.durations) / 3600:.2f} hours, {size}")
+        lines += [f"  {encoding}: {_number(count, 'clip')}" for encoding, count in report.encodings.most_common()]
+    if report.durations:
+        shortest, median, longest = durations(report)
+        lines.append(f"  shortest {shortest:.3f} s, median {median:.3f} s, longest {longest:.3f} s")
+    if report.clips:
+        (most, many), (least, few) = report.clips.most_common(1)[0], report.clips.most_common()[-1]
+        of_map = f" of {len(label_map)}" if label_map else ""
+        lines.append(f"  {len(report.clips)}{of_map} classes, from {few:,} ({least}) to {many:,} clips ({most})")
+        lines.append("  labels of a clip: " + _counts(report.polyphony))
+    if report.folds:
+        lines.append("  clips of a fold: " + _counts(report.folds))
+    lines.append(f"  fingerprint {report.fingerprint or 'none, for not all records can be read'}")
+    return lines + [f"  {finding.severity}: {finding}" for finding in report.findings]
+
+
+def durations(report: Report) -> tuple[float, float, float]:
+    """The shortest, the median and the longest, in s."""
+    found = np.asarray(report.durations)
+    return float(found.min()), float(np.median(found)), float(found.max())
+
+
+def _class_table(reports: Sequence[Report], names: Sequence[str]) -> list[str]:
+    heads = [Path(report.path).stem for report in reports]
+    widths = [max(len(head), 7) for head in heads]
+    first = max(len("clips of a class"), *map(len, names))
+    rows = [("clips of a class", heads)]
+    rows += [(name, [f"{report.clips[name]:,}" for report in reports]) for name in names]
+    return ["  ".join([f"{name:{first}}", *(f"{cell:>{width}}" for cell, width in zip(cells, widths))])
+            for name, cells in rows]
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def _counts(counter: dict[int, int]) -> str:
+    return ", ".join(f"{count:,} with {key}" for key, count in sorted(counter.items()))
+
+
+def as_json(check: Check, label_map: LabelMap | None = None) -> dict[str, Any]:
+    """Everything that was found; of each finding all records, and the details of the first."""
+    return {
+        "errors": check.errors, "warnings": check.warnings,
+        "lmdbs": [_report_json(report, label_map) for report in check.reports],
+        "leaks": [{"one": leak.one, "other": leak.other, "records": leak.pairs} for leak in check.leaks],
+    }
+
+
+def _report_json(report: Report, label_map: LabelMap | None) -> dict[str, Any]:
+    names = class_order([report], label_map)
+    shortest, median, longest = durations(report) if report.durations else (None, None, None)
+    return {
+        "path": report.path, "fingerprint": report.fingerprint, "bytes": report.num_bytes, "clips": report.num_clips,
+        "encodings": dict(report.encodings),
+        "seconds": {"shortest": shortest, "median": median, "longest": longest, "total": sum(report.durations)},
+        "classes": {name: {"clips": report.clips[name], "events": report.events[name]} for name in names},
+        "labels_of_a_clip": dict(sorted(report.polyphony.items())), "folds": dict(sorted(report.folds.items())),
+        "findings": [_finding_json(finding) for finding in report.findings],
+    }
+
+
+def _finding_json(finding: Finding) -> dict[str, Any]:
+    return {"kind": finding.kind, "severity": finding.severity, "count": finding.count, "records": finding.records,
+            "details": finding.details}
+
+
+def draw_class_balance(check: Check, path: str | Path, label_map: LabelMap | None = None) -> None:
+    """Clips of every class, a column an LMDB, to an image file."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    names = class_order(check.reports, label_map)
+    size = (3 + 3 * len(check.reports), 1 + 0.16 * len(names))  # inches: 527 names can be read as well
+    figure, columns = plt.subplots(1, len(check.reports), figsize=size, layout="constrained", sharey=True,
+                                   squeeze=False)
+    known = set(label_map.names) if label_map else set(names)
+    colours = ["tab:blue" if name in known else "tab:red" for name in names]
+    for axes, report in zip(columns[0], check.reports):
+        axes.barh(range(len(names)), [report.clips[name] for name in names], color=colours)
+        name = os.fsencode(Path(report.path).stem).decode(errors="replace")  # a file's name need not be text
+        axes.set_title(name, fontsize=9, parse_math=False)
+        axes.set(xlabel="clips")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(axis="x", alpha=0.3)
+        axes.set_axisbelow(True)
+    columns[0][0].set_yticks(range(len(names)), names, fontsize=7, parse_math=False)
+    columns[0][0].set_ylim(len(names) - 0.4, -0.6)  # the first class on top
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=100, format=Path(path).suffix.lstrip(".") or "png")
+    plt.close(figure)

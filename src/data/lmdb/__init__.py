@@ -1,0 +1,1 @@
+"""LMDBs of clips: written, read, and what is kept beside them."""

@@ -1,0 +1,54 @@
+"""What took a pass through a file to find out, kept beside it for as long as nobody touches it.
+
+A note on `NAME` is `.NAME.KIND.json`: the file's path, inode, size and times of change, and under KIND what was found.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from src.utils.files import read_json, whole_file
+
+
+class FileState(NamedTuple):
+    """What changes when a file does. Times are in ns; a program can set the first back, but not the second."""
+
+    path: str
+    inode: int
+    size: int
+    modified: int
+    changed: int
+
+    @classmethod
+    def of(cls, path: str | Path, status: os.stat_result | None = None) -> FileState:
+        """The state of a file, or of an open one that was moved to `path`, by its `os.fstat`."""
+        status = status or os.stat(path)
+        return cls(os.path.realpath(path), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def recall(state: FileState, kind: str) -> Any:
+    """What is kept for a file in this state, or None."""
+    try:
+        note = read_json(note_on(state, kind))
+        found = note.pop(kind)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return found if note == state._asdict() else None
+
+
+def remember(state: FileState, kind: str, found: Any) -> None:
+    """Keep what was found, which JSON can hold, for a file in this state."""
+    try:
+        with whole_file(note_on(state, kind)) as temporary:
+            temporary.write_text(json.dumps(state._asdict() | {kind: found}) + "\n", encoding="utf-8")
+    except (OSError, TypeError):
+        pass  # a folder that cannot be written, or labels of a strange type, cost the next run a pass, and nothing else
+
+
+def note_on(state: FileState, kind: str) -> Path:
+    """Where the note is."""
+    path = Path(state.path)
+    return path.with_name(f".{path.name}.{kind}.json")

@@ -1,0 +1,147 @@
+"""Writing an LMDB of src/data/lmdb/store.py: whole, or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from pathlib import Path
+
+import lmdb
+import msgpack
+
+from src.data.lmdb import fingerprint
+from src.data.lmdb.fingerprint import combined, digest
+from src.data.lmdb.notes import FileState, remember
+from src.data.lmdb.store import NOTE, Annotation, Record, data_file
+from src.errors import UserError
+from src.utils.files import sync, sync_folder
+
+log = logging.getLogger(__name__)
+
+
+class LMDBWriter:
+    """Writes an LMDB beside `path` and puts it in its place once it is complete and synced.
+
+    Until then, and whatever happens, a file that was at `path` stays as it was. Records are
+    numbered in the order in which they are added. Memory is that of one transaction.
+
+    Args:
+        path: the LMDB; an existing folder holds it inside.
+        map_size: bytes that the LMDB may grow to at first; it is doubled as often as needed.
+        write_frequency: records in one transaction; fewer where they are large.
+    """
+
+    MIN_MAP_SIZE = 1 << 20  # room for LMDB's own pages
+    LARGEST_TRANSACTION = 1 << 26  # bytes, which it holds in memory twice
+
+    def __init__(self, path: str | Path, map_size: float = 5e9, write_frequency: int = 1000):
+        self.path = data_file(path)
+        self.map_size = max(int(map_size), self.MIN_MAP_SIZE)
+        self.write_frequency = write_frequency
+        self._partial = self.path.with_name(self.path.name + ".partial")
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._length = 0
+        self._digests = bytearray()  # 32 bytes a record
+        self._annotations: list[Annotation] = []
+
+    def __enter__(self) -> LMDBWriter:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self._partial, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(self._lock).st_ino != self._partial.stat().st_ino:
+                raise BlockingIOError  # another packing ended just now, and took the file along
+        except (BlockingIOError, FileNotFoundError):
+            os.close(self._lock)
+            raise UserError(f"{self.path}: another process is packing into it") from None
+        os.ftruncate(self._lock, 0)  # what an interrupted packing may have left
+        try:
+            # Nobody reads the file before it is whole, and synced once: a transaction need not wait for the disk.
+            self._env = lmdb.open(os.fsencode(self._partial), subdir=False, map_size=self.map_size, lock=False,
+                                  mode=0o666, sync=False)
+        except (lmdb.Error, OverflowError) as error:
+            self._partial.unlink()
+            os.close(self._lock)
+            raise UserError(f"{self.path}: cannot be made with --map_size {self.map_size:.3g} ({error})") from None
+        return self
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the records added so far; see src/data/lmdb/fingerprint.py."""
+        return combined([self._digests])
+
+    def __len__(self) -> int:
+        return self._length
+
+    def add(self, record: Record) -> None:
+        """Append one record."""
+        value = record.pack()
+        self._length += 1
+        self._digests += digest(value)
+        self._annotations.append((record.label, record.fold))
+        self._pending.append(value)
+        self._pending_bytes += len(value)
+        if len(self._pending) >= self.write_frequency or self._pending_bytes >= self.LARGEST_TRANSACTION:
+            self._commit()
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        done = False
+        try:
+            if kind is None:
+                self._complete()
+                done = True
+        finally:
+            self._env.close()
+            if not done:
+                self._partial.unlink(missing_ok=True)
+            os.close(self._lock)
+
+    def _complete(self) -> None:
+        """Write what is left, and have all of it on the disk before the file gets its name."""
+        self._commit()
+        keys = [str(index).encode() for index in range(len(self))]
+        self._put({b"__keys__": msgpack.packb(keys), b"__len__": msgpack.packb(len(self))})
+        try:
+            self._env.sync(True)
+            self._env.close()
+            sync(self._partial)
+        except (lmdb.Error, OSError) as error:
+            raise self._unwritable(error) from None
+        os.replace(self._partial, self.path)
+        sync_folder(self.path.parent)
+        state = FileState.of(self.path, os.fstat(self._lock))
+        remember(state, fingerprint.NOTE, self.fingerprint)
+        remember(state, NOTE, self._annotations)
+
+    def _commit(self) -> None:
+        first = len(self) - len(self._pending)
+        self._put({str(first + i).encode(): value for i, value in enumerate(self._pending)})
+        self._pending, self._pending_bytes = [], 0
+
+    def _put(self, items: dict[bytes, bytes]) -> None:
+        """Write in one transaction, growing the map until it fits."""
+        while True:
+            try:
+                with self._env.begin(write=True) as transaction:
+                    for key, value in items.items():
+                        transaction.put(key, value)
+                return
+            except lmdb.MapFullError:
+                self._grow()
+            except lmdb.Error as error:
+                raise self._unwritable(error) from None
+
+    def _grow(self) -> None:
+        grown = 2 * self.map_size
+        log.warning("%s: --map_size %.3g bytes is too small; grown to %.3g, nothing is lost",
+                    self.path, self.map_size, grown)
+        try:
+            self._env.set_mapsize(grown)
+        except (lmdb.Error, OverflowError) as error:
+            raise UserError(f"{self.path}: its map cannot grow to {grown:.3g} bytes ({error})") from None
+        self.map_size = grown
+
+    def _unwritable(self, error: Exception) -> UserError:
+        return UserError(f"{self.path}: cannot be written ({error}); is the disk full?")

@@ -1,0 +1,1 @@
+"""What is learnt and how: the LightningModule, tasks, losses, metrics, optimisers."""

@@ -1,0 +1,111 @@
+"""The one LightningModule: a network, its task, and the training and validation steps of every experiment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from src.data.labels import LabelMap
+from src.data.mixup import mixup
+from src.data.sampling import network_seed
+from src.errors import UserError
+from src.learning.optim import build_optimizer, build_schedule, step_schedule
+from src.learning.tasks import Task
+from src.runs.distributed import gather_objects, gather_over_ranks
+
+
+class Recognizer(pl.LightningModule):
+    """Sound event recogniser over (B, 1, F, T) spectrograms.
+
+    Args:
+        network: gives (B, C) logits; its parameters are stored under `net.`.
+        task: loss, probabilities and scores.
+        label_map: the classes.
+        seed: of mixup's and dropout's draws.
+        use_mixup: mix the training batches.
+        record: plain data on the run that every checkpoint carries (`hyper_parameters`).
+    """
+
+    def __init__(self, network: nn.Module, task: Task, label_map: LabelMap, seed: int = 0, use_mixup: bool = False,
+                 record: dict[str, Any] | None = None):
+        super().__init__()
+        self.net = network
+        self.task = task
+        self.label_map = label_map
+        self.seed = seed
+        self.use_mixup = use_mixup
+        self.record = record or {}
+        self._validated: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._reported_undefined = False
+        self._loss_sum, self._loss_count = torch.zeros(()), 0  # over the clips of the epoch so far
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(B, 1, F, T) -> (B, C) logits."""
+        return self.net(inputs)
+
+    def on_train_epoch_start(self) -> None:
+        self._loss_sum, self._loss_count = torch.zeros((), device=self.device), 0
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Make dropout depend on the place in the run alone, so that a resumed run needs no generator's state."""
+        torch.manual_seed(network_seed(self.seed, self.current_epoch, batch_idx, self.global_rank))
+
+    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        inputs, targets = batch
+        if self.use_mixup:
+            mixed = mixup(inputs, self.task.config.protocol, self.seed, self.current_epoch, batch_idx, self.global_rank)
+            loss = self.task.mixup_loss(self.net, inputs, targets, mixed)
+        else:
+            loss = self.task.loss(self(inputs), targets)
+        self._loss_sum = self._loss_sum.to(loss.device) + loss.detach().float() * len(inputs)
+        self._loss_count += len(inputs)
+        self.log("train_loss_step", loss, on_step=True, on_epoch=False, prog_bar=True, batch_size=len(inputs))
+        return loss
+
+    # Batch norm's statistics are rank 0's here, as in the checkpoint: DDP shares them before a rank's first batch.
+    def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> None:
+        inputs, targets = batch
+        self._validated.append((self(inputs).float().cpu(), targets.cpu()))
+
+    def on_validation_epoch_end(self) -> None:
+        logits, targets = (torch.cat(parts) for parts in zip(*self._validated))
+        self._validated.clear()
+        logits, targets = (gather_over_ranks(part) for part in (logits, targets))
+        if not torch.isfinite(logits).all():
+            raise UserError(f"epoch {self.current_epoch}: the network's outputs are not finite, training has diverged; "
+                            f"opt.lr is {self.task.config.opt.lr:g}, try a smaller one")
+        if not self._reported_undefined:
+            self.task.report_undefined(targets.numpy(), self.label_map, "validation set")
+            self._reported_undefined = True
+        figure = self.task.figure(self.task.probabilities(logits).numpy(), targets.numpy())
+        self.log("train_loss", self._loss_sum / self._loss_count, prog_bar=True, sync_dist=True)
+        # Every rank has the whole set and the same figures: nothing to average over ranks.
+        self.log("val_loss", self.task.loss(logits, targets), rank_zero_only=False)
+        self.log(self.task.monitor, torch.tensor(figure, dtype=torch.float64), prog_bar=True, rank_zero_only=False)
+        step_schedule(self.lr_schedulers(), figure)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        opt = self.task.config.opt
+        optimizer = build_optimizer(opt, self.net.parameters())
+        schedule = {"scheduler": build_schedule(opt, optimizer), "interval": "epoch", "monitor": self.task.monitor}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Nothing: the schedule moves on with the validation figure, so that the epoch's checkpoint holds its state.
+
+        Lightning would step it after the checkpoint was written, and a resumed run would miss that step.
+        """
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["hyper_parameters"] = self.record
+        checkpoint["train_loss"] = gather_objects((self._loss_sum.item(), self._loss_count))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        shares = checkpoint.get("train_loss", [(0.0, 0)])
+        if len(shares) != self.trainer.world_size:  # on other ranks: the same mean
+            shares = [tuple(sum(values) / self.trainer.world_size for values in zip(*shares))] * self.trainer.world_size
+        loss_sum, self._loss_count = shares[self.trainer.global_rank]
+        self._loss_sum = torch.tensor(loss_sum)

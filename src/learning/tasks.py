@@ -1,0 +1,145 @@
+"""All that differs between multilabel and multiclass recognition."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+from torch import nn
+
+from src.config import Config
+from src.data.labels import LabelMap
+from src.data.mixup import Mixed
+from src.learning.losses import multiclass_loss, multilabel_loss
+from src.learning.metrics import accuracy, mean_average_precision, top_k_accuracy
+
+log = logging.getLogger(__name__)
+
+
+class Task(ABC):
+    """Loss, probabilities and scores of one kind of target.
+
+    Args:
+        config: the experiment.
+        class_weights: (C,) of --cw.
+    """
+
+    monitor: str  # the validation figure that the schedule, early stopping and checkpoint names use
+
+    def __init__(self, config: Config, class_weights: torch.Tensor | None = None):
+        self.config = config
+        self.class_weights = class_weights
+
+    @abstractmethod
+    def wants_mixup(self, flag: bool) -> bool:
+        """Whether to mix, given the flag --use_mixup."""
+
+    @abstractmethod
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Mean loss of (B, C) logits."""
+
+    @abstractmethod
+    def mixup_loss(self, network: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, mixed: Mixed) -> torch.Tensor:
+        """Loss of a mixed batch."""
+
+    @abstractmethod
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """(B, C) probabilities of (B, C) logits."""
+
+    @abstractmethod
+    def figure(self, probabilities: np.ndarray, targets: np.ndarray) -> float:
+        """The validation figure of a whole set; higher is better."""
+
+    @abstractmethod
+    def multi_hot(self, targets: np.ndarray) -> np.ndarray:
+        """Targets as an (N, C) array of 0 and 1."""
+
+    def more_scores(self, probabilities: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+        """Scores beside those of ranking, by column name."""
+        return {}
+
+    def class_accuracy(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray | None:
+        """(C,) share of a class's clips that are recognised, NaN without clips; None where clips have several."""
+        return None
+
+    def report_undefined(self, targets: np.ndarray, label_map: LabelMap, where: str) -> None:
+        """Say which classes have no positive clip, hence no average precision."""
+        absent = [label_map.names[c] for c in np.flatnonzero(self.multi_hot(targets).sum(axis=0) == 0)]
+        if absent:
+            log.warning(
+                "%s: no clip of %d of the %d classes: their AP and AUC are undefined and left out of the means (%s)",
+                where, len(absent), len(label_map), ", ".join(absent),
+            )
+
+
+class MultilabelTask(Task):
+    """Any number of classes a clip: sigmoid, binary cross-entropy or focal loss, mAP."""
+
+    monitor = "val_mAP"
+
+    def __init__(self, config: Config, class_weights: torch.Tensor | None = None):
+        super().__init__(config, class_weights)
+        self._loss = multilabel_loss(config.opt.focal_loss, class_weights)
+
+    def wants_mixup(self, flag: bool) -> bool:
+        return flag or self.config.audio_config.mixup
+
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return self._loss(logits, targets)
+
+    def mixup_loss(self, network: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, mixed: Mixed) -> torch.Tensor:
+        return self.loss(network(mixed.inputs), mixed.mix(targets))
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits.sigmoid()
+
+    def figure(self, probabilities: np.ndarray, targets: np.ndarray) -> float:
+        return mean_average_precision(probabilities, targets)
+
+    def multi_hot(self, targets: np.ndarray) -> np.ndarray:
+        return targets
+
+
+class MulticlassTask(Task):
+    """One class a clip: softmax, cross-entropy, accuracy."""
+
+    monitor = "val_acc"
+
+    def wants_mixup(self, flag: bool) -> bool:
+        if flag and not self.config.audio_config.mixup:
+            log.warning("--use_mixup is for multilabel training; a multiclass cfg sets audio_config.mixup: no mixup")
+        return self.config.audio_config.mixup
+
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return multiclass_loss(logits, targets, self.class_weights)
+
+    def mixup_loss(self, network: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, mixed: Mixed) -> torch.Tensor:
+        logits = network(inputs if self.config.protocol == "paper" else mixed.inputs)
+        own = multiclass_loss(logits, targets, self.class_weights, reduction="none")  # (B,)
+        partner = multiclass_loss(logits, targets[mixed.partners], self.class_weights, reduction="none")  # (B,)
+        return (mixed.weights * own + (1 - mixed.weights) * partner).mean()
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits.softmax(dim=1)
+
+    def figure(self, probabilities: np.ndarray, targets: np.ndarray) -> float:
+        return accuracy(probabilities, targets)
+
+    def more_scores(self, probabilities: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+        return {"accuracy": accuracy(probabilities, targets), "top5": top_k_accuracy(probabilities, targets, 5)}
+
+    def class_accuracy(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        right = probabilities.argmax(axis=1) == targets  # (N,)
+        clips = np.bincount(targets, minlength=self.config.model.num_classes)  # (C,)
+        with np.errstate(invalid="ignore"):
+            return np.bincount(targets, weights=right, minlength=len(clips)) / clips
+
+    def multi_hot(self, targets: np.ndarray) -> np.ndarray:
+        return np.eye(self.config.model.num_classes, dtype=np.float32)[targets]
+
+
+def build_task(config: Config, class_weights: torch.Tensor | None = None) -> Task:
+    """The task of `model.type`."""
+    return {"multilabel": MultilabelTask, "multiclass": MulticlassTask}[config.model.type](config, class_weights)

@@ -1,0 +1,145 @@
+"""Checkpoints read back: configuration, label map and weights, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from src.config import AudioConfig, Config, ModelConfig, OptConfig, parse_config
+from src.data.labels import LabelMap
+from src.errors import UserError
+from src.models.registry import build_network, create
+from src.models.safe_loading import read_torch_file, require_as_written
+from src.models.weights import is_usable, load_state, require_fit
+
+WEIGHTS_PREFIX = "net."  # of the network's tensors in a checkpoint's state_dict
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a `.ckpt` holds. Its tensors stay in the file until they are used, where the file can be mapped."""
+
+    path: Path
+    config: Config
+    label_map: LabelMap | None  # None in the checkpoints released in 2021
+    record: dict[str, Any]  # `hyper_parameters`: seed, protocol, command, versions, …
+    weights: dict[str, torch.Tensor]  # the network's state dict
+
+    def require_label_map(self, label_map: LabelMap) -> None:
+        """Refuse a label map other than the one the checkpoint was trained with, as far as it says."""
+        label_map.require_size(self.config.model.num_classes, str(self.path))
+        trained = self.label_map.names if self.label_map else label_map.names
+        for index, (name, own) in enumerate(zip(label_map.names, trained)):
+            if name != own:
+                raise UserError(f"{label_map.path}: class {index} is '{name}', but {self.path} was trained with "
+                                f"'{own}' there; is it another data set's map?")
+
+    @property
+    def architecture(self) -> tuple[str, int | str, int, int]:
+        """What `create` makes the network of: equal for networks that differ in their weights alone."""
+        model = self.config.model
+        return model.arch, model.model_depth, model.num_classes, model.im_size
+
+    def require_fit(self) -> None:
+        """Refuse weights that do not fit the configuration, without making the network."""
+        require_fit(outline(*self.architecture), self.weights, str(self.path))
+
+    def network(self, reused: nn.Module | None = None) -> nn.Module:
+        """The trained network.
+
+        Args:
+            reused: one of this architecture whose place it takes, which is quicker than making one.
+
+        Raises:
+            UserError: the weights do not fit the configuration, or are damaged.
+        """
+        require_as_written(self.path)
+        network = create(*self.architecture) if reused is None else reused
+        load_state(network, self.weights, str(self.path))
+        return network
+
+    @property
+    def seed(self) -> int:
+        """With which the run began.
+
+        Raises:
+            UserError: the checkpoint does not say.
+        """
+        if not isinstance(self.record.get("seed"), int):
+            raise UserError(f"{self.path}: does not say with which seed its run began, as --untrained needs")
+        return self.record["seed"]
+
+    def untrained_network(self) -> nn.Module:
+        """The network as it was when the run began."""
+        return initial_network(self.config, self.seed)
+
+
+@lru_cache
+def outline(arch: str, depth: int | str, num_classes: int, im_size: int) -> nn.Module:
+    """A network whose tensors have shapes and no values."""
+    with torch.device("meta"):
+        return create(arch, depth, num_classes, im_size)
+
+
+def initial_network(config: Config, seed: int) -> nn.Module:
+    """The network that a run with this seed begins with."""
+    torch.manual_seed(seed)
+    return build_network(config.model)
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint of this project, or one released in 2021, onto the CPU; nothing in it is run.
+
+    Raises:
+        UserError: no such file, not a checkpoint, or one without what is needed.
+    """
+    path = Path(path)
+    content = read_torch_file(path, "a checkpoint", mapped=True)
+    if not isinstance(content, dict) or not {"hyper_parameters", "state_dict"} <= content.keys():
+        raise UserError(f"{path}: is not a checkpoint of a training run (is it a .pth of weights alone?)")
+    record, state = content["hyper_parameters"], content["state_dict"]
+    if not (isinstance(record, dict) and isinstance(record.get("cfg"), dict) and isinstance(state, dict)):
+        raise UserError(f"{path}: holds no configuration, and so does not say which network it is of")
+    if not isinstance(record.get("data") or {}, dict):
+        raise UserError(f"{path}: its note on the run's data is {str(record['data'])[:100]!r}; the file is damaged")
+    if "lbl_map" in record:
+        config = parse_config(record["cfg"], str(path))
+        label_map = LabelMap.from_mapping(record["lbl_map"], f"in {path}")
+    else:
+        config, label_map = parse_config(published_settings(record["cfg"]), str(path)), None
+    if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()):
+        raise UserError(f"{path}: its state_dict holds something else than named tensors; the file is damaged")
+    weights = {name.removeprefix(WEIGHTS_PREFIX): state[name] for name in state if name.startswith(WEIGHTS_PREFIX)}
+    return Checkpoint(path, config, label_map, record, weights)
+
+
+def published_settings(cfg: dict[str, Any]) -> dict[str, Any]:
+    """Of a configuration as stored in 2021, what this project knows; where its data was is left out."""
+    settings: dict[str, Any] = {"data": {"label_map": "", "train_lmdb": "", "val_lmdb": ""}}
+    for section, kind in (("model", ModelConfig), ("opt", OptConfig), ("audio_config", AudioConfig)):
+        known = {spec.name for spec in fields(kind)} - {"pretrained", "pretrained_fc", "bg_files"}
+        stored = cfg.get(section)
+        settings[section] = {k: v for k, v in stored.items() if k in known} if isinstance(stored, dict) else stored
+    return settings
+
+
+def load_class_weights(path: str | None, num_classes: int) -> torch.Tensor | None:
+    """The (C,) tensor of --cw.
+
+    Raises:
+        UserError: no such file, or not one weight a class.
+    """
+    if path is None:
+        return None
+    weights = read_torch_file(path, "a tensor of class weights (--cw)")
+    if not isinstance(weights, torch.Tensor) or weights.shape != (num_classes,):
+        shape = tuple(weights.shape) if isinstance(weights, torch.Tensor) else type(weights).__name__
+        raise UserError(f"--cw {path}: holds {shape}; a tensor of {num_classes} class weights was expected")
+    if not is_usable(weights) or (weights < 0).any():
+        raise UserError(f"--cw {path}: holds something else than finite numbers of 0 or more, one a class")
+    return weights.float()

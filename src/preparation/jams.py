@@ -1,0 +1,82 @@
+"""JAMS files as Scaper writes them: JSON that says which part of which source sounds when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src.errors import UserError
+from src.utils.files import read_json
+
+NEEDED = ("protected_labels", "ref_db", "n_channels", "fade_in_len", "fade_out_len", "reverb")  # in the sandbox
+
+
+@dataclass(frozen=True)
+class Event:
+    """A background or an event of a soundscape; times are in seconds."""
+
+    role: str  # "foreground" or "background"
+    label: str
+    onset: float
+    offset: float
+    source_file: str  # as written: a path on the machine that made the soundscape
+    source_time: float  # where in the source the event begins
+    source_duration: float  # how much of the source is used, before time stretching
+
+
+@dataclass(frozen=True)
+class ScaperJams:
+    """What a JAMS file says."""
+
+    tree: dict[str, Any]  # the whole file
+    sandbox: dict[str, Any]  # Scaper's settings, a part of `tree`
+    events: tuple[Event, ...]
+
+
+def read_jams(path: str | Path) -> ScaperJams:
+    """Read a JAMS file that Scaper wrote.
+
+    Raises:
+        UserError: it is not JSON, is truncated, or has no annotation of Scaper's.
+    """
+    try:
+        tree = read_json(path)
+    except ValueError as error:
+        raise UserError(f"{path}: is not a JAMS file, or is truncated ({error})") from None
+    try:
+        found = [annotation for annotation in tree["annotations"] if annotation["namespace"] == "scaper"]
+    except (KeyError, TypeError):
+        raise UserError(f"{path}: is JSON, but not a JAMS file: it has no list of annotations") from None
+    if not found:
+        raise UserError(f"{path}: has no annotation in Scaper's namespace; another program wrote it")
+    try:
+        sandbox = dict(found[0]["sandbox"]["scaper"])
+        absent = [name for name in NEEDED if name not in sandbox]
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{path}: has no sandbox of Scaper's, so that nothing says how it was mixed") from None
+    if absent:
+        raise UserError(f"{path}: its Scaper sandbox has no '{absent[0]}'; was it written by Scaper's generate()?")
+    if "slice" in found[0]["sandbox"]:
+        raise UserError(f"{path}: was trimmed after mixing; only whole soundscapes can be made again")
+    try:
+        events = tuple(_event(observation) for observation in found[0]["data"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: an event in it is not as Scaper writes them ({error!r})") from None
+    return ScaperJams(tree, found[0]["sandbox"]["scaper"], events)
+
+
+def _event(observation: Mapping[str, Any]) -> Event:
+    value, onset = observation["value"], float(observation["time"])
+    return Event(str(value["role"]), str(value["label"]), onset, onset + float(observation["duration"]),
+                 str(value["source_file"]), float(value["source_time"]), float(value["event_duration"]))
+
+
+def renamed(tree: Any, names: Mapping[str, str]) -> Any:
+    """A copy of JSON data in which strings that are keys of `names` have become their values."""
+    if isinstance(tree, dict):
+        return {key: renamed(value, names) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [renamed(value, names) for value in tree]
+    return names.get(tree, tree) if isinstance(tree, str) else tree

@@ -1,0 +1,139 @@
+"""One soundscape, from a file or an LMDB: what it holds, drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from src.config import AudioConfig
+from src.data.audio.files import read_audio
+from src.data.audio.spectrogram import FeatureExtractor
+from src.data.lmdb.store import LMDBReader
+from src.errors import UserError
+from src.preparation.jams import read_jams
+from src.preparation.packing import read_annotation
+from src.utils.files import whole_file
+
+
+@dataclass(frozen=True)
+class LabelledEvent:
+    """An event of a soundscape; without times where only its label is known."""
+
+    label: str
+    onset: float | None = None  # s
+    offset: float | None = None  # s
+
+    def __str__(self) -> str:
+        return self.label if self.onset is None else f"{self.onset:.2f} to {self.offset:.2f} s  {self.label}"
+
+
+@dataclass(frozen=True)
+class Soundscape:
+    """A soundscape and what is known of it."""
+
+    name: str
+    samples: np.ndarray  # (N,) float32, several channels averaged
+    sample_rate: int  # Hz
+    events: tuple[LabelledEvent, ...]
+
+
+def load_soundscape(source: str, delimiter: str = ",") -> Soundscape:
+    """Read an audio file with the `.txt` or `.jams` beside it, or a record of an LMDB.
+
+    Args:
+        source: a file, or LMDB:INDEX. Where there is a file of that whole name, it is the file.
+        delimiter: between the labels of an LMDB's record.
+
+    Raises:
+        UserError: there is no such thing, or it cannot be read.
+    """
+    if Path(source).is_file() and Path(source).suffix != ".lmdb":
+        samples, rate = read_audio(source)  # (N, channels)
+        return Soundscape(Path(source).stem, samples.mean(axis=1), rate, tuple(events_beside(Path(source))))
+    path, _, index = source.rpartition(":")
+    if not path or not (index.isascii() and index.isdigit()):
+        hint = "is an LMDB or a folder; add :INDEX, such as :0" if Path(source).exists() else "no such file"
+        raise UserError(f"{source}: {hint}")
+    return _from_lmdb(path, int(index), delimiter)
+
+
+def _from_lmdb(path: str, index: int, delimiter: str) -> Soundscape:
+    reader = LMDBReader(path)
+    if index >= len(reader):
+        raise UserError(f"{path}: has no record {index}; its {len(reader)} records begin with 0")
+    record = reader[index]
+    samples, rate = read_audio(record.flac, reader.where(index))  # (N, channels)
+    labels = record.label.split(delimiter) if isinstance(record.label, str) else [f"class {record.label}"]
+    return Soundscape(f"{Path(path).stem}_{index}", samples.mean(axis=1), rate, tuple(map(LabelledEvent, labels)))
+
+
+def events_beside(sound: Path) -> list[LabelledEvent]:
+    """The events that the `.txt`, or else the `.jams`, beside an audio file lists; none where there is neither."""
+    txt, jams = sound.with_suffix(".txt"), sound.with_suffix(".jams")
+    if txt.exists():
+        return [_event(txt, number, columns) for number, columns in read_annotation(txt)]
+    if jams.exists():
+        return [LabelledEvent(event.label, event.onset, event.offset) for event in read_jams(jams).events
+                if event.role == "foreground"]
+    return []
+
+
+def _event(path: Path, number: int, columns: Sequence[str]) -> LabelledEvent:
+    try:
+        onset, offset, label = columns
+        return LabelledEvent(label, float(onset), float(offset))
+    except ValueError:
+        raise UserError(f"{path}, line {number}: {' '.join(columns)!r} is not onset and offset in seconds, "
+                        "and a label") from None
+
+
+def draw_soundscape(path: str | Path, soundscape: Soundscape) -> None:
+    """Draw the waveform, the spectrogram that networks are trained on, and the events over time, to a PNG file.
+
+    Raises:
+        UserError: the soundscape is shorter than the spectrogram's window.
+    """
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    features = FeatureExtractor.of(AudioConfig(sample_rate=soundscape.sample_rate))
+    if len(soundscape.samples) < features.n_fft:
+        raise UserError(f"{soundscape.name}: has {len(soundscape.samples)} samples; {features.n_fft} are needed")
+    rate, spectrogram = soundscape.sample_rate, features(soundscape.samples)  # (F, T)
+    timed = [event for event in soundscape.events if event.onset is not None]
+    rows = sorted({event.label for event in timed})
+    figure, (wave, image, *below) = plt.subplots(
+        3 if rows else 2, 1, figsize=(9, 6), sharex=True, layout="constrained",
+        height_ratios=(2, 4, 0.6 + 0.4 * len(rows)) if rows else (2, 4))
+    wave.plot(np.arange(len(soundscape.samples)) / rate, soundscape.samples, linewidth=0.3)
+    wave.set(ylabel="amplitude", xlim=(0, len(soundscape.samples) / rate))
+    wave.set_title(_title(soundscape), parse_math=False)
+    seconds = spectrogram.shape[1] * features.hop_len / rate
+    image.imshow(spectrogram, origin="lower", aspect="auto", extent=(0, seconds, 0, rate / 2000), cmap="magma")
+    image.set(ylabel="frequency (kHz)")
+    if rows:
+        _draw_events(below[0], timed, rows)
+    figure.axes[-1].set_xlabel("time (s)")
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
+    plt.close(figure)
+
+
+def _draw_events(axes, events: Sequence[LabelledEvent], rows: Sequence[str]) -> None:
+    """A bar for each event, in the row of its label."""
+    for event in events:
+        row = rows.index(event.label)
+        axes.barh(row, event.offset - event.onset, left=event.onset, height=0.6, alpha=0.6, color=f"C{row % 10}")
+    axes.set_yticks(range(len(rows)), rows, parse_math=False)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+
+
+def _title(soundscape: Soundscape) -> str:
+    """The name, with the labels that have no place on the time axis."""
+    labels = ", ".join(event.label for event in soundscape.events if event.onset is None)
+    return f"{soundscape.name}: {labels}" if labels else soundscape.name

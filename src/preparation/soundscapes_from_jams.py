@@ -1,0 +1,129 @@
+"""JAMS files, isolated events and backgrounds -> the soundscapes that the JAMS files describe."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import logging
+from pathlib import Path, PurePosixPath
+
+from src.errors import UserError
+from src.preparation.jams import Event, ScaperJams, read_jams, renamed
+from src.preparation.soundscapes import import_scaper, is_complete, mixing, require_source, write_soundscape
+from src.utils.files import claim_folder
+from src.utils.parallel import map_in_processes
+
+log = logging.getLogger(__name__)
+
+SCAPERS_RATE = 44100  # Hz; of soundscapes whose JAMS file, of an early Scaper, does not say
+TOLERANCE = 1e-3  # s by which an event may end after its source
+
+
+def regenerate_soundscapes(jams_path: str | Path, fg_path: str | Path, bg_path: str | Path, out_folder: str | Path,
+                           num_workers: int = 1, audio_format: str = "wav") -> list[str]:
+    """Make soundscapes again, each with its `.txt` and a copy of its `.jams`, in the JAMS files' own tree.
+
+    Those that are there already are left alone. Audio files are written last.
+
+    Args:
+        jams_path: a JAMS file, or a folder of them and of folders of them.
+        fg_path, bg_path: where the isolated events and the backgrounds are on this machine.
+
+    Returns:
+        A line for each JAMS file that no soundscape could be made of; the others were.
+
+    Raises:
+        UserError: a folder is not there, or `out_folder` holds something else.
+    """
+    jams_path, fg_path, bg_path, out_folder = map(Path, (jams_path, fg_path, bg_path, out_folder))
+    for folder, what in ((fg_path, "isolated events"), (bg_path, "backgrounds")):
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder of {what}")
+    files = jams_files(jams_path)
+    root = jams_path if jams_path.is_dir() else jams_path.parent
+    claim_folder(out_folder, {"made_from": "JAMS files"}, "soundscapes")
+    sounds = {file: out_folder / file.relative_to(root).with_suffix(f".{audio_format}") for file in files}
+    todo = [(file, sound) for file, sound in sounds.items() if not _is_made_from(file, sound)]
+    if len(todo) < len(files):
+        log.info("%s: %d of %d soundscapes are there already", out_folder, len(files) - len(todo), len(files))
+    make = functools.partial(_make, fg_path, bg_path)
+    problems = map_in_processes(make, todo, num_workers, f"soundscapes for {out_folder.name}")
+    return [problem for problem in problems if problem]
+
+
+def jams_files(path: Path) -> list[Path]:
+    """The file itself, or the JAMS files in and below a folder, sorted."""
+    if path.is_file():
+        return [path]
+    files = sorted(path.rglob("*.jams"))
+    if not files:
+        raise UserError(f"{path}: {'no JAMS files in this folder' if path.is_dir() else 'no such file or folder'}")
+    return files
+
+
+def find_source(root: Path, event: Event) -> Path:
+    """A source on this machine, by as many of the last folders in its path as there are below `root`.
+
+    An event is at least in the folder of its class; a background may also lie in `root` itself.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    parts = [part for part in PurePosixPath(event.source_file).parts if part not in ("/", "..")]
+    fewest = 2 if event.role == "foreground" else 1
+    for first in range(max(len(parts) - fewest, 0) + 1):
+        if (root / Path(*parts[first:])).is_file():
+            return root / Path(*parts[first:])
+    raise UserError(f"its source {'/'.join(parts[-2:])} is not in {root} (it was made from {event.source_file})")
+
+
+def _is_made_from(file: Path, sound: Path) -> bool:
+    return is_complete(sound) and sound.with_suffix(".jams").read_bytes() == file.read_bytes()
+
+
+def _make(fg_path: Path, bg_path: Path, item: tuple[Path, Path]) -> str | None:
+    """Make one soundscape; what is wrong with it, if anything is."""
+    file, sound = item
+    try:
+        jams = read_jams(file)
+    except UserError as error:
+        return str(error)
+    text, copy = file.read_text(encoding="utf-8"), sound.with_suffix(".jams")
+    try:
+        if copy.exists() and copy.read_text(encoding="utf-8") != text:
+            raise UserError(f"{copy} is there already and says something else; choose another folder")
+        sources = _sources(jams, fg_path, bg_path)
+        with mixing(list(sources.values())):
+            audio, lines = _mix(jams, sources, fg_path, bg_path)
+    except UserError as error:
+        return f"{file}: {error}"
+    write_soundscape(sound, audio, jams.sandbox.get("sr", SCAPERS_RATE), lines, text)
+    return None
+
+
+def _sources(jams: ScaperJams, fg_path: Path, bg_path: Path) -> dict[str, str]:
+    """Source as written in the JAMS file → its path here."""
+    sources = {}
+    for event in jams.events:
+        source = find_source(fg_path if event.role == "foreground" else bg_path, event)
+        seconds, end = require_source(source), event.source_time + event.source_duration
+        tiled = event.role == "background" and event.source_time == 0  # Scaper repeats one that is too short
+        if end > seconds + TOLERANCE and not tiled:
+            raise UserError(f"needs {source} up to {end:.2f} s, but it lasts {seconds:.2f} s; is it another release "
+                            "of the file?")
+        sources[event.source_file] = str(source)
+    if not sources:
+        raise UserError("has no events, and no background")
+    return sources
+
+
+def _mix(jams: ScaperJams, sources: dict[str, str], fg_path: Path, bg_path: Path) -> tuple:
+    """(N, channels) samples, and onset, offset and label of each event.
+
+    Scaper itself looks a source up as <folder>/<file>, and so in the wrong place where backgrounds lie in
+    `bg_path` itself: it gets the sources that were found, in the JAMS file's own words.
+    """
+    jams.sandbox.update(fg_path=str(fg_path), bg_path=str(bg_path))
+    audio, _, lines, _ = import_scaper().generate_from_jams(io.StringIO(json.dumps(renamed(jams.tree, sources))))
+    return audio, lines

@@ -1,0 +1,62 @@
+"""How a checkpoint gets onto the disk: aside, synced, renamed; and what is said when there is no room for it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.plugins.io import TorchCheckpointIO
+
+from src.errors import UserError
+from src.utils.files import sync_folder, whole_file
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class WholeFileIO(TorchCheckpointIO):
+    """Lightning's reading, and writing that leaves the earlier file as it was until the new one is on the disk."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            UserError: it does not fit onto the disk, or into the user's quota.
+        """
+        try:
+            with whole_file(path) as temporary, open(temporary, "wb") as stream:
+                torch.save(checkpoint, stream)
+            sync_folder(Path(path).parent)
+        except (OSError, RuntimeError) as error:
+            refused = cause_on_disk(error)
+            if refused is None or refused.errno not in NO_ROOM:
+                raise
+            raise UserError(no_room(Path(path), checkpoint, refused)) from error
+
+
+def cause_on_disk(error: BaseException | None) -> OSError | None:
+    """The system's error under one of PyTorch's, which says nothing of it."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def no_room(path: Path, checkpoint: dict[str, Any], refused: OSError) -> str:
+    """The message: how much a checkpoint takes, and how much there is."""
+    needed, free = tensor_bytes(checkpoint), shutil.disk_usage(path.parent).free
+    return (f"{path}: {refused.strerror}: a checkpoint takes {needed / 1e6:.1f} MB and {free / 1e6:.1f} MB are free; "
+            "the earlier ones are whole, and once there is room the same command goes on")
+
+
+def tensor_bytes(tree: Any) -> int:
+    """Bytes of all tensors in nested dicts and lists."""
+    if isinstance(tree, torch.Tensor):
+        return tree.nbytes
+    if isinstance(tree, dict):
+        tree = tree.values()
+    elif not isinstance(tree, (list, tuple)):
+        return 0
+    return sum(map(tensor_bytes, tree))

@@ -1,0 +1,159 @@
+"""The processes ("ranks") of one run: how they start, what they share, and how the error of one ends all.
+
+Where torchrun or SLURM has not started them, the first process of a node starts the others with its own
+command. From then on they are one process group of torch.distributed, in which Lightning trains.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import find_free_network_port
+
+from src.errors import UserError
+from src.runs.devices import Devices, started_by
+from src.utils.processes import LAST_WORDS
+
+T = TypeVar("T")
+
+FIRST_WORD = "gise/first_word"  # key in the group's store: which rank failed first, or INTERRUPTED
+INTERRUPTED = "interrupted"
+GRACE = 20  # s that the processes of a node have to end after the first of them did
+LOST = re.compile("connection (closed|reset) by peer|broken pipe|connection was likely closed", re.IGNORECASE)
+
+_others: list[subprocess.Popen] = []  # the processes that this one has started
+
+
+def join(devices: Devices) -> None:
+    """Make this process one of the run's group, and start the others if nobody has. Waits for all of them."""
+    if devices.num_processes == 1 or dist.is_initialized():
+        return
+    if started_by() is None:
+        _start_others(devices)
+    Fabric(**devices.arguments()).launch()
+
+
+def is_joined() -> bool:
+    """Whether this process is one of several."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def from_rank_zero(devices: Devices, value: T) -> T:
+    """Rank 0's value, on every rank."""
+    join(devices)
+    if not is_joined():
+        return value
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
+
+
+def gather_objects(own: Any) -> list[Any]:
+    """Every rank's object, by rank."""
+    if not is_joined():
+        return [own]
+    found: list = [None] * dist.get_world_size()
+    dist.all_gather_object(found, own)
+    return found
+
+
+def gather_over_ranks(share: torch.Tensor) -> torch.Tensor:
+    """The whole set's (N, …) tensor from each rank's share, records rank, rank + ranks, …, of it."""
+    shares = gather_objects(share.numpy())
+    if len(shares) == 1:
+        return share
+    whole = np.empty((sum(map(len, shares)), *share.shape[1:]), dtype=shares[0].dtype)
+    for rank, part in enumerate(shares):
+        whole[rank :: len(shares)] = part
+    return torch.from_numpy(whole)
+
+
+def sharing_errors(function: Callable[..., None]) -> Callable[..., None]:
+    """Decorator for a function of options with `devices`: the error of one rank ends all, and is said once."""
+
+    @functools.wraps(function)
+    def shared(options, *more) -> None:
+        with _shared_fate(options.devices):
+            function(options, *more)
+
+    return shared
+
+
+@contextmanager
+def _shared_fate(devices: Devices) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if devices.num_processes == 1 or started_by() is None:
+            raise
+        join(devices)  # an error before all had met: the others wait there
+        own = str(dist.get_rank())
+        first = _first_word(own)
+        if first not in (own, INTERRUPTED):
+            time.sleep(LAST_WORDS)
+        for other in _others:
+            other.kill()
+        if first == INTERRUPTED:
+            raise KeyboardInterrupt from None
+        if first != own:
+            sys.exit(1)  # here things only broke in consequence
+        if LOST.search(str(error)):
+            raise UserError("another process of this run has ended without a word; was it killed, for want of memory "
+                            "perhaps? The same command goes on from the last checkpoint") from None
+        raise
+    except KeyboardInterrupt:
+        if is_joined():
+            _first_word(INTERRUPTED)
+        raise
+
+
+def _first_word(word: str) -> str:
+    """The word of the first rank to end ahead of time, this one's perhaps."""
+    try:
+        return dist.distributed_c10d._get_default_store().compare_set(FIRST_WORD, "", word).decode()
+    except RuntimeError:
+        return "0"  # rank 0 keeps the store, and is gone
+
+
+def _start_others(devices: Devices) -> None:
+    """Start this node's further processes, and see that none is left behind or waited for in vain."""
+    defaults = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(find_free_network_port()), "NODE_RANK": "0"}
+    os.environ |= defaults | {name: os.environ[name] for name in defaults if name in os.environ}
+    os.environ |= {"LOCAL_RANK": "0", "WORLD_SIZE": str(devices.num_processes)}
+    atexit.register(_see_out)
+    for local_rank in range(1, devices.per_node):
+        other = subprocess.Popen([sys.executable, *sys.argv], env=os.environ | {"LOCAL_RANK": str(local_rank)},
+                                 stdin=subprocess.DEVNULL)
+        _others.append(other)
+        threading.Thread(target=_end_with, args=(other,), daemon=True).start()
+
+
+def _see_out() -> None:
+    """Wait for the processes started here, and end those that are stuck."""
+    deadline = time.monotonic() + GRACE
+    for other in _others:
+        try:
+            other.wait(max(0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            other.kill()
+
+
+def _end_with(other: subprocess.Popen) -> None:
+    """End this process too when another has failed and this one, on a GPU perhaps, waits for it for ever."""
+    if other.wait() != 0:
+        time.sleep(GRACE)
+        os._exit(1)

@@ -1,0 +1,154 @@
+"""The folder of one training run: what is in it, and which run may use it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src.errors import UserError
+from src.utils.files import read_json, whole_file
+
+CHECKPOINT_NAME = re.compile(
+    r"epoch=(?P<epoch>\d+)_train_loss=(?P<train_loss>[^_]+)_val_(?:mAP|acc)=(?P<figure>.+?)(?:-v\d+)?\.ckpt"
+)
+COLUMNS = {"epoch", "step", "lr", "train_loss", "val_loss", "val_mAP", "val_acc"}  # of metrics.csv
+PLACES = {f"cfg.data.{name}" for name in ("label_map", *(f"{split}_{kind}" for split in ("train", "val", "test")
+                                                         for kind in ("lmdb", "manifest")))} | {"cfg.model.pretrained"}
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """`<expdir>/` of one training run: `ckpts/`, `logs/` and the run's record, `run.json`."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "ckpts"
+
+    @property
+    def resume_file(self) -> Path:
+        """The state within an epoch, or of one whose checkpoint `--keep` does not keep."""
+        return self.path / "resume.ckpt"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def record_file(self) -> Path:
+        return self.path / "run.json"
+
+    def record(self) -> dict[str, Any] | None:
+        """What `run.json` says, or None in a new folder."""
+        try:
+            record = read_json(self.record_file)
+            if not all(isinstance(record[name], kind) for name, kind in (("cfg", dict), ("seed", int))):
+                raise TypeError("cfg or seed is of another type")
+            for name, kind in (("finished", dict), ("data", dict), ("resumed", list)):
+                if not isinstance(record.get(name) or kind(), kind):
+                    raise TypeError(f"{name} is of another type")
+            return {"finished": None} | record
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self.record_file}: is not a run's record ({error}); choose another --expdir") from None
+
+    def write_record(self, record: dict[str, Any]) -> None:
+        """Replace `run.json`."""
+        with whole_file(self.record_file) as temporary:
+            temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.logs / "metrics.csv"
+
+    def epochs(self) -> list[dict[str, str]]:
+        """Rows of metrics.csv; none where there is none."""
+        if not self.metrics_file.exists():
+            return []
+        try:
+            with open(self.metrics_file, newline="", encoding="utf-8") as stream:
+                rows = list(csv.DictReader(stream))
+            for row in rows:
+                int(row["epoch"])
+                if not row.keys() <= COLUMNS or None in row.values():
+                    raise ValueError(f"columns {', '.join(map(str, row))}")
+        except (ValueError, KeyError, TypeError, csv.Error) as error:
+            raise UserError(f"{self.metrics_file}: is not a run's table of epochs, or is damaged ({error!r})") from None
+        return rows
+
+    def checkpoint_files(self) -> list[Path]:
+        """Checkpoints under their published names, by epoch."""
+        found = [file for file in self.checkpoints.glob("*.ckpt") if CHECKPOINT_NAME.fullmatch(file.name)]
+        return sorted(found, key=lambda file: (epoch_of(file), file.name))
+
+
+def epoch_of(checkpoint: Path) -> int | None:
+    """The epoch in a checkpoint's name."""
+    match = CHECKPOINT_NAME.fullmatch(checkpoint.name)
+    return int(match["epoch"]) if match else None
+
+
+def validation_figure(checkpoint: Path) -> float:
+    """A checkpoint's validation figure: from its run's metrics.csv, else the rounded one in its name, else NaN."""
+    match = CHECKPOINT_NAME.fullmatch(checkpoint.name)
+    if not match:
+        return math.nan
+    for row in RunFolder(checkpoint.parent.parent).epochs():
+        if int(row["epoch"]) == int(match["epoch"]):
+            return float(row.get("val_mAP") or row.get("val_acc") or "nan")
+    try:
+        return float(match["figure"])
+    except ValueError:
+        return math.nan
+
+
+def require_same_run(folder: RunFolder, earlier: dict[str, Any] | None, settings: dict[str, Any]) -> None:
+    """Refuse a folder that belongs to a run of other settings.
+
+    Args:
+        earlier: the folder's record, if it has one.
+        settings: what of a record must be the same.
+    """
+    if earlier is None:
+        if folder.checkpoint_files():
+            raise UserError(f"{folder.checkpoints}: holds checkpoints, but no {folder.record_file.name} beside it says "
+                            "of which run; choose another --expdir")
+        return
+    folder.epochs()  # a table that cannot be gone on with is refused now, not after an epoch
+    now = without_folders(flattened(settings))
+    then = without_folders(flattened({name: earlier[name] for name in settings if name in earlier}))
+    for name in sorted(now):
+        if name in then and now.get(name) != then[name]:
+            raise UserError(f"{folder.path}: belongs to another run, with {name.removeprefix('cfg.')} "
+                            f"{then.get(name)!r} instead of {now.get(name)!r}; choose another --expdir")
+
+
+def require_same_data(folder: RunFolder, earlier: dict[str, Any] | None, fingerprints: dict[str, str | None]) -> None:
+    """Refuse a folder of a run on other records, whatever their files are called."""
+    for split, found in fingerprints.items():
+        known = ((earlier or {}).get("data") or {}).get(split)
+        if known and known != found:
+            raise UserError(f"{folder.path}: belongs to a run on other {split} data, with fingerprint {known[:12]}… "
+                            f"instead of {str(found)[:12]}…; choose another --expdir")
+
+
+def without_folders(flat: dict[str, Any]) -> dict[str, Any]:
+    """Settings with the names of data files alone: data may be moved while a run is under way."""
+    return {name: os.path.basename(value) if name in PLACES and isinstance(value, str) else value
+            for name, value in flat.items() if name != "cfg.data.meta_root"}
+
+
+def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one, with dotted names."""
+    flat = {}
+    for key, value in tree.items():
+        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

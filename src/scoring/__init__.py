@@ -1,0 +1,1 @@
+"""Checkpoints -> scores, tables, intervals, comparisons and charts."""

@@ -1,0 +1,104 @@
+"""How far scores would stray with other clips: the bootstrap over evaluation clips (Efron, 1979).
+
+A resample draws N clips from the N there are, with replacement, and is held as how often each was
+drawn. Scores of a resample weigh each clip by that count; they are scikit-learn's average precision
+and ROC AUC with these sample weights, computed for many resamples at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtri
+
+from src.learning.metrics import require_scores
+from src.utils.progress import progress
+
+CHUNK = 1 << 22  # counts held at a time
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """Scores of R resamples; classes without a positive or a negative clip in one are left out of its mean."""
+
+    mAP: np.ndarray  # noqa: N815  (R,)
+    mAUC: np.ndarray  # noqa: N815  (R,)
+
+    @property
+    def dprime(self) -> np.ndarray:
+        """(R,) d′ of the mean AUC; infinite where that is 1."""
+        return np.sqrt(2) * ndtri(self.mAUC)
+
+
+def bootstrap(predictions: np.ndarray, targets: np.ndarray, resamples: int, seed: int) -> Resampled:
+    """Scores of (N, C) predictions on resampled clips.
+
+    Resample r depends on the seed, r and N alone: two networks on the same clips see the same resamples.
+
+    Args:
+        targets: (N, C) of 0 and 1.
+        resamples: R.
+    """
+    require_scores(predictions, targets)
+    num_clips, num_classes = predictions.shape
+    size = max(1, CHUNK // num_clips)
+    ap, auc = (np.full((resamples, num_classes), np.nan) for _ in range(2))
+    with progress(resamples, "bootstrap", "resample") as bar:
+        for start in range(0, resamples, size):
+            chunk = range(start, min(start + size, resamples))
+            counts = np.stack([draw_counts(num_clips, seed, number) for number in chunk])  # (r, N)
+            for c in np.flatnonzero(targets.max(axis=0) == 1):
+                rows = slice(chunk.start, chunk.stop)
+                ap[rows, c], auc[rows, c] = weighted_scores(predictions[:, c], targets[:, c], counts)
+            bar.update(len(chunk))
+    return Resampled(mean_over_classes(ap), mean_over_classes(auc))
+
+
+def draw_counts(num_clips: int, seed: int, number: int) -> np.ndarray:
+    """(N,) how often each clip is in resample `number`."""
+    drawn = np.random.default_rng((seed, number)).integers(num_clips, size=num_clips)
+    return np.bincount(drawn, minlength=num_clips).astype(np.float64)
+
+
+def weighted_scores(predictions: np.ndarray, targets: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Average precision and ROC AUC of one class, for each row of counts.
+
+    Args:
+        predictions, targets: (N,).
+        counts: (r, N) weights of the clips.
+
+    Returns:
+        Two (r,) arrays, NaN where a resample has no positive, or for the AUC no negative, clip.
+    """
+    order = np.argsort(-predictions, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(predictions[order]) != 0, True))  # the last clip of each score
+    positives = np.cumsum(counts[:, order] * targets[order], axis=1)[:, ends]  # (r, thresholds)
+    negatives = np.cumsum(counts[:, order] * (1 - targets[order]), axis=1)[:, ends]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = np.nan_to_num(positives / (positives + negatives))  # before the first drawn clip, no gain either
+        gained = np.diff(positives, axis=1, prepend=0)
+        ap = (gained * precision).sum(axis=1) / positives[:, -1]
+        # Of each negative clip, the share of positive ones above it, half of those that tie with it.
+        above = positives - gained / 2
+        auc = (np.diff(negatives, axis=1, prepend=0) * above).sum(axis=1) / (positives[:, -1] * negatives[:, -1])
+    return ap, auc
+
+
+def mean_over_classes(scores: np.ndarray) -> np.ndarray:
+    """(r, C) -> (r,), without the NaNs."""
+    defined = np.isfinite(scores)
+    with np.errstate(invalid="ignore"):
+        return np.where(defined, scores, 0).sum(axis=1) / defined.sum(axis=1)
+
+
+def interval(values: np.ndarray, share: float = 0.95) -> tuple[float, float]:
+    """The percentile interval of (R,) resampled values, of those that are numbers; NaN if none is.
+
+    Its ends are values themselves: between an infinite d′ and a finite one, nothing can be interpolated.
+    """
+    values = values[~np.isnan(values)]
+    if len(values) == 0:
+        return float("nan"), float("nan")
+    low, high = np.quantile(values, [(1 - share) / 2, (1 + share) / 2], method="inverted_cdf")
+    return float(low), float(high)

@@ -1,0 +1,72 @@
+"""Two checkpoints on the same clips: how far apart they are, and how sure that is."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from src.data.labels import LabelMap
+from src.errors import UserError
+from src.evaluation import EvaluationOptions
+from src.learning.metrics import ranking_scores
+from src.scoring.bootstrap import bootstrap, interval
+from src.scoring.predictions import Entry, predictions
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One score of two networks, and their difference over paired resamples of the clips."""
+
+    name: str  # mAP, mAUC or dprime
+    first: float
+    second: float
+    low: float  # 95 % interval of second - first
+    high: float
+    p: float  # two-sided: how often resamples put the difference on zero's other side
+
+    @property
+    def difference(self) -> float:
+        """Second minus first."""
+        return self.second - self.first
+
+
+def compare(first: str, second: str, options: EvaluationOptions) -> list[Comparison]:
+    """Score two checkpoints on the clips of `options.lmdb_path` and on the same resamples of them.
+
+    Raises:
+        UserError: a checkpoint cannot be read, or the two were validated on other folds.
+    """
+    entries = [Entry(Path(first)), Entry(Path(second))]
+    one, other = predictions(entries, LabelMap.load(options.lbl_map), options)
+    folds = [each.checkpoint.record.get("fold_index") for each in (one, other)]
+    if not np.array_equal(one.dataset.records, other.dataset.records):
+        raise UserError(f"{first} and {second} would be scored on other clips of {options.lmdb_path}: their folds are "
+                        f"{folds[0]} and {folds[1]}")
+    scores = [ranking_scores(each.probabilities, each.multi_hot) for each in (one, other)]
+    resampled = [bootstrap(each.probabilities, each.multi_hot, options.bootstrap, options.seed)
+                 for each in (one, other)]
+    found = []
+    for name in ("mAP", "mAUC", "dprime"):
+        with np.errstate(invalid="ignore"):  # two infinite d′
+            differences = getattr(resampled[1], name) - getattr(resampled[0], name)  # (R,)
+        low, high = interval(differences)
+        found.append(Comparison(name, getattr(scores[0], name), getattr(scores[1], name), low, high,
+                                two_sided(differences)))
+    return found
+
+
+def two_sided(differences: np.ndarray) -> float:
+    """Bootstrap p-value of no difference; never below 2 / (R + 1), which R resamples cannot tell from 0.
+
+    Differences that are no numbers say nothing and are left out; with no other ones, the result is NaN.
+    """
+    differences = differences[~np.isnan(differences)]
+    if len(differences) == 0:
+        return float("nan")
+    below, above = (differences <= 0).sum(), (differences >= 0).sum()
+    return float(min(1.0, 2 * (min(below, above) + 1) / (len(differences) + 1)))

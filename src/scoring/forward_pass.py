@@ -1,0 +1,177 @@
+"""Networks over clips: however many networks there are, every clip is decoded and transformed once.
+
+Batches are kept as they go by, up to a budget of bytes, and all networks run on what is kept, one after the
+other, before more is read. Where all clips fit, that makes the networks the outer loop, and each one's
+outputs are known as soon as its turn is over.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import nn
+
+from src.data.batching import Samples
+from src.data.clip_dataset import ClipDataset
+from src.data.device_features import DeviceFeatures, Features, makes_features
+from src.data.loading import loader
+from src.data.sampling import EpochSampler
+from src.utils.memory import available_memory
+from src.utils.progress import progress
+
+MOST_KEPT = 4 * 2**30  # bytes of batches …
+SHARE_KEPT = 1 / 4  # … or this much of the memory that is there, if that is less
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips as networks take them."""
+
+    inputs: torch.Tensor  # (B, 1, F, T) float32, where the networks are
+    targets: torch.Tensor  # (B, C) or (B,), on the CPU
+
+    @property
+    def nbytes(self) -> int:
+        return self.inputs.nbytes + self.targets.nbytes
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a network says of all clips."""
+
+    logits: torch.Tensor  # (N, C) float32, on the CPU
+    targets: np.ndarray  # (N, C) of 0 and 1, or (N,) class indices
+
+
+def most_to_keep(device: torch.device) -> int:
+    """Bytes of batches that may be kept where networks run."""
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
+    return min(MOST_KEPT, int(free * SHARE_KEPT))
+
+
+def batches_of(dataset: ClipDataset, batch_size: int, num_workers: int, device: torch.device,
+               features: Features = "auto") -> Iterator[Batch]:
+    """All clips in order; `features` says where spectrograms are made."""
+    sampler = EpochSampler(len(dataset), 0, training=False)
+    dataset.on_device = makes_features(device, features, dataset)
+    device_features = DeviceFeatures(dataset.features)
+    for inputs, targets in loader(dataset, sampler, batch_size, num_workers, device=device):
+        yield Batch(private(device_features(on(device, inputs))), private(targets))
+
+
+def on(device: torch.device, inputs: Samples | torch.Tensor) -> Samples | torch.Tensor:
+    """A batch's inputs where the networks are."""
+    if isinstance(inputs, torch.Tensor):
+        return inputs.to(device, non_blocking=True)
+    return inputs._replace(samples=inputs.samples.to(device, non_blocking=True))
+
+
+def private(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in memory of this process: of what loader workers share, each holds an open file until it goes."""
+    return tensor.clone() if tensor.device.type == "cpu" and tensor.is_shared() else tensor
+
+
+def outputs_of(networks: Sequence[Callable[[], nn.Module]], batches: Iterable[Batch], num_clips: int,
+               budget: int) -> Iterator[Outputs]:
+    """Every network's outputs, in their order, in one pass over the batches.
+
+    Args:
+        networks: each gives its network, on the batches' device, when its turn comes: once, or once for each
+            chunk where the batches do not fit the budget.
+        num_clips: in all batches, for the progress bar.
+        budget: bytes of batches to keep.
+    """
+    source = Ahead(batches)
+    targets: list[np.ndarray] = []
+    description = f"clips × {len(networks)} network{'s' * (len(networks) > 1)}"
+    with tempfile.TemporaryFile() as file, progress(num_clips * len(networks), description, "clip") as bar:
+        earlier = LaidAside(file)
+        while not source.ended:
+            chunk = Chunk(source, budget) if len(networks) > 1 else source
+            for number, network in enumerate(networks):
+                logits = logits_of(network(), chunk, targets if number == 0 else [], bar)
+                if not source.ended:
+                    earlier.add(number, logits)
+                    continue
+                bar.clear()  # what is said meanwhile gets a line of its own
+                logits = np.concatenate([*earlier.arrays(number), logits])
+                yield Outputs(torch.from_numpy(logits), np.concatenate(targets))
+
+
+@torch.inference_mode()
+def logits_of(network: nn.Module, batches: Iterable[Batch], targets: list[np.ndarray], bar: Any) -> np.ndarray:
+    """(N, C) float32 logits of the batches, whose targets are added to `targets`."""
+    found = []
+    for batch in batches:
+        found.append(network(batch.inputs).float())
+        targets.append(batch.targets.numpy())
+        bar.update(len(batch.inputs))
+    return torch.cat(found).cpu().numpy()
+
+
+class Ahead:
+    """Batches that are gone through once, of which the next one can be seen."""
+
+    def __init__(self, batches: Iterable[Batch]):
+        self._batches = iter(batches)
+        self.next = next(self._batches, None)
+
+    @property
+    def ended(self) -> bool:
+        return self.next is None
+
+    def __iter__(self) -> Iterator[Batch]:
+        while self.next is not None:
+            batch, self.next = self.next, next(self._batches, None)
+            yield batch
+
+
+class Chunk:
+    """As many batches of a source as fit the budget, at least one, that may be gone through again and again.
+
+    The first time they come as the source gives them, so that loader workers go on while a network runs.
+    """
+
+    def __init__(self, source: Ahead, budget: int):
+        self._source = source
+        self._left = budget
+        self._kept: list[Batch] = []
+        self._complete = False
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self._kept) if self._complete else self._fill()
+
+    def _fill(self) -> Iterator[Batch]:
+        for batch in self._source:
+            self._left -= batch.nbytes
+            self._kept.append(batch)
+            yield batch
+            if not self._source.ended and self._source.next.nbytes > self._left:
+                break
+        self._complete = True
+
+
+class LaidAside:
+    """Lists of arrays in a file: the outputs of many networks for many clips would fill the memory."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self._places: defaultdict[int, list[int]] = defaultdict(list)
+
+    def add(self, number: int, array: np.ndarray) -> None:
+        """Add an array to the list of that number."""
+        self._places[number].append(self._file.seek(0, os.SEEK_END))
+        np.save(self._file, array)
+
+    def arrays(self, number: int) -> Iterator[np.ndarray]:
+        """The list's arrays, in the order in which they came."""
+        for place in self._places[number]:
+            self._file.seek(place)
+            yield np.load(self._file)

@@ -1,0 +1,74 @@
+"""Scores as columns of results.csv, and the tables of further figures beside it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.learning.metrics import RankingScores, ranking_scores
+from src.scoring.bootstrap import bootstrap, interval
+from src.scoring.predictions import Prediction
+from src.scoring.results_table import ResultsTable
+
+log = logging.getLogger(__name__)
+
+KEY = ["ckpt_path", "lmdb_path", "num_timesteps"]  # what tells rows apart
+INTERVALS = ["bootstrap", "bootstrap_seed",
+             *(f"{name}_{end}" for name in ("mAP", "mAUC", "dprime") for end in ("low", "high"))]
+
+
+def intervals(probabilities: np.ndarray, multi_hot: np.ndarray, resamples: int, seed: int) -> dict[str, float]:
+    """95 % intervals as columns of a row."""
+    resampled = bootstrap(probabilities, multi_hot, resamples, seed)
+    columns: dict[str, float] = {"bootstrap": resamples, "bootstrap_seed": seed}
+    for name, values in (("mAP", resampled.mAP), ("mAUC", resampled.mAUC), ("dprime", resampled.dprime)):
+        columns[f"{name}_low"], columns[f"{name}_high"] = interval(values)
+    return columns
+
+
+def as_columns(scores: RankingScores) -> dict[str, float]:
+    """mAP, mAUC and d′ as columns of a row."""
+    return {"mAP": scores.mAP, "mAUC": scores.mAUC, "dprime": scores.dprime}
+
+
+def beside(results_csv: str | Path, what: str) -> Path:
+    """The table of further figures beside a results table."""
+    return Path(results_csv).with_name(f"{Path(results_csv).stem}_{what}.csv")
+
+
+def write_overlap_analysis(row: dict[str, Any], prediction: Prediction, results_csv: str) -> None:
+    """Score clips of one, two, three … labelled events apart, into `<results_csv>_overlap.csv`.
+
+    `classes` is the number of classes with a positive clip among them, over which mAP is the mean.
+    """
+    path = beside(results_csv, "overlap")
+    columns = ["Model", "events", "clips", "classes", "mAP", "mAUC", "dprime", *KEY]
+    table = ResultsTable(path, columns, [*KEY, "events"])
+    dataset, multi_hot = prediction.dataset, prediction.multi_hot
+    events = np.array([len(dataset.class_indices(index)) for index in range(len(dataset))])
+    rows = []
+    for number in np.unique(events):
+        chosen = events == number
+        scores = ranking_scores(prediction.probabilities[chosen], multi_hot[chosen])
+        rows.append(row | as_columns(scores) | {
+            "events": int(number), "clips": int(chosen.sum()), "classes": int(np.isfinite(scores.ap).sum())})
+    table.put(rows)
+    log.info("by number of events: %s", path)
+
+
+def write_per_class(row: dict[str, Any], scores: RankingScores, prediction: Prediction, results_csv: str) -> None:
+    """A row for each class with clips, into `<results_csv>_per_class.csv`."""
+    path = beside(results_csv, "per_class")
+    table = ResultsTable(path, ["Model", "class", "clips", "AP", "AUC", "accuracy", *KEY], [*KEY, "class"])
+    recalls = prediction.task.class_accuracy(prediction.probabilities, prediction.targets)
+    clips = prediction.multi_hot.sum(axis=0)
+    names = prediction.dataset.label_map.names
+    table.put([
+        row | {"class": names[c], "clips": int(clips[c]), "AP": scores.ap[c], "AUC": scores.auc[c],
+               "accuracy": "" if recalls is None else recalls[c]}
+        for c in np.flatnonzero(clips)
+    ])
+    log.info("by class: %s", path)

@@ -1,0 +1,1 @@
+"""Recordings -> what sounds in them."""

@@ -1,0 +1,112 @@
+"""The same work on many items in several processes, with a progress bar."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from src.errors import UserError
+from src.utils.progress import progress
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+AHEAD = 4  # chunks in work for each process: it never waits, and results that nobody has taken yet stay few
+
+
+class WorkerKilled(UserError):
+    """A worker process ended before its work did."""
+
+
+def map_in_processes(function: Callable[[Item], Result], items: Sequence[Item], num_workers: int, description: str, *,
+                     unit: str = "file", chunk: int = 1, isolate: bool = False) -> Iterator[Result]:
+    """`function` of every item, in order; what it raises is raised here, and ends the other workers.
+
+    Memory does not grow with the number of items. Workers end with the process that started them,
+    however that ends.
+
+    Args:
+        function: picklable, as are items and results; each process gets it once, so it may hold much.
+        num_workers: processes; with 1 or less the work is done in this one.
+        unit: what the progress bar counts.
+        chunk: items sent to a worker at a time: more than 1 where an item takes but milliseconds.
+        isolate: work in another process in any case, so that this one outlives its death.
+
+    Raises:
+        WorkerKilled: a worker process was killed.
+    """
+    with progress(len(items), description, unit) as bar:
+        if isolate or (num_workers > 1 and len(items) > 1):
+            results = _in_workers(function, items, num_workers, chunk, description)
+        else:
+            results = map(function, items)
+        for result in results:
+            yield result
+            bar.update()
+
+
+def in_another_process(function: Callable[[Item], Result], item: Item, description: str) -> Result:
+    """`function(item)`, so that this process outlives its death.
+
+    Raises:
+        WorkerKilled: the other process was killed.
+    """
+    result, = _in_workers(function, [item], 1, 1, description)
+    return result
+
+
+def _in_workers(function: Callable[[Item], Result], items: Sequence[Item], num_workers: int, chunk: int,
+                description: str) -> Iterator[Result]:
+    workers = max(1, min(num_workers, len(items)))
+    with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(function,)) as pool:
+        try:
+            yield from _in_order(pool, items, chunk, AHEAD * workers)
+        except BrokenProcessPool:
+            raise WorkerKilled(f"{description}: a worker process was killed; is there too little memory? "
+                               "What was complete is kept") from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _in_order(pool: ProcessPoolExecutor, items: Sequence[Item], chunk: int, ahead: int) -> Iterator[Result]:
+    """The workers' results, with at most `ahead` chunks handed out."""
+    waiting = deque()
+    for start in range(0, len(items), chunk):
+        waiting.append(pool.submit(_work, items[start : start + chunk]))
+        if len(waiting) >= ahead:
+            yield from waiting.popleft().result()
+    while waiting:
+        yield from waiting.popleft().result()
+
+
+_function: Callable  # of this worker; sent once, not with every item
+
+
+def _start_worker(function: Callable) -> None:
+    global _function
+    _function = function
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # interrupts are the parent's to handle
+    end_with_the_parent()
+
+
+def _work(items: Sequence[Item]) -> list[Result]:
+    return [_function(item) for item in items]
+
+
+def end_with_the_parent() -> None:
+    """Have this process, which another one started, end when that one does.
+
+    A worker would wait for work for ever once its parent was killed, and keep what that had locked.
+    """
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
