@@ -19,9 +19,14 @@ def main() -> None:
     add("--num_workers", type=cli.positive(int), default=1, help="processes; the records do not depend on it")
     arguments = parser.parse_args()
     pack_mixtures(
-        arguments.mixture_dir, arguments.lmdb_path, map_size=arguments.map_size,
-        write_frequency=arguments.write_frequency, min_duration=arguments.audio_min_duration,
-        sample_rate=arguments.sample_rate, delimiter=arguments.delimiter, num_workers=arguments.num_workers,
+        arguments.mixture_dir,
+        arguments.lmdb_path,
+        map_size=arguments.map_size,
+        write_frequency=arguments.write_frequency,
+        min_duration=arguments.audio_min_duration,
+        sample_rate=arguments.sample_rate,
+        delimiter=arguments.delimiter,
+        num_workers=arguments.num_workers,
     )
 
 

@@ -44,23 +44,38 @@ def main() -> None:
     add("--runs", type=cli.positive(int), default=3, help="of which medians are taken (3)")
     arguments = parser.parse_args()
     logging.getLogger("src").setLevel(logging.WARNING)
-    print(f"{machine()}\n{arguments.clips} clips, {arguments.arch} {arguments.depth}, {arguments.num_workers} loader "
-          f"processes, medians of {arguments.runs}")
+    print(
+        f"{machine()}\n{arguments.clips} clips, {arguments.arch} {arguments.depth}, {arguments.num_workers} loader "
+        f"processes, medians of {arguments.runs}"
+    )
     counts = sorted(set(arguments.checkpoints))
     with tempfile.TemporaryDirectory() as folder:
         folder = make_experiments(Path(folder), arguments.clips, counts, arguments.arch, arguments.depth)
-        print_table(("K", "data, s", "forwards, s", "evaluation, s (range)", "of it scores, s", "ratio",
-                     "without scores"), measured(folder, counts, arguments.num_workers, arguments.runs))
-        print_table(("K", "peak private memory, MB"), peaks(folder, sorted({counts[0], counts[-1]}),
-                                                            arguments.num_workers))
+        print_table(
+            ("K", "data, s", "forwards, s", "evaluation, s (range)", "of it scores, s", "ratio", "without scores"),
+            measured(folder, counts, arguments.num_workers, arguments.runs),
+        )
+        print_table(
+            ("K", "peak private memory, MB"), peaks(folder, sorted({counts[0], counts[-1]}), arguments.num_workers)
+        )
 
 
 def peaks(folder: Path, counts: list[int], workers: int) -> Iterator[tuple[str, str]]:
     """Rows of the whole command's memory."""
     for count in counts:
-        cost = run("eval_gise_mixtures.py", "--exp_dir", folder / str(count), "--lmdb_path", folder / "clips.lmdb",
-                   "--lbl_map", folder / "lbl_map.json", "--results_csv", folder / f"memory_{count}.csv",
-                   "--num_workers", workers)
+        cost = run(
+            "eval_gise_mixtures.py",
+            "--exp_dir",
+            folder / str(count),
+            "--lmdb_path",
+            folder / "clips.lmdb",
+            "--lbl_map",
+            folder / "lbl_map.json",
+            "--results_csv",
+            folder / f"memory_{count}.csv",
+            "--num_workers",
+            workers,
+        )
         yield str(count), f"{cost.private / 1e6:.0f}"
 
 
@@ -145,8 +160,13 @@ def evaluation_options(folder: Path, count: int, workers: int, results_csv: str)
     """As of the command line with the first `count` checkpoints, on the CPU."""
     from src.evaluation import EvaluationOptions
 
-    return EvaluationOptions(str(folder / "clips.lmdb"), str(folder / "lbl_map.json"), exp_dir=str(folder / str(count)),
-                             results_csv=str(folder / results_csv), num_workers=workers)
+    return EvaluationOptions(
+        str(folder / "clips.lmdb"),
+        str(folder / "lbl_map.json"),
+        exp_dir=str(folder / str(count)),
+        results_csv=str(folder / results_csv),
+        num_workers=workers,
+    )
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -160,8 +180,12 @@ def make_experiments(folder: Path, clips: int, counts: list[int], arch: str, dep
     run("pack_mixtures_into_lmdb.py", "--mixture_dir", folder / "clips", "--lmdb_path", folder / "clips.lmdb")
     (folder / "lbl_map.json").write_text(json.dumps(CLASSES))
     cfg = {
-        "model": {"arch": arch, "model_depth": int(depth) if depth.isdigit() else depth, "num_classes": NUM_CLASSES,
-                  "type": "multilabel"},
+        "model": {
+            "arch": arch,
+            "model_depth": int(depth) if depth.isdigit() else depth,
+            "num_classes": NUM_CLASSES,
+            "type": "multilabel",
+        },
         "opt": {"optimizer": "Adam", "lr": 1e-3, "batch_size": 32},
         "audio_config": {},
         "data": {"label_map": "lbl_map.json", "train_lmdb": "train.lmdb", "val_lmdb": "val.lmdb"},
@@ -189,12 +213,19 @@ def write_checkpoint(path: Path, cfg: dict, label_map: dict[str, int], seed: int
     for name, value in state.items():
         if name.endswith("running_mean"):
             value.normal_(std=0.1)
-    moments = {index: {name: torch.zeros_like(value) for name in ("exp_avg", "exp_avg_sq")}
-               for index, value in enumerate(state.values())}
+    moments = {
+        index: {name: torch.zeros_like(value) for name in ("exp_avg", "exp_avg_sq")}
+        for index, value in enumerate(state.values())
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"state_dict": {WEIGHTS_PREFIX + name: value for name, value in state.items()},
-                "hyper_parameters": {"cfg": cfg, "lbl_map": label_map, "seed": seed},
-                "optimizer_states": [{"state": moments, "param_groups": []}]}, path)
+    torch.save(
+        {
+            "state_dict": {WEIGHTS_PREFIX + name: value for name, value in state.items()},
+            "hyper_parameters": {"cfg": cfg, "lbl_map": label_map, "seed": seed},
+            "optimizer_states": [{"state": moments, "param_groups": []}],
+        },
+        path,
+    )
     return path
 
 

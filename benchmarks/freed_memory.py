@@ -44,13 +44,29 @@ def main() -> None:
     add("--steps", type=cli.positive(int), default=3, help="counted steps of each process (3)")
     add("--rounds", type=cli.positive(int), default=3, help="of which medians are taken (3)")
     arguments = parser.parse_args()
-    print(f"{machine()}\n{arguments.batch_size} clips of {ROWS} x {arguments.frames}, medians of {arguments.rounds} "
-          f"rounds of {arguments.steps} steps")
-    work = {(network, task, way): functools.partial(in_fresh_process, steps, network, TRAINING[task], KEEPING[way],
-                                                    arguments.batch_size, arguments.frames, arguments.steps)
-            for network in arguments.networks for task in TRAINING for way in KEEPING}
-    print_table(("network", "", "freed memory", "ms a step", "range", "times as fast", "peak memory, MB"),
-                rows_of(in_turns(work, arguments.rounds)))
+    print(
+        f"{machine()}\n{arguments.batch_size} clips of {ROWS} x {arguments.frames}, medians of {arguments.rounds} "
+        f"rounds of {arguments.steps} steps"
+    )
+    work = {
+        (network, task, way): functools.partial(
+            in_fresh_process,
+            steps,
+            network,
+            TRAINING[task],
+            KEEPING[way],
+            arguments.batch_size,
+            arguments.frames,
+            arguments.steps,
+        )
+        for network in arguments.networks
+        for task in TRAINING
+        for way in KEEPING
+    }
+    print_table(
+        ("network", "", "freed memory", "ms a step", "range", "times as fast", "peak memory, MB"),
+        rows_of(in_turns(work, arguments.rounds)),
+    )
 
 
 def steps(network: str, training: bool, keep: bool, batch_size: int, frames: int, count: int) -> Steps:
@@ -93,8 +109,15 @@ def rows_of(found: dict[tuple[str, str, str], list[Steps]]) -> Iterator[tuple[st
         times = [1000 * run.seconds for run in runs]
         middle = statistics.median(times)
         base = base if KEEPING[way] else middle
-        yield (network, task, way, f"{middle:.0f}", f"{min(times):.0f} … {max(times):.0f}", f"{base / middle:.2f}",
-               f"{statistics.median(run.peak for run in runs) / 1e6:.0f}")
+        yield (
+            network,
+            task,
+            way,
+            f"{middle:.0f}",
+            f"{min(times):.0f} … {max(times):.0f}",
+            f"{base / middle:.2f}",
+            f"{statistics.median(run.peak for run in runs) / 1e6:.0f}",
+        )
 
 
 if __name__ == "__main__":

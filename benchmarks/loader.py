@@ -64,26 +64,35 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         published, ours = open_paths(arguments.lmdb, arguments.lbl_map, arguments.clip_size, folder)
         keys = list(islice(keys_of(len(published)), arguments.batch_size * (arguments.warm_up + arguments.batches)))
-        work = {"published": lambda: DataLoader(published, arguments.batch_size, sampler=keys, num_workers=1,
-                                                prefetch_factor=PREFETCH)}
+        work = {
+            "published": lambda: DataLoader(
+                published, arguments.batch_size, sampler=keys, num_workers=1, prefetch_factor=PREFETCH
+            )
+        }
         for name, dataset in ours.items():
             work[name] = functools.partial(loader, dataset, keys, arguments.batch_size, 1, PREFETCH)
-        print(f"{arguments.batches} batches of {arguments.batch_size} clips, crops of {arguments.clip_size} frames, "
-              f"medians of {arguments.rounds} rounds; {arguments.lmdb}, {len(published)} clips")
-        found = in_turns({name: functools.partial(one_run, make, arguments.warm_up) for name, make in work.items()},
-                         arguments.rounds)
+        print(
+            f"{arguments.batches} batches of {arguments.batch_size} clips, crops of {arguments.clip_size} frames, "
+            f"medians of {arguments.rounds} rounds; {arguments.lmdb}, {len(published)} clips"
+        )
+        found = in_turns(
+            {name: functools.partial(one_run, make, arguments.warm_up) for name, make in work.items()}, arguments.rounds
+        )
         print_table(("path", "clips/s", "range", "ratio", "clips/CPU s", "ratio", "page faults a clip"), rows_of(found))
         print_table(("ms of CPU time a clip", "published", "here", "ratio"), parts_of(published, *ours.values()))
 
 
-def open_paths(lmdb: str, lbl_map: str, clip_size: int,
-               cache: str) -> tuple[literal.LiteralDataset, dict[str, InMemoryLMDBDataset]]:
+def open_paths(
+    lmdb: str, lbl_map: str, clip_size: int, cache: str
+) -> tuple[literal.LiteralDataset, dict[str, InMemoryLMDBDataset]]:
     """The published data set, and this project's in its three ways."""
     label_map = LabelMap.load(lbl_map)
     arguments = lmdb, AudioConfig(), label_map, "multilabel", training_chain(clip_size)
-    ours = {"FLAC": InMemoryLMDBDataset(*arguments),
-            "cached samples": InMemoryLMDBDataset(*arguments, cache_samples=cache),
-            "FLAC, samples only": InMemoryLMDBDataset(*arguments)}
+    ours = {
+        "FLAC": InMemoryLMDBDataset(*arguments),
+        "cached samples": InMemoryLMDBDataset(*arguments, cache_samples=cache),
+        "FLAC, samples only": InMemoryLMDBDataset(*arguments),
+    }
     ours["FLAC, samples only"].on_device = True
     return literal.LiteralDataset(lmdb, label_map, clip_size), ours
 
@@ -111,7 +120,7 @@ def one_run(make: Callable[[], DataLoader], warm_up: int) -> Run:
     batches = make()
     others = set(multiprocessing.active_children())
     arriving = iter(batches)
-    worker, = set(multiprocessing.active_children()) - others
+    (worker,) = set(multiprocessing.active_children()) - others
     for _ in range(warm_up):
         next(arriving)
     start, (cpu, faults) = time.perf_counter(), used(worker.pid)
@@ -135,19 +144,39 @@ def rows_of(found: dict[str, list[Run]]) -> Iterator[tuple[str, ...]]:
         own = statistics.median(run.clips / run.cpu for run in runs)
         middle, faults = statistics.median(speeds), statistics.median(run.faults / run.clips for run in runs)
         base = base or (middle, own)
-        yield (name, f"{middle:,.0f}", f"{min(speeds):,.0f} … {max(speeds):,.0f}", f"{middle / base[0]:.2f}",
-               f"{own:,.0f}", f"{own / base[1]:.2f}", f"{faults:.0f}")
+        yield (
+            name,
+            f"{middle:,.0f}",
+            f"{min(speeds):,.0f} … {max(speeds):,.0f}",
+            f"{middle / base[0]:.2f}",
+            f"{own:,.0f}",
+            f"{own / base[1]:.2f}",
+            f"{faults:.0f}",
+        )
 
 
 class Parts(Dataset):
     """Asked for keys, gives a (P, 2) tensor of the ms of CPU time that each of `NAMES` takes for a clip, in this very
     process, published and here, as the inputs of a batch without targets."""
 
-    NAMES = ("reading a record", "decoding FLAC", "reading from the cache", "features", "padding, cropping, masking",
-             "the whole chain", "… from the cache", "… samples only")
+    NAMES = (
+        "reading a record",
+        "decoding FLAC",
+        "reading from the cache",
+        "features",
+        "padding, cropping, masking",
+        "the whole chain",
+        "… from the cache",
+        "… samples only",
+    )
 
-    def __init__(self, published: literal.LiteralDataset, ours: InMemoryLMDBDataset, cached: InMemoryLMDBDataset,
-                 samples_only: InMemoryLMDBDataset):
+    def __init__(
+        self,
+        published: literal.LiteralDataset,
+        ours: InMemoryLMDBDataset,
+        cached: InMemoryLMDBDataset,
+        samples_only: InMemoryLMDBDataset,
+    ):
         self.published, self.ours, self.cached, self.samples_only = published, ours, cached, samples_only
 
     def __getitems__(self, keys: list[Key]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -164,11 +193,15 @@ class Parts(Dataset):
         whole = spent([keys], lambda keys: default_collate([self.published[key] for key in keys])) / len(keys)
         parts = [
             (math.nan, spent(keys, lambda key: ours.reader.audio(key[1]))),
-            (spent(keys, lambda key: soundfile.read(io.BytesIO(flacs[key]))),
-             spent(keys, lambda key: decode_record(flacs[key], ours.audio.sample_rate, "a clip"))),
+            (
+                spent(keys, lambda key: soundfile.read(io.BytesIO(flacs[key]))),
+                spent(keys, lambda key: decode_record(flacs[key], ours.audio.sample_rate, "a clip")),
+            ),
             (math.nan, spent(keys, lambda key: self.cached.waveform(key[1]))),
-            (spent(keys, lambda key: literal.features(doubles[key])),
-             spent(keys, lambda key: ours.features.scratch(waveforms[key]))),
+            (
+                spent(keys, lambda key: literal.features(doubles[key])),
+                spent(keys, lambda key: ours.features.scratch(waveforms[key])),
+            ),
             (spent(keys, lambda key: literal.augmented(wide[key], size, clip_generator(0, *key))), spent(keys, seen)),
             (whole, spent([keys], ours.__getitems__) / len(keys)),
             (whole, spent([keys], self.cached.__getitems__) / len(keys)),

@@ -35,9 +35,11 @@ Found = TypeVar("Found")
 
 def machine() -> str:
     """One line on where and when figures are taken; the load is that before them."""
-    return (f"{processor()}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 1e9:.0f} GB of memory, Python "
-            f"{platform.python_version()}, torch {importlib.metadata.version('torch')}, load average "
-            f"{os.getloadavg()[0]:.2f}, {date.today()}")
+    return (
+        f"{processor()}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 1e9:.0f} GB of memory, Python "
+        f"{platform.python_version()}, torch {importlib.metadata.version('torch')}, load average "
+        f"{os.getloadavg()[0]:.2f}, {date.today()}"
+    )
 
 
 def processor() -> str:
@@ -137,8 +139,9 @@ def repeat_records(path: Path, count: int) -> Path:
     size = reader.file.stat().st_size / len(reader) * count
     free = shutil.disk_usage(path.parent).free
     if size > 0.95 * free:
-        raise UserError(f"{path.parent}: has {free / 1e9:.1f} GB free, and {size / 1e9:.1f} GB are needed; choose "
-                        "another --folder")
+        raise UserError(
+            f"{path.parent}: has {free / 1e9:.1f} GB free, and {size / 1e9:.1f} GB are needed; choose another --folder"
+        )
     with LMDBWriter(path, 1.1 * size) as writer, progress(count, f"making {path.name}", "clip") as bar:
         for index in range(count):
             writer.add(reader[index % len(reader)])

@@ -58,15 +58,40 @@ def main() -> None:
             for path in PATHS:
                 for workers in arguments.num_workers:
                     for size, lmdb in zip(sizes, lmdbs):
-                        found[path, workers, size] = in_fresh_process(memory_of, path, lmdb, workers,
-                                                                      arguments.clip_size, folder)
+                        found[path, workers, size] = in_fresh_process(
+                            memory_of, path, lmdb, workers, arguments.clip_size, folder
+                        )
                         bar.update()
     first, last = (f"epoch {epoch}" for epoch in LOOKS)
-    print_table(("path", "workers", "clips", f"main process, USS: {first}", last, f"a worker, USS: {first}", last,
-                 f"without mapped files: {first}", last, f"all, PSS: {first}", last), rows_of(found))
-    print_table(("growth of", "workers", f"a worker's USS with {TIMES} times the clips", "with epochs",
-                 "without mapped files, with the clips", "with epochs", "all processes' PSS with the clips",
-                 "with epochs"), growth_of(found, *sizes))
+    print_table(
+        (
+            "path",
+            "workers",
+            "clips",
+            f"main process, USS: {first}",
+            last,
+            f"a worker, USS: {first}",
+            last,
+            f"without mapped files: {first}",
+            last,
+            f"all, PSS: {first}",
+            last,
+        ),
+        rows_of(found),
+    )
+    print_table(
+        (
+            "growth of",
+            "workers",
+            f"a worker's USS with {TIMES} times the clips",
+            "with epochs",
+            "without mapped files, with the clips",
+            "with epochs",
+            "all processes' PSS with the clips",
+            "with epochs",
+        ),
+        growth_of(found, *sizes),
+    )
 
 
 def memory_of(path: str, lmdb: str, num_workers: int, clip_size: int, folder: str) -> list[Memory]:
@@ -84,8 +109,9 @@ def memory_of(path: str, lmdb: str, num_workers: int, clip_size: int, folder: st
             full = [process.memory_full_info() for process in processes]
             uss = [info.uss for info in full]
             written = [one - mapped_alone(process) for one, process in zip(uss, processes)]
-            found.append(Memory(uss[0], max(uss[1:], default=0), max(written[1:], default=0),
-                                sum(info.pss for info in full)))
+            found.append(
+                Memory(uss[0], max(uss[1:], default=0), max(written[1:], default=0), sum(info.pss for info in full))
+            )
     return found
 
 
@@ -109,10 +135,21 @@ def loader_of(path: str, lmdb: str, num_workers: int, clip_size: int, folder: st
     label_map = LabelMap.load(LBL_MAP)
     if path == "published":
         dataset = LiteralDataset(lmdb, label_map, clip_size)
-        return DataLoader(dataset, BATCH_SIZE, sampler=EpochSampler(len(dataset), 0, True), num_workers=num_workers,
-                          persistent_workers=num_workers > 0)
-    dataset = InMemoryLMDBDataset(lmdb, AudioConfig(), label_map, "multilabel", training_chain(clip_size),
-                                  cache_samples=folder if path == "cached samples" else None)
+        return DataLoader(
+            dataset,
+            BATCH_SIZE,
+            sampler=EpochSampler(len(dataset), 0, True),
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+        )
+    dataset = InMemoryLMDBDataset(
+        lmdb,
+        AudioConfig(),
+        label_map,
+        "multilabel",
+        training_chain(clip_size),
+        cache_samples=folder if path == "cached samples" else None,
+    )
     return loader(dataset, EpochSampler(len(dataset), 0, True), BATCH_SIZE, num_workers)
 
 
@@ -133,9 +170,14 @@ def growth_of(found: dict[tuple[str, int, int], list[Memory]], small: int, large
     """Of the second table: between the data sets after the last epoch, and between the epochs of the larger one."""
     for path, workers in dict.fromkeys(key[:2] for key in found):
         fewer, more = found[path, workers, small], found[path, workers, large]
-        growth = [megabytes(there - here) for kind in ("worker", "written", "all")
-                  for there, here in ((getattr(more[-1], kind), getattr(fewer[-1], kind)),
-                                      (getattr(more[-1], kind), getattr(more[0], kind)))]
+        growth = [
+            megabytes(there - here)
+            for kind in ("worker", "written", "all")
+            for there, here in (
+                (getattr(more[-1], kind), getattr(fewer[-1], kind)),
+                (getattr(more[-1], kind), getattr(more[0], kind)),
+            )
+        ]
         yield path, workers, *(growth if workers else ["", "", "", "", *growth[4:]])
 
 

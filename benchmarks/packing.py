@@ -18,8 +18,10 @@ from src import cli  # noqa: E402
 from src.utils.parallel import map_in_processes  # noqa: E402
 
 SAMPLE_RATE = 22050  # Hz
-FINGERPRINT = "import sys; from src.data.lmdb import fingerprint, store as lmdb_store; " \
+FINGERPRINT = (
+    "import sys; from src.data.lmdb import fingerprint, store as lmdb_store; "
     "fingerprint.fingerprint(lmdb_store.LMDBReader(sys.argv[1]))"
+)
 
 
 def main() -> None:
@@ -32,8 +34,10 @@ def main() -> None:
     arguments = parser.parse_args()
     print(machine())
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        print_table(("step", "clips", "processes", "clips/s", "peak memory, MB", "of it private, MB"),
-                    rows(Path(folder), arguments))
+        print_table(
+            ("step", "clips", "processes", "clips/s", "peak memory, MB", "of it private, MB"),
+            rows(Path(folder), arguments),
+        )
 
 
 def rows(folder: Path, arguments: argparse.Namespace) -> Iterator[tuple[object, ...]]:
@@ -42,14 +46,32 @@ def rows(folder: Path, arguments: argparse.Namespace) -> Iterator[tuple[object, 
         mixtures = make_clips(folder / str(clips), clips, arguments.seconds)
         for workers in arguments.num_workers:
             for step, cost in measured(mixtures, folder / "packed.lmdb", arguments.seconds, workers):
-                yield (step, f"{clips:,}", workers, f"{clips / cost.seconds:,.0f}", round(cost.resident / 1e6),
-                       round(cost.private / 1e6))
+                yield (
+                    step,
+                    f"{clips:,}",
+                    workers,
+                    f"{clips / cost.seconds:,.0f}",
+                    round(cost.resident / 1e6),
+                    round(cost.private / 1e6),
+                )
 
 
 def measured(mixtures: Path, lmdb_path: Path, seconds: float, workers: int):
     """(step, its cost) of packing, checking and the fingerprint."""
-    yield "pack", run("pack_mixtures_into_lmdb.py", "--mixture_dir", mixtures, "--lmdb_path", lmdb_path,
-                      "--audio_min_duration", seconds, "--num_workers", workers)
+    yield (
+        "pack",
+        run(
+            "pack_mixtures_into_lmdb.py",
+            "--mixture_dir",
+            mixtures,
+            "--lmdb_path",
+            lmdb_path,
+            "--audio_min_duration",
+            seconds,
+            "--num_workers",
+            workers,
+        ),
+    )
     yield "check", run("scripts/check_lmdb.py", lmdb_path, "--num_workers", workers)
     if workers == 1:
         for note in lmdb_path.parent.glob(".*.fingerprint.json"):
@@ -60,8 +82,14 @@ def measured(mixtures: Path, lmdb_path: Path, seconds: float, workers: int):
 def make_clips(folder: Path, count: int, seconds: float) -> Path:
     """NAME.flac and NAME.txt of noise, no two alike."""
     folder.mkdir()
-    for _ in map_in_processes(functools.partial(make_clip, folder, seconds), range(count), os.cpu_count(),
-                              "making clips", unit="clip", chunk=100):
+    for _ in map_in_processes(
+        functools.partial(make_clip, folder, seconds),
+        range(count),
+        os.cpu_count(),
+        "making clips",
+        unit="clip",
+        chunk=100,
+    ):
         pass
     return folder
 

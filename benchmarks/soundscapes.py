@@ -29,25 +29,57 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"{machine()}\n{arguments.num_soundscapes} soundscapes a run, medians of {arguments.runs}")
     with tempfile.TemporaryDirectory() as folder:
-        run("scripts/make_demo_corpus.py", "--out_folder", folder, "--train_clips", 12, "--val_clips", 1,
-            "--eval_clips", 1)
-        work = {workers: functools.partial(generate, Path(folder), workers, arguments.num_soundscapes)
-                for workers in (1, arguments.num_workers)}
+        run(
+            "scripts/make_demo_corpus.py",
+            "--out_folder",
+            folder,
+            "--train_clips",
+            12,
+            "--val_clips",
+            1,
+            "--eval_clips",
+            1,
+        )
+        work = {
+            workers: functools.partial(generate, Path(folder), workers, arguments.num_soundscapes)
+            for workers in (1, arguments.num_workers)
+        }
         in_turns(work, 1)
         found = in_turns(work, arguments.runs)
     medians = {workers: statistics.median(seconds) for workers, seconds in found.items()}
-    print_table(("processes", "seconds", "range", "soundscapes/s", "ratio"), (
-        (workers, f"{medians[workers]:.2f}", f"{min(seconds):.2f} … {max(seconds):.2f}",
-         f"{arguments.num_soundscapes / medians[workers]:.1f}", f"{medians[1] / medians[workers]:.2f}")
-        for workers, seconds in found.items()))
+    print_table(
+        ("processes", "seconds", "range", "soundscapes/s", "ratio"),
+        (
+            (
+                workers,
+                f"{medians[workers]:.2f}",
+                f"{min(seconds):.2f} … {max(seconds):.2f}",
+                f"{arguments.num_soundscapes / medians[workers]:.1f}",
+                f"{medians[1] / medians[workers]:.2f}",
+            )
+            for workers, seconds in found.items()
+        ),
+    )
 
 
 def generate(corpus: Path, workers: int, count: int) -> float:
     """Seconds that one run takes."""
     with tempfile.TemporaryDirectory(dir=corpus) as out:
-        return run("scripts/generate_mixtures.py", "--fg_path", corpus / "isolated_events" / "train", "--bg_path",
-                   corpus / "noises", "--out_folder", Path(out) / "run", "--num_soundscapes", count, "--lbl_map",
-                   corpus / "meta" / "lbl_map.json", "--num_workers", workers).seconds
+        return run(
+            "scripts/generate_mixtures.py",
+            "--fg_path",
+            corpus / "isolated_events" / "train",
+            "--bg_path",
+            corpus / "noises",
+            "--out_folder",
+            Path(out) / "run",
+            "--num_soundscapes",
+            count,
+            "--lbl_map",
+            corpus / "meta" / "lbl_map.json",
+            "--num_workers",
+            workers,
+        ).seconds
 
 
 if __name__ == "__main__":

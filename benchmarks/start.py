@@ -53,15 +53,23 @@ def main() -> None:
         size = FileState.of(lmdb).size
         if size > available_memory():
             print(f"{lmdb}: does not fit into the free memory, {available_memory() / 1e9:.1f} GB: the disk is timed")
-        print(f"{size / 1e9:.2f} GB, batches of {arguments.batch_size} by {arguments.num_workers} workers, medians of "
-              f"{arguments.rounds}")
+        print(
+            f"{size / 1e9:.2f} GB, batches of {arguments.batch_size} by {arguments.num_workers} workers, medians of "
+            f"{arguments.rounds}"
+        )
         read_through(lmdb)  # into the page cache
-        start = functools.partial(in_fresh_process, seconds_to_start, lmdb, arguments.lbl_map, arguments.batch_size,
-                                  arguments.num_workers)
-        found = in_turns({"reading the file through": lambda: (0.0, read_through(lmdb)),
-                          "first start ever: no note of the labels": lambda: forgetful(lmdb, start),
-                          "any other start": lambda: start(False),
-                          "the same, reading ahead in the background": lambda: start(True)}, arguments.rounds)
+        start = functools.partial(
+            in_fresh_process, seconds_to_start, lmdb, arguments.lbl_map, arguments.batch_size, arguments.num_workers
+        )
+        found = in_turns(
+            {
+                "reading the file through": lambda: (0.0, read_through(lmdb)),
+                "first start ever: no note of the labels": lambda: forgetful(lmdb, start),
+                "any other start": lambda: start(False),
+                "the same, reading ahead in the background": lambda: start(True),
+            },
+            arguments.rounds,
+        )
         print_table(("seconds", "opening", "to the first batch", "range", "ratio"), rows_of(found))
 
 
@@ -106,8 +114,13 @@ def rows_of(found: dict[str, list[tuple[float, float]]]) -> Iterator[tuple[str, 
         opening, seconds = (statistics.median(part) for part in zip(*runs))
         base = base or seconds
         totals = [total for _, total in runs]
-        yield (name, f"{opening:.2f}" if opening else "", f"{seconds:.2f}", f"{min(totals):.2f} … {max(totals):.2f}",
-               f"{seconds / base:.2f}")
+        yield (
+            name,
+            f"{opening:.2f}" if opening else "",
+            f"{seconds:.2f}",
+            f"{min(totals):.2f} … {max(totals):.2f}",
+            f"{seconds / base:.2f}",
+        )
 
 
 if __name__ == "__main__":

@@ -79,33 +79,56 @@ def main() -> None:
     add("--rounds", type=cli.positive(int), default=3, help="of which medians are taken (3)")
     arguments = parser.parse_args()
     if arguments.clips < 2 * arguments.batch_size:
-        raise UserError(f"--clips {arguments.clips}: two batches of --batch_size {arguments.batch_size} are needed: "
-                        "the first one is not timed")
-    print(f"{machine()}\n{arguments.arch} {arguments.depth} on {arguments.frames} frames, {arguments.clips} clips in "
-          f"batches of {arguments.batch_size}, {arguments.num_workers} workers, medians of {arguments.rounds}")
+        raise UserError(
+            f"--clips {arguments.clips}: two batches of --batch_size {arguments.batch_size} are needed: "
+            "the first one is not timed"
+        )
+    print(
+        f"{machine()}\n{arguments.arch} {arguments.depth} on {arguments.frames} frames, {arguments.clips} clips in "
+        f"batches of {arguments.batch_size}, {arguments.num_workers} workers, medians of {arguments.rounds}"
+    )
     with tempfile.TemporaryDirectory() as folder:
         cfg = write_cfg(Path(folder), arguments)
         settings = str(cfg), arguments.frames, arguments.num_workers
-        work = {"bare loop": (bare_loop, False), "scripts": (through_the_scripts,),
-                "bare loop, freed memory kept": (bare_loop, True)}
-        found = in_turns({name: functools.partial(in_fresh_process, function, *settings, *more)
-                          for name, (function, *more) in work.items()}, arguments.rounds)
+        work = {
+            "bare loop": (bare_loop, False),
+            "scripts": (through_the_scripts,),
+            "bare loop, freed memory kept": (bare_loop, True),
+        }
+        found = in_turns(
+            {
+                name: functools.partial(in_fresh_process, function, *settings, *more)
+                for name, (function, *more) in work.items()
+            },
+            arguments.rounds,
+        )
     print_table(("training epoch", "seconds", "range", "ratio", "CPU seconds", "ratio", "mean loss"), rows_of(found))
 
 
 def write_cfg(folder: Path, arguments: argparse.Namespace) -> Path:
     """A configuration, and its data beside it."""
-    lmdbs = {f"{split}_lmdb": str(repeat_records(folder / f"{split}.lmdb", count))
-             for split, count in (("train", arguments.clips), ("val", VAL_CLIPS))}
+    lmdbs = {
+        f"{split}_lmdb": str(repeat_records(folder / f"{split}.lmdb", count))
+        for split, count in (("train", arguments.clips), ("val", VAL_CLIPS))
+    }
     depth = int(arguments.depth) if arguments.depth.isdigit() else arguments.depth
     cfg = folder / "benchmark.cfg"
-    cfg.write_text(yaml.safe_dump({
-        "model": {"arch": arguments.arch, "model_depth": depth, "num_classes": len(LabelMap.load(LBL_MAP)),
-                  "pool": "avgpool", "type": "multilabel"},
-        "opt": {"optimizer": "Adam", "lr": 1e-3, "batch_size": arguments.batch_size, "scheduler": "reduce"},
-        "audio_config": {"feature": "spectrogram"},
-        "data": {"label_map": str(LBL_MAP), "is_lmdb": True, "in_memory": True} | lmdbs,
-    }))
+    cfg.write_text(
+        yaml.safe_dump(
+            {
+                "model": {
+                    "arch": arguments.arch,
+                    "model_depth": depth,
+                    "num_classes": len(LabelMap.load(LBL_MAP)),
+                    "pool": "avgpool",
+                    "type": "multilabel",
+                },
+                "opt": {"optimizer": "Adam", "lr": 1e-3, "batch_size": arguments.batch_size, "scheduler": "reduce"},
+                "audio_config": {"feature": "spectrogram"},
+                "data": {"label_map": str(LBL_MAP), "is_lmdb": True, "in_memory": True} | lmdbs,
+            }
+        )
+    )
     return cfg
 
 
@@ -124,19 +147,39 @@ def through_the_scripts(cfg: str, frames: int, num_workers: int) -> Epoch:
             super().__init__(callbacks=[*callbacks, Timing()], **more)
 
     with tempfile.TemporaryDirectory(dir=Path(cfg).parent) as expdir:
-        run_script("train_gise_mixtures.py", "--cfg_file", cfg, "--expdir", expdir, "--epochs", 1, "--use_mixup",
-                   "--random_clip_size", frames, "--val_clip_size", frames, "--num_workers", num_workers, "--seed",
-                   SEED, trainer=TimedTrainer)
+        run_script(
+            "train_gise_mixtures.py",
+            "--cfg_file",
+            cfg,
+            "--expdir",
+            expdir,
+            "--epochs",
+            1,
+            "--use_mixup",
+            "--random_clip_size",
+            frames,
+            "--val_clip_size",
+            frames,
+            "--num_workers",
+            num_workers,
+            "--seed",
+            SEED,
+            trainer=TimedTrainer,
+        )
         with open(Path(expdir) / "logs" / "metrics.csv", newline="", encoding="utf-8") as stream:
-            row, = csv.DictReader(stream)
+            (row,) = csv.DictReader(stream)
         return clock.epoch(float(row["train_loss"]))
 
 
 def run_script(script: str, *words: object, trainer: type) -> None:
     """Run a training script in this process, with another Trainer; its messages are kept for the case that it fails."""
     messages = tempfile.TemporaryFile("w+")
-    with (mock.patch("pytorch_lightning.Trainer", trainer), mock.patch.object(sys, "argv", [script, *map(str, words)]),
-          contextlib.redirect_stderr(messages), contextlib.redirect_stdout(messages)):
+    with (
+        mock.patch("pytorch_lightning.Trainer", trainer),
+        mock.patch.object(sys, "argv", [script, *map(str, words)]),
+        contextlib.redirect_stderr(messages),
+        contextlib.redirect_stdout(messages),
+    ):
         try:
             runpy.run_path(str(ROOT / script), run_name="__main__")
         except SystemExit as end:
@@ -162,10 +205,18 @@ def bare_loop(cfg: str, frames: int, num_workers: int, keep: bool) -> Epoch:
     if keep:
         keep_freed_memory()
     config = load_config(cfg)
-    dataset = open_dataset(config.data, config.data.train_lmdb, config.audio_config, LabelMap.load(LBL_MAP),
-                           config.model.type, training_chain(frames), SEED)
-    batches = loader(dataset, EpochSampler(len(dataset), SEED, training=True), config.opt.batch_size, num_workers,
-                     drop_last=True)
+    dataset = open_dataset(
+        config.data,
+        config.data.train_lmdb,
+        config.audio_config,
+        LabelMap.load(LBL_MAP),
+        config.model.type,
+        training_chain(frames),
+        SEED,
+    )
+    batches = loader(
+        dataset, EpochSampler(len(dataset), SEED, training=True), config.opt.batch_size, num_workers, drop_last=True
+    )
     network, task = initial_network(config, SEED), build_task(config)
     optimizer = build_optimizer(config.opt, network.parameters())
     network.train()
@@ -189,8 +240,15 @@ def rows_of(found: dict[str, list[Epoch]]) -> Iterator[tuple[str, ...]]:
         seconds, cpu, loss = (statistics.median(part) for part in zip(*epochs))
         base = base or (seconds, cpu)
         spread = f"{min(epoch.seconds for epoch in epochs):.2f} … {max(epoch.seconds for epoch in epochs):.2f}"
-        yield (name, f"{seconds:.2f}", spread, f"{seconds / base[0]:.3f}", f"{cpu:.2f}", f"{cpu / base[1]:.3f}",
-               f"{loss:.6f}")
+        yield (
+            name,
+            f"{seconds:.2f}",
+            spread,
+            f"{seconds / base[0]:.3f}",
+            f"{cpu:.2f}",
+            f"{cpu / base[1]:.3f}",
+            f"{loss:.6f}",
+        )
 
 
 if __name__ == "__main__":

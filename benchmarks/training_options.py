@@ -35,9 +35,14 @@ class Way:
     bf16: bool = False
 
 
-WAYS = {"plain": Way(), "channels_last": Way(channels_last=True), "fused optimiser": Way(fused=True),
-        "--compile": Way(compile=True), "--precision bf16-mixed": Way(bf16=True),
-        "all of them": Way(True, True, True, True)}
+WAYS = {
+    "plain": Way(),
+    "channels_last": Way(channels_last=True),
+    "fused optimiser": Way(fused=True),
+    "--compile": Way(compile=True),
+    "--precision bf16-mixed": Way(bf16=True),
+    "all of them": Way(True, True, True, True),
+}
 
 
 def main() -> None:
@@ -62,8 +67,10 @@ def main() -> None:
         ways = {name: way for name, way in ways.items() if not way.compile}
     if not gpu:
         keep_freed_memory()  # as in training
-    print(f"{machine()}\n{torch.cuda.get_device_name() if gpu else f'CPU, {torch.get_num_threads()} threads'}: "
-          f"{arguments.arch} {arguments.model_depth}, {arguments.batch_size} clips of {ROWS} x {arguments.frames}\n")
+    print(
+        f"{machine()}\n{torch.cuda.get_device_name() if gpu else f'CPU, {torch.get_num_threads()} threads'}: "
+        f"{arguments.arch} {arguments.model_depth}, {arguments.batch_size} clips of {ROWS} x {arguments.frames}\n"
+    )
     report(measured({name: stepper(way, arguments, device) for name, way in ways.items()}, arguments, device))
 
 
@@ -93,8 +100,9 @@ def stepper(way: Way, arguments: argparse.Namespace, device: torch.device) -> Ca
     return step
 
 
-def measured(steppers: dict[str, Callable[[], None]], arguments: argparse.Namespace,
-             device: torch.device) -> dict[str, list[float]]:
+def measured(
+    steppers: dict[str, Callable[[], None]], arguments: argparse.Namespace, device: torch.device
+) -> dict[str, list[float]]:
     """Seconds a step, one figure a round; the ways take turns, so that other work on the machine hits all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in steppers}
     for step in steppers.values():  # compiling, and choosing kernels

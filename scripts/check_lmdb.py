@@ -31,12 +31,24 @@ def main() -> None:
     add("--png", help="picture to draw of the class balance")
     add("--num_workers", type=cli.positive(int), default=4, help="processes")
     arguments = parser.parse_args()
-    limits = {name: value for name, value in (("min_duration", arguments.min_duration),
-                                              ("max_duration", arguments.max_duration)) if value is not None}
+    limits = {
+        name: value
+        for name, value in (("min_duration", arguments.min_duration), ("max_duration", arguments.max_duration))
+        if value is not None
+    }
     label_map = LabelMap.load(arguments.lbl_map) if arguments.lbl_map else None
-    found = check(arguments.lmdb, Limits(label_map, arguments.delimiter, arguments.sample_rate, **limits,
-                                         silence=10 ** (arguments.silence / 20), clipping=arguments.clipping),
-                  arguments.num_workers)
+    found = check(
+        arguments.lmdb,
+        Limits(
+            label_map,
+            arguments.delimiter,
+            arguments.sample_rate,
+            **limits,
+            silence=10 ** (arguments.silence / 20),
+            clipping=arguments.clipping,
+        ),
+        arguments.num_workers,
+    )
     print(as_text(found, label_map))
     if arguments.json:
         with whole_file(arguments.json) as temporary:

@@ -29,16 +29,24 @@ def main() -> None:
     from src.utils.files import whole_file
 
     options = EvaluationOptions(
-        lmdb_path=arguments.lmdb_path, lbl_map=arguments.lbl_map, num_timesteps=arguments.num_timesteps,
-        bootstrap=arguments.bootstrap, seed=arguments.seed, batch_size=arguments.batch_size,
-        num_workers=arguments.num_workers, gpus=tuple(arguments.gpus), features=arguments.features,
+        lmdb_path=arguments.lmdb_path,
+        lbl_map=arguments.lbl_map,
+        num_timesteps=arguments.num_timesteps,
+        bootstrap=arguments.bootstrap,
+        seed=arguments.seed,
+        batch_size=arguments.batch_size,
+        num_workers=arguments.num_workers,
+        gpus=tuple(arguments.gpus),
+        features=arguments.features,
         skip_bad_records=arguments.skip_bad_records,
     )
     found = compare(arguments.ckpt_path, arguments.other_ckpt_path, options)
     print("| score | first | second | second - first | 95 % interval | p |\n| --- |" + " ---: |" * 5)
     for row in found:
-        print(f"| {row.name} | {row.first:.4f} | {row.second:.4f} | {row.difference:+.4f} "
-              f"| {row.low:+.4f} … {row.high:+.4f} | {row.p:.3g} |")
+        print(
+            f"| {row.name} | {row.first:.4f} | {row.second:.4f} | {row.difference:+.4f} "
+            f"| {row.low:+.4f} … {row.high:+.4f} | {row.p:.3g} |"
+        )
     if arguments.json:
         with whole_file(arguments.json) as temporary:
             temporary.write_text(json.dumps([asdict(row) for row in found], indent=2) + "\n")

@@ -21,8 +21,14 @@ def main() -> None:
     add("--format", choices=FORMATS, default="wav", help="audio files to write; both hold the same 16-bit samples")
     add("--num_workers", type=cli.positive(int), default=1, help="processes")
     arguments = parser.parse_args()
-    problems = regenerate_soundscapes(arguments.jams_dir, arguments.fg_path, arguments.bg_path, arguments.out_folder,
-                                      arguments.num_workers, arguments.format)
+    problems = regenerate_soundscapes(
+        arguments.jams_dir,
+        arguments.fg_path,
+        arguments.bg_path,
+        arguments.out_folder,
+        arguments.num_workers,
+        arguments.format,
+    )
     cli.require_all_done(problems, f"the JAMS files in {arguments.jams_dir} gave no soundscape")
 
 

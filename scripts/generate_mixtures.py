@@ -35,8 +35,15 @@ def main() -> None:
         weights = load_class_weights(arguments.cw, len(label_map)).tolist()
     recipe = Recipe(arguments.fg_path, arguments.bg_path, arguments.seed, arguments.duration, arguments.max_events)
     first = arguments.proc_idx * arguments.num_soundscapes
-    problems = generate_soundscapes(recipe, arguments.out_folder, range(first, first + arguments.num_soundscapes),
-                                    label_map, weights, arguments.num_workers, arguments.format)
+    problems = generate_soundscapes(
+        recipe,
+        arguments.out_folder,
+        range(first, first + arguments.num_soundscapes),
+        label_map,
+        weights,
+        arguments.num_workers,
+        arguments.format,
+    )
     cli.require_all_done(problems, f"{arguments.num_soundscapes} soundscapes could not be mixed")
 
 

@@ -16,8 +16,13 @@ def main() -> None:
     parser.add_argument("--src_dir", required=True, help="the data set's folder, with audio/ and meta/esc50.csv")
     cli.add_preparation_flags(parser, out_dir="esc50")
     arguments = parser.parse_args()
-    prepare_clip_sets(read_esc50(arguments.src_dir), Path(arguments.src_dir) / "audio", arguments.out_dir,
-                      arguments.num_workers, arguments.map_size)
+    prepare_clip_sets(
+        read_esc50(arguments.src_dir),
+        Path(arguments.src_dir) / "audio",
+        arguments.out_dir,
+        arguments.num_workers,
+        arguments.map_size,
+    )
 
 
 if __name__ == "__main__":

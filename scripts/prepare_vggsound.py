@@ -19,8 +19,13 @@ def main() -> None:
     add("--splits", nargs="+", choices=VGGSOUND_SPLITS, default=VGGSOUND_SPLITS, help="LMDBs to make")
     cli.add_preparation_flags(parser, out_dir="vggsound")
     arguments = parser.parse_args()
-    prepare_clip_sets(read_vggsound(arguments.vggsound_csv, arguments.splits), arguments.clips_dir, arguments.out_dir,
-                      arguments.num_workers, arguments.map_size)
+    prepare_clip_sets(
+        read_vggsound(arguments.vggsound_csv, arguments.splits),
+        arguments.clips_dir,
+        arguments.out_dir,
+        arguments.num_workers,
+        arguments.map_size,
+    )
 
 
 if __name__ == "__main__":

@@ -25,8 +25,10 @@ def main() -> None:
     from src.utils.files import whole_file, write_csv
 
     out_dir = Path(arguments.out_dir)
-    parameters = {each.setting: count_parameters(each.setting.arch, each.setting.model_depth, each.setting.num_classes)
-                  for each in summaries}
+    parameters = {
+        each.setting: count_parameters(each.setting.arch, each.setting.model_depth, each.setting.num_classes)
+        for each in summaries
+    }
     rows = as_rows(summaries, parameters)
     write_csv(out_dir / "summary.csv", list(rows[0]), rows)
     pictures = draw_all(summaries, parameters, out_dir)

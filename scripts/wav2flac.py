@@ -21,8 +21,9 @@ def main() -> None:
     add("--num_workers", type=cli.positive(int), default=1, help="processes")
     arguments = parser.parse_args()
     annotations = [".txt"] * arguments.move_txt + [".jams"] * arguments.move_jams
-    problems = convert_folder(arguments.src_dir, arguments.tgt_dir, arguments.tgt_sample_rate, annotations,
-                              arguments.num_workers)
+    problems = convert_folder(
+        arguments.src_dir, arguments.tgt_dir, arguments.tgt_sample_rate, annotations, arguments.num_workers
+    )
     cli.require_all_done(problems, f"the files in {arguments.src_dir} could not be converted")
 
 

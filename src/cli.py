@@ -37,12 +37,19 @@ def run(main: Callable[[], None]) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     logging.captureWarnings(True)
     warnings.formatwarning = lambda message, *_: str(message)
-    for noise in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*LeafSpec.*",
-                  ".*sync_dist=True.* when logging on epoch level.*",
-                  ".*dataloader is not resumable.*"):
+    for noise in (
+        ".*does not have many workers.*",
+        ".*smaller than the logging interval.*",
+        ".*LeafSpec.*",
+        ".*sync_dist=True.* when logging on epoch level.*",
+        ".*dataloader is not resumable.*",
+    ):
         warnings.filterwarnings("ignore", message=noise)
-    for chatter in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.rank_zero",
-                    "lightning_fabric.utilities.distributed"):
+    for chatter in (
+        "pytorch_lightning.utilities.rank_zero",
+        "lightning_fabric.utilities.rank_zero",
+        "lightning_fabric.utilities.distributed",
+    ):
         logging.getLogger(chatter).setLevel(logging.WARNING)
     try:
         main()
@@ -134,7 +141,8 @@ def path_list(text: str) -> list[str]:
             if end > start + 1 and os.path.exists(name):
                 raise argparse.ArgumentTypeError(
                     f"{name!r} has ';' in its own name, which stands between paths here; rename it, or make a link to "
-                    "it with another name")
+                    "it with another name"
+                )
     return paths
 
 
@@ -154,8 +162,9 @@ def device_list(text: str) -> list[int]:
     return indices
 
 
-def training_parser(description: str, random_clip_size: int = 500,
-                    val_clip_size: int = 1000) -> argparse.ArgumentParser:
+def training_parser(
+    description: str, random_clip_size: int = 500, val_clip_size: int = 1000
+) -> argparse.ArgumentParser:
     """The flags of every training script; `training_options` makes options of them."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
@@ -166,14 +175,24 @@ def training_parser(description: str, random_clip_size: int = 500,
     add("--prefetch_factor", type=positive(int), default=4, help="batches each worker prepares ahead")
     add("--cw", help="file with a tensor of class weights (torch.save)")
     add("--resume_from", help="checkpoint to go on from; by default the run folder's last one")
-    add("--gpus", type=device_list, help="GPU indices, such as '0, 1, 2, 3'; the CPU where there are none; 0, or the "
-        "first --devices, if left out")
+    add(
+        "--gpus",
+        type=device_list,
+        help="GPU indices, such as '0, 1, 2, 3'; the CPU where there are none; 0, or the first --devices, if left out",
+    )
     add("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help="auto: GPUs where there are any")
-    add("--devices", type=positive(int), metavar="N", help="processes on each node, each with a GPU of its own or on "
-        "the CPU; as many as --gpus, or 1, if left out")
+    add(
+        "--devices",
+        type=positive(int),
+        metavar="N",
+        help="processes on each node, each with a GPU of its own or on the CPU; as many as --gpus, or 1, if left out",
+    )
     add("--num_nodes", type=positive(int), default=1, metavar="N", help="nodes, all with the same --devices")
-    add("--precision", choices=("32", "16-mixed", "bf16-mixed"), help="of the network's arithmetic; 32 if left out, "
-        "and on a CPU for 16-mixed")
+    add(
+        "--precision",
+        choices=("32", "16-mixed", "bf16-mixed"),
+        help="of the network's arithmetic; 32 if left out, and on a CPU for 16-mixed",
+    )
     add("--fp16", action="store_true", help="the same as --precision 16-mixed")
     add("--compile", action="store_true", help="compile the network (torch.compile)")
     add("--random_clip_size", type=positive(int), default=random_clip_size, help="frames of a training clip")
@@ -182,31 +201,67 @@ def training_parser(description: str, random_clip_size: int = 500,
     add("--use_mixers", action="store_true", help="retired, and refused")
     add("--mixer_prob", type=float, default=0.75, help="retired with --use_mixers")
     add("--seed", type=count, help="fixes the run; drawn at random, and recorded, if left out")
-    add("--set", dest="overrides", metavar="SECTION.KEY=VALUE", action="append", default=[],
-        help="override a value of the cfg, such as data.train_lmdb=mixtures_lmdb/train_5k.lmdb; may be repeated")
+    add(
+        "--set",
+        dest="overrides",
+        metavar="SECTION.KEY=VALUE",
+        action="append",
+        default=[],
+        help="override a value of the cfg, such as data.train_lmdb=mixtures_lmdb/train_5k.lmdb; may be repeated",
+    )
     add("--check_data", action="store_true", help="read and decode all records before training, as check_lmdb.py does")
-    add("--data_root", help=f"folder that the cfg's relative paths start from; by default ${DATA_ROOT}, else the "
-        "current folder")
+    add(
+        "--data_root",
+        help=f"folder that the cfg's relative paths start from; by default ${DATA_ROOT}, else the current folder",
+    )
     add("--pretrained", metavar="FILE", help="exported weights to start from, in place of the cfg's model.pretrained")
     add_clip_flags(parser)
-    add("--cache_samples", metavar="FOLDER", help="keep all clips decoded, in files in this folder, about twice as "
-        "large as the LMDBs: loading takes less time")
-    add("--accumulate_grad_batches", type=positive(int), default=1, metavar="N",
-        help="batches whose gradients make one step: with 1 GPU and 4, a step is as with 4 GPUs")
-    add("--checkpoint_every_n_steps", type=count, default=0, metavar="N",
-        help="also save the state within an epoch every N steps; 0: only after an epoch and when interrupted")
-    add("--keep", type=kept, default="all", metavar="all|last|K",
-        help="checkpoints that stay: every epoch's, the last one, or those of the K best epochs")
+    add(
+        "--cache_samples",
+        metavar="FOLDER",
+        help="keep all clips decoded, in files in this folder, about twice as "
+        "large as the LMDBs: loading takes less time",
+    )
+    add(
+        "--accumulate_grad_batches",
+        type=positive(int),
+        default=1,
+        metavar="N",
+        help="batches whose gradients make one step: with 1 GPU and 4, a step is as with 4 GPUs",
+    )
+    add(
+        "--checkpoint_every_n_steps",
+        type=count,
+        default=0,
+        metavar="N",
+        help="also save the state within an epoch every N steps; 0: only after an epoch and when interrupted",
+    )
+    add(
+        "--keep",
+        type=kept,
+        default="all",
+        metavar="all|last|K",
+        help="checkpoints that stay: every epoch's, the last one, or those of the K best epochs",
+    )
     return parser
 
 
 def add_clip_flags(parser: argparse.ArgumentParser) -> None:
     """How clips are read, in training and in evaluation."""
     add = parser.add_argument
-    add("--features", choices=("auto", "device", "workers"), default="auto", help="make spectrograms on the network's "
-        "device, a batch at a time, or in the loader's workers; auto: on a GPU where there is one")
-    add("--skip_bad_records", action="store_true", help="decode all records first, list those that cannot be used and "
-        "leave them out, instead of stopping at the first")
+    add(
+        "--features",
+        choices=("auto", "device", "workers"),
+        default="auto",
+        help="make spectrograms on the network's "
+        "device, a batch at a time, or in the loader's workers; auto: on a GPU where there is one",
+    )
+    add(
+        "--skip_bad_records",
+        action="store_true",
+        help="decode all records first, list those that cannot be used and "
+        "leave them out, instead of stopping at the first",
+    )
 
 
 def training_options(arguments: argparse.Namespace, **more):
@@ -223,15 +278,28 @@ def training_options(arguments: argparse.Namespace, **more):
     if arguments.pretrained:
         overrides.append(f"model.pretrained={json.dumps(arguments.pretrained)}")
     return TrainingOptions(
-        devices=_devices(arguments), cfg_file=arguments.cfg_file, expdir=arguments.expdir, epochs=arguments.epochs,
-        num_workers=arguments.num_workers, prefetch_factor=arguments.prefetch_factor, class_weights=arguments.cw,
-        resume_from=arguments.resume_from, random_clip_size=arguments.random_clip_size,
-        val_clip_size=arguments.val_clip_size, use_mixup=arguments.use_mixup, seed=arguments.seed,
+        devices=_devices(arguments),
+        cfg_file=arguments.cfg_file,
+        expdir=arguments.expdir,
+        epochs=arguments.epochs,
+        num_workers=arguments.num_workers,
+        prefetch_factor=arguments.prefetch_factor,
+        class_weights=arguments.cw,
+        resume_from=arguments.resume_from,
+        random_clip_size=arguments.random_clip_size,
+        val_clip_size=arguments.val_clip_size,
+        use_mixup=arguments.use_mixup,
+        seed=arguments.seed,
         overrides=tuple(overrides),
-        data_root=arguments.data_root, accumulate=arguments.accumulate_grad_batches,
-        check_data=arguments.check_data, features=arguments.features,
-        skip_bad_records=arguments.skip_bad_records, cache_samples=arguments.cache_samples,
-        checkpoint_every_n_steps=arguments.checkpoint_every_n_steps, keep=arguments.keep, **more,
+        data_root=arguments.data_root,
+        accumulate=arguments.accumulate_grad_batches,
+        check_data=arguments.check_data,
+        features=arguments.features,
+        skip_bad_records=arguments.skip_bad_records,
+        cache_samples=arguments.cache_samples,
+        checkpoint_every_n_steps=arguments.checkpoint_every_n_steps,
+        keep=arguments.keep,
+        **more,
     )
 
 
@@ -243,8 +311,9 @@ def _devices(arguments: argparse.Namespace):
     try:
         if arguments.fp16 and precision != "16-mixed":
             raise UserError(f"--precision {precision}: --fp16 asks for 16-mixed; leave one of the two flags out")
-        return choose_devices(arguments.gpus, arguments.accelerator, arguments.devices, arguments.num_nodes, precision,
-                              arguments.compile)
+        return choose_devices(
+            arguments.gpus, arguments.accelerator, arguments.devices, arguments.num_nodes, precision, arguments.compile
+        )
     except UserError:
         if any(os.environ.get(name, "0") != "0" for name in ("LOCAL_RANK", "SLURM_LOCALID")):
             time.sleep(LAST_WORDS)
@@ -272,14 +341,22 @@ def evaluation_parser(description: str) -> argparse.ArgumentParser:
     add("--results_csv", default="results.csv", help="table to write; rows of other checkpoints in it are kept")
     add("--export_weights", action="store_true", help="write each scored checkpoint's weights as a .pth")
     add("--export_dir", default="exported_weights", help="folder for --export_weights")
-    add("--overlap_analysis", action="store_true", help="also score clips of one, two, three … events apart, "
-        "into a CSV beside --results_csv")
+    add(
+        "--overlap_analysis",
+        action="store_true",
+        help="also score clips of one, two, three … events apart, into a CSV beside --results_csv",
+    )
     add("--best_only", action="store_true", help="of each run, only the checkpoint with the best validation figure")
     add("--untrained", action="store_true", help="also score each run's network as it was before training")
     add("--overwrite", action="store_true", help="score again what --results_csv already holds")
     add("--per_class", action="store_true", help="also write every class's scores, into a CSV beside --results_csv")
-    add("--bootstrap", type=count, default=0, metavar="R", help="resamples of the clips for 95 %% intervals of mAP, "
-        "mAUC and d′, such as 1000; none with 0")
+    add(
+        "--bootstrap",
+        type=count,
+        default=0,
+        metavar="R",
+        help="resamples of the clips for 95 %% intervals of mAP, mAUC and d′, such as 1000; none with 0",
+    )
     add("--seed", type=count, default=0, help="of the resamples")
     add_loading_flags(parser)
     return parser
@@ -304,11 +381,24 @@ def evaluation_options(arguments: argparse.Namespace, levels: int, num_timesteps
     from src.evaluation import EvaluationOptions
 
     return EvaluationOptions(
-        ckpt_path=arguments.ckpt_path, exp_dir=arguments.exp_dir, lbl_map=arguments.lbl_map,
-        lmdb_path=arguments.lmdb_path, results_csv=arguments.results_csv, num_timesteps=num_timesteps, levels=levels,
+        ckpt_path=arguments.ckpt_path,
+        exp_dir=arguments.exp_dir,
+        lbl_map=arguments.lbl_map,
+        lmdb_path=arguments.lmdb_path,
+        results_csv=arguments.results_csv,
+        num_timesteps=num_timesteps,
+        levels=levels,
         export_dir=arguments.export_dir if arguments.export_weights else None,
-        overlap_analysis=arguments.overlap_analysis, best_only=arguments.best_only, untrained=arguments.untrained,
-        overwrite=arguments.overwrite, per_class=arguments.per_class, bootstrap=arguments.bootstrap,
-        seed=arguments.seed, batch_size=arguments.batch_size, num_workers=arguments.num_workers,
-        gpus=tuple(arguments.gpus), features=arguments.features, skip_bad_records=arguments.skip_bad_records,
+        overlap_analysis=arguments.overlap_analysis,
+        best_only=arguments.best_only,
+        untrained=arguments.untrained,
+        overwrite=arguments.overwrite,
+        per_class=arguments.per_class,
+        bootstrap=arguments.bootstrap,
+        seed=arguments.seed,
+        batch_size=arguments.batch_size,
+        num_workers=arguments.num_workers,
+        gpus=tuple(arguments.gpus),
+        features=arguments.features,
+        skip_bad_records=arguments.skip_bad_records,
     )

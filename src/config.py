@@ -168,8 +168,13 @@ def _apply_root(tree: dict[str, Any], root: str) -> None:
         return
     if not Path(root).is_dir():
         raise UserError(f"data root {root}: no such folder (--data_root, or the environment variable {DATA_ROOT})")
-    keys = {"data": ["meta_root", *(f"{split}_{kind}" for split in ("train", "val", "test")
-                                    for kind in ("lmdb", "manifest"))], "model": ["pretrained"]}
+    keys = {
+        "data": [
+            "meta_root",
+            *(f"{split}_{kind}" for split in ("train", "val", "test") for kind in ("lmdb", "manifest")),
+        ],
+        "model": ["pretrained"],
+    }
     for name, paths in keys.items():
         section = tree.get(name)
         if not isinstance(section, dict):
@@ -276,26 +281,42 @@ def _check_limits(config: Config) -> None:
             raise UserError(f"{config.path}: {name} is {_shown(value)}; {limit}")
 
     require(model.num_classes >= 1, "model.num_classes", model.num_classes, "at least 1 is needed")
-    require(model.pretrained_fc is None or model.pretrained is not None, "model.pretrained_fc",
-            model.pretrained_fc, "it says how many classes the file 'pretrained' has, and there is none")
+    require(
+        model.pretrained_fc is None or model.pretrained is not None,
+        "model.pretrained_fc",
+        model.pretrained_fc,
+        "it says how many classes the file 'pretrained' has, and there is none",
+    )
     require(0 < opt.lr < float("inf"), "opt.lr", opt.lr, "a number above 0 is needed")
     require(opt.batch_size >= 1, "opt.batch_size", opt.batch_size, "at least 1 is needed")
     require(0 <= opt.weight_decay < float("inf"), "opt.weight_decay", opt.weight_decay, "0 or more is needed")
-    require(not (opt.focal_loss and model.type == "multiclass"), "opt.focal_loss", True,
-            "the focal loss is for model.type multilabel")
+    require(
+        not (opt.focal_loss and model.type == "multiclass"),
+        "opt.focal_loss",
+        True,
+        "the focal loss is for model.type multilabel",
+    )
     for name in ("n_fft", "hop_len", "win_len", "sample_rate"):
         require(getattr(audio, name) >= 1, f"audio_config.{name}", getattr(audio, name), "at least 1 is needed")
-    require(audio.win_len <= audio.n_fft, "audio_config.win_len", audio.win_len,
-            f"it cannot exceed n_fft ({audio.n_fft})")
-    require(audio.min_duration is None or audio.min_duration > 0, "audio_config.min_duration",
-            audio.min_duration, "seconds above 0 are needed")
+    require(
+        audio.win_len <= audio.n_fft, "audio_config.win_len", audio.win_len, f"it cannot exceed n_fft ({audio.n_fft})"
+    )
+    require(
+        audio.min_duration is None or audio.min_duration > 0,
+        "audio_config.min_duration",
+        audio.min_duration,
+        "seconds above 0 are needed",
+    )
     require(len(audio.delimiter) > 0, "audio_config.delimiter", audio.delimiter, "a character is needed")
-    require(audio.bg_files is None, "audio_config.bg_files", audio.bg_files,
-            "background mixers are retired; remove the key (mixup is audio_config.mixup)")
+    require(
+        audio.bg_files is None,
+        "audio_config.bg_files",
+        audio.bg_files,
+        "background mixers are retired; remove the key (mixup is audio_config.mixup)",
+    )
     for split in ("train", "val"):
         key = f"{split}_{'lmdb' if data.is_lmdb else 'manifest'}"
-        require(data.source(split) is not None, f"data.{key}", None,
-                f"it is needed with is_lmdb: {data.is_lmdb}")
+        require(data.source(split) is not None, f"data.{key}", None, f"it is needed with is_lmdb: {data.is_lmdb}")
 
 
 def _shown(value: Any) -> str:

@@ -31,9 +31,27 @@ from src.utils.files import whole_file
 log = logging.getLogger(__name__)
 
 SCORES = ["mAP", "mAUC", "dprime", "ckpt_path"]
-DETAILS = ["accuracy", "top5", "epoch", "val_figure", "num_train_clips", "num_eval_clips", "num_timesteps", "protocol",
-           "fold", "cfg_file", "arch", "model_depth", "num_classes", "pretrained", "train_set_path", "train_data",
-           "lmdb_path", "eval_data", "evaluated"]
+DETAILS = [
+    "accuracy",
+    "top5",
+    "epoch",
+    "val_figure",
+    "num_train_clips",
+    "num_eval_clips",
+    "num_timesteps",
+    "protocol",
+    "fold",
+    "cfg_file",
+    "arch",
+    "model_depth",
+    "num_classes",
+    "pretrained",
+    "train_set_path",
+    "train_data",
+    "lmdb_path",
+    "eval_data",
+    "evaluated",
+]
 
 
 @dataclass(frozen=True)
@@ -77,15 +95,23 @@ def evaluate(options: EvaluationOptions) -> None:
         entries = [Entry(path, untrained=True) for path in sorted(firsts.values())] + entries
     todo = [entry for entry in entries if options.overwrite or not is_scored(entry, table, options)]
     if len(todo) < len(entries):
-        log.info("%s already holds %d of %d rows (--overwrite scores them again)", options.results_csv,
-                 len(entries) - len(todo), len(entries))
+        log.info(
+            "%s already holds %d of %d rows (--overwrite scores them again)",
+            options.results_csv,
+            len(entries) - len(todo),
+            len(entries),
+        )
     for prediction in predictions(todo, label_map, options):
         write_up(prediction, table, options)
     for entry in entries:
         row = table.get(**key_of(entry, options))
         figures = {"mAP": row["mAP"], "mAUC": row["mAUC"], "d′": row["dprime"], "accuracy": row.get("accuracy")}
-        log.info("%s  %s  %s", row["Model"], "  ".join(f"{name} {float(value):.4f}" for name, value in figures.items()
-                                                       if value), Path(entry.name).name)
+        log.info(
+            "%s  %s  %s",
+            row["Model"],
+            "  ".join(f"{name} {float(value):.4f}" for name, value in figures.items() if value),
+            Path(entry.name).name,
+        )
     log.info("results: %s", options.results_csv)
 
 
@@ -94,8 +120,10 @@ def is_scored(entry: Entry, table: ResultsTable, options: EvaluationOptions) -> 
     row = table.get(**key_of(entry, options))
     if row is None:
         return False
-    if options.bootstrap and (row.get("bootstrap"), row.get("bootstrap_seed")) != (str(options.bootstrap),
-                                                                                   str(options.seed)):
+    if options.bootstrap and (row.get("bootstrap"), row.get("bootstrap_seed")) != (
+        str(options.bootstrap),
+        str(options.seed),
+    ):
         return False
     for asked, what in ((options.overlap_analysis, "overlap"), (options.per_class, "per_class")):
         if asked and not ResultsTable(beside(options.results_csv, what), [], KEY).get(**key_of(entry, options)):
@@ -103,9 +131,16 @@ def is_scored(entry: Entry, table: ResultsTable, options: EvaluationOptions) -> 
     changed = max(os.path.getmtime(path) for path in (entry.path, data_file(options.lmdb_path)) if path.exists())
     if datetime.fromisoformat(row["evaluated"]).timestamp() < changed:
         return False
-    return options.export_dir is None or entry.untrained or bool(
-        list(export_path(options.export_dir, entry.path, 0, 0, 0).parent.glob(
-            f"mAP={float(row['mAP']):.4f}_dprime={float(row['dprime']):.4f}_num_classes=*.pth"))
+    return (
+        options.export_dir is None
+        or entry.untrained
+        or bool(
+            list(
+                export_path(options.export_dir, entry.path, 0, 0, 0).parent.glob(
+                    f"mAP={float(row['mAP']):.4f}_dprime={float(row['dprime']):.4f}_num_classes=*.pth"
+                )
+            )
+        )
     )
 
 
@@ -119,23 +154,29 @@ def write_up(prediction: Prediction, table: ResultsTable, options: EvaluationOpt
     entry, checkpoint, probabilities = prediction.entry, prediction.checkpoint, prediction.probabilities
     config, record, multi_hot = checkpoint.config, checkpoint.record, prediction.multi_hot
     scores = ranking_scores(probabilities, multi_hot)
-    row = row_name(entry.path, options.levels) | as_columns(scores) | key_of(entry, options) | {
-        "epoch": "" if entry.untrained else epoch_of(entry.path),
-        "val_figure": "" if entry.untrained else validation_figure(entry.path),
-        "num_train_clips": 0 if entry.untrained else record.get("num_train_clips", ""),
-        "num_eval_clips": len(prediction.dataset),
-        "protocol": config.protocol,
-        "fold": "" if record.get("fold_index") is None else record["fold_index"],
-        "cfg_file": record.get("cfg_file", ""),
-        "arch": config.model.arch,
-        "model_depth": config.model.model_depth,
-        "num_classes": config.model.num_classes,
-        "pretrained": config.model.pretrained or "",
-        "train_set_path": config.data.source("train") or "",
-        "train_data": (record.get("data") or {}).get("train") or "",
-        "eval_data": prediction.dataset.fingerprint() or "",
-        "evaluated": datetime.now(timezone.utc).isoformat(),
-    } | prediction.task.more_scores(probabilities, prediction.targets)
+    row = (
+        row_name(entry.path, options.levels)
+        | as_columns(scores)
+        | key_of(entry, options)
+        | {
+            "epoch": "" if entry.untrained else epoch_of(entry.path),
+            "val_figure": "" if entry.untrained else validation_figure(entry.path),
+            "num_train_clips": 0 if entry.untrained else record.get("num_train_clips", ""),
+            "num_eval_clips": len(prediction.dataset),
+            "protocol": config.protocol,
+            "fold": "" if record.get("fold_index") is None else record["fold_index"],
+            "cfg_file": record.get("cfg_file", ""),
+            "arch": config.model.arch,
+            "model_depth": config.model.model_depth,
+            "num_classes": config.model.num_classes,
+            "pretrained": config.model.pretrained or "",
+            "train_set_path": config.data.source("train") or "",
+            "train_data": (record.get("data") or {}).get("train") or "",
+            "eval_data": prediction.dataset.fingerprint() or "",
+            "evaluated": datetime.now(timezone.utc).isoformat(),
+        }
+        | prediction.task.more_scores(probabilities, prediction.targets)
+    )
     row |= dict.fromkeys(INTERVALS, "")  # not those of earlier scores
     if options.bootstrap:
         row |= intervals(probabilities, multi_hot, options.bootstrap, options.seed)

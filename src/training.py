@@ -109,10 +109,20 @@ def train_in(folder: RunFolder, options: TrainingOptions, config: Config, label_
         point.require_trainable(network, options.epochs)
     if options.devices.compile:
         network.compile()  # in place: the state dict keeps its keys
-    data = ClipDataModule(config, label_map, options.random_clip_size, options.val_clip_size, options.num_workers,
-                          options.prefetch_factor, settings["seed"], options.fold_index, options.crop_validation,
-                          options.features, skip_bad_records=options.skip_bad_records,
-                          cache_samples=options.cache_samples)
+    data = ClipDataModule(
+        config,
+        label_map,
+        options.random_clip_size,
+        options.val_clip_size,
+        options.num_workers,
+        options.prefetch_factor,
+        settings["seed"],
+        options.fold_index,
+        options.crop_validation,
+        options.features,
+        skip_bad_records=options.skip_bad_records,
+        cache_samples=options.cache_samples,
+    )
     interrupts = Interrupts()
     trainer = build_trainer(options, folder, task.monitor, interrupts)
     data.require_enough(trainer.world_size)
@@ -145,8 +155,9 @@ def train_in(folder: RunFolder, options: TrainingOptions, config: Config, label_
         write(ended(trainer.current_epoch, bool(trainer.early_stopping_callback.stopped_epoch)))
 
 
-def where_it_stands(folder: RunFolder, options: TrainingOptions, config: Config, label_map: LabelMap,
-                    task: Task) -> tuple[dict[str, Any] | None, dict[str, Any] | None, Path | None]:
+def where_it_stands(
+    folder: RunFolder, options: TrainingOptions, config: Config, label_map: LabelMap, task: Task
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None, Path | None]:
     """The record of the run to go on with, this run's settings, and the checkpoint to go on from.
 
     There are no settings where the run is finished. Asked on one rank for all: a folder may change between two looks.
@@ -156,11 +167,15 @@ def where_it_stands(folder: RunFolder, options: TrainingOptions, config: Config,
     """
     earlier = folder.record()
     settings = {
-        "cfg": config.as_dict(), "seed": choose_seed(options.seed, earlier),
-        "mixup": task.wants_mixup(options.use_mixup), "random_clip_size": options.random_clip_size,
-        "val_clip_size": options.val_clip_size, "precision": options.devices.precision,
+        "cfg": config.as_dict(),
+        "seed": choose_seed(options.seed, earlier),
+        "mixup": task.wants_mixup(options.use_mixup),
+        "random_clip_size": options.random_clip_size,
+        "val_clip_size": options.val_clip_size,
+        "precision": options.devices.precision,
         "class_weights": None if task.class_weights is None else task.class_weights.tolist(),
-        "fold_index": options.fold_index, "lbl_map": label_map.mapping,
+        "fold_index": options.fold_index,
+        "lbl_map": label_map.mapping,
     }
     require_same_run(folder, earlier, settings)
     resume_from = Path(options.resume_from) if options.resume_from else last_checkpoint(folder)
@@ -173,17 +188,29 @@ def where_it_stands(folder: RunFolder, options: TrainingOptions, config: Config,
     return earlier, settings, resume_from
 
 
-def record_of(options: TrainingOptions, settings: dict[str, Any], config: Config, data: ClipDataModule,
-              earlier: dict[str, Any] | None, unrepeatable: Unrepeatable) -> dict[str, Any]:
+def record_of(
+    options: TrainingOptions,
+    settings: dict[str, Any],
+    config: Config,
+    data: ClipDataModule,
+    earlier: dict[str, Any] | None,
+    unrepeatable: Unrepeatable,
+) -> dict[str, Any]:
     """The run's record for `run.json` and checkpoints: of a run that goes on, the earlier one with this start added."""
-    start = origin() | {"devices": asdict(options.devices) | {"gpus": list(options.devices.gpus)},
-                        "accumulate": options.accumulate}
+    start = origin() | {
+        "devices": asdict(options.devices) | {"gpus": list(options.devices.gpus)},
+        "accumulate": options.accumulate,
+    }
     record = start | settings | {"protocol": config.protocol, "cfg_file": options.cfg_file, "resumed": []}
     if earlier:
         record = earlier | {"resumed": [*earlier.get("resumed", []), start]}
         unrepeatable.note(*earlier.get("nondeterministic", []), *changes([earlier, *record["resumed"]]))
-    return record | {"finished": None, "nondeterministic": unrepeatable.notes, "num_train_clips": len(data.train_set),
-                     "skipped": {"train": data.train_set.skipped, "val": data.val_set.skipped}}
+    return record | {
+        "finished": None,
+        "nondeterministic": unrepeatable.notes,
+        "num_train_clips": len(data.train_set),
+        "skipped": {"train": data.train_set.skipped, "val": data.val_set.skipped},
+    }
 
 
 def is_finished(record: dict[str, Any], point: ResumePoint | None, epochs: int) -> bool:
@@ -233,8 +260,9 @@ def train_on_each(options: TrainingOptions, lmdbs: Sequence[str]) -> None:
         train(replace(options, expdir=str(Path(options.expdir) / name), overrides=overrides))
 
 
-def fit(trainer: pl.Trainer, recognizer: Recognizer, data: ClipDataModule, resume_from: Path | None,
-        interrupts: Interrupts) -> None:
+def fit(
+    trainer: pl.Trainer, recognizer: Recognizer, data: ClipDataModule, resume_from: Path | None, interrupts: Interrupts
+) -> None:
     """Lightning's fit, in which an interrupt is an interrupt."""
     try:
         trainer.fit(recognizer, datamodule=data, ckpt_path=resume_from, weights_only=True)
@@ -275,28 +303,54 @@ def build_trainer(options: TrainingOptions, folder: RunFolder, monitor: str, int
         EpochBar(),
     ]
     return pl.Trainer(
-        **options.devices.arguments(), max_epochs=options.epochs, callbacks=callbacks, plugins=[WholeFileIO()],
+        **options.devices.arguments(),
+        max_epochs=options.epochs,
+        callbacks=callbacks,
+        plugins=[WholeFileIO()],
         accumulate_grad_batches=options.accumulate,
-        logger=TensorBoardLogger(folder.path, name=folder.logs.name, version=""), default_root_dir=folder.path,
-        num_sanity_val_steps=0, use_distributed_sampler=False, enable_model_summary=False, log_every_n_steps=10,
+        logger=TensorBoardLogger(folder.path, name=folder.logs.name, version=""),
+        default_root_dir=folder.path,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        log_every_n_steps=10,
         deterministic="warn" if options.seed is not None else None,
     )
 
 
-def announce(config: Config, options: TrainingOptions, recognizer: Recognizer, data: ClipDataModule,
-             point: ResumePoint | None) -> None:
+def announce(
+    config: Config, options: TrainingOptions, recognizer: Recognizer, data: ClipDataModule, point: ResumePoint | None
+) -> None:
     """A few lines on what is about to run."""
     parameters = sum(parameter.numel() for parameter in recognizer.net.parameters())
-    log.info("%s: %s %s, %.1f M parameters, %d classes; protocol %s, mixup %s, seed %d", options.expdir,
-             config.model.arch, config.model.model_depth, parameters / 1e6, config.model.num_classes, config.protocol,
-             "on" if recognizer.use_mixup else "off", recognizer.seed)
-    log.info("%d training clips (%s), %d validation clips (%s)%s, batches of %d%s%s", len(data.train_set),
-             config.data.source("train"), len(data.val_set), config.data.source("val"),
-             "" if options.fold_index is None else f" of fold {options.fold_index}", config.opt.batch_size,
-             "" if options.accumulate == 1 else f", {options.accumulate} of them a step",
-             "" if options.devices.num_processes == 1 else f", in each of {options.devices.num_processes} processes")
+    log.info(
+        "%s: %s %s, %.1f M parameters, %d classes; protocol %s, mixup %s, seed %d",
+        options.expdir,
+        config.model.arch,
+        config.model.model_depth,
+        parameters / 1e6,
+        config.model.num_classes,
+        config.protocol,
+        "on" if recognizer.use_mixup else "off",
+        recognizer.seed,
+    )
+    log.info(
+        "%d training clips (%s), %d validation clips (%s)%s, batches of %d%s%s",
+        len(data.train_set),
+        config.data.source("train"),
+        len(data.val_set),
+        config.data.source("val"),
+        "" if options.fold_index is None else f" of fold {options.fold_index}",
+        config.opt.batch_size,
+        "" if options.accumulate == 1 else f", {options.accumulate} of them a step",
+        "" if options.devices.num_processes == 1 else f", in each of {options.devices.num_processes} processes",
+    )
     if config.model.pretrained and not point:
         log.info("starting from the weights in %s", config.model.pretrained)
     if point:
-        log.info("going on from %s, after %d epochs%s", point.path, point.epochs,
-                 f" and {point.batches} batches" if point.batches else "")
+        log.info(
+            "going on from %s, after %d epochs%s",
+            point.path,
+            point.epochs,
+            f" and {point.batches} batches" if point.batches else "",
+        )

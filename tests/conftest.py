@@ -44,8 +44,9 @@ def run_script(*arguments, cwd=ROOT, check=None, fresh=False, timeout=300):
     """
     words = [str(ROOT / arguments[0]), *map(str, arguments[1:])]
     if fresh:
-        result = subprocess.run([sys.executable, *words], cwd=cwd, capture_output=True, text=True, timeout=timeout,
-                                stdin=subprocess.DEVNULL)
+        result = subprocess.run(
+            [sys.executable, *words], cwd=cwd, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
+        )
     else:
         result = run_in_forked_process(words, cwd, timeout)
     if check is not None:
@@ -56,8 +57,9 @@ def run_script(*arguments, cwd=ROOT, check=None, fresh=False, timeout=300):
 def run_in_forked_process(words, cwd, timeout, environment=None):
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder) / "out", Path(folder) / "err"
-        process = SERVER.Process(target=_as_main, args=(words, str(cwd), str(out), str(err),
-                                                        os.environ | (environment or {})))
+        process = SERVER.Process(
+            target=_as_main, args=(words, str(cwd), str(out), str(err), os.environ | (environment or {}))
+        )
         process.start()
         process.join(timeout)
         if process.is_alive():
@@ -120,8 +122,9 @@ def _run_for(connection):
     with connection:
         words, cwd, client, environment = json.loads(connection.makefile().readline())
         words[0] = os.path.join(cwd, words[0])
-        process = SERVER.Process(target=_as_main, args=(words, cwd, f"/proc/{client}/fd/1", f"/proc/{client}/fd/2",
-                                                        environment))
+        process = SERVER.Process(
+            target=_as_main, args=(words, cwd, f"/proc/{client}/fd/1", f"/proc/{client}/fd/2", environment)
+        )
         process.start()
         process.join()
         connection.sendall(f"{process.exitcode if process.exitcode >= 0 else 128 - process.exitcode}\n".encode())
@@ -175,10 +178,23 @@ def cfg_tree(folder):
         "protocol": "paper",
         "model": {"arch": "cifar_resnet", "model_depth": 20, "num_classes": 3, "pool": "avgpool", "type": "multilabel"},
         "opt": {"optimizer": "Adam", "lr": "1e-3", "batch_size": 4, "scheduler": "reduce"},
-        "audio_config": {"feature": "spectrogram", "n_fft": 441, "hop_len": 220, "win_len": 441, "sample_rate": 22050,
-                         "normalize": False, "min_duration": 0.5},
-        "data": {"meta_root": str(folder / "meta"), "label_map": "lbl_map.json", "is_lmdb": True, "in_memory": True,
-                 "train_lmdb": str(folder / "train.lmdb"), "val_lmdb": str(folder / "val.lmdb")},
+        "audio_config": {
+            "feature": "spectrogram",
+            "n_fft": 441,
+            "hop_len": 220,
+            "win_len": 441,
+            "sample_rate": 22050,
+            "normalize": False,
+            "min_duration": 0.5,
+        },
+        "data": {
+            "meta_root": str(folder / "meta"),
+            "label_map": "lbl_map.json",
+            "is_lmdb": True,
+            "in_memory": True,
+            "train_lmdb": str(folder / "train.lmdb"),
+            "val_lmdb": str(folder / "val.lmdb"),
+        },
     }
 
 
@@ -194,16 +210,40 @@ def corpus(tmp_path_factory):
     write_lbl_map(folder / "meta" / "lbl_map.json")
     for split, count, seed in (("train", 12, 1), ("val", 6, 2), ("eval", 6, 3)):
         write_folder(folder / split, count, seed)
-        run_script("pack_mixtures_into_lmdb.py", "--mixture_dir", folder / split, "--lmdb_path",
-                   folder / f"{split}.lmdb", "--audio_min_duration", "0.5", check=0)
+        run_script(
+            "pack_mixtures_into_lmdb.py",
+            "--mixture_dir",
+            folder / split,
+            "--lmdb_path",
+            folder / f"{split}.lmdb",
+            "--audio_min_duration",
+            "0.5",
+            check=0,
+        )
     write_cfg(folder / "tiny.cfg", cfg_tree(folder))
     return folder
 
 
 def train_command(corpus, expdir, *more, script="train_gise_mixtures.py", epochs=1, cfg=None):
     """The words of a quick training run."""
-    return (script, "--cfg_file", cfg or corpus / "tiny.cfg", "-e", expdir, "--epochs", epochs, "--num_workers", 0,
-            "--random_clip_size", 64, "--val_clip_size", 64, "--seed", 3, *more)
+    return (
+        script,
+        "--cfg_file",
+        cfg or corpus / "tiny.cfg",
+        "-e",
+        expdir,
+        "--epochs",
+        epochs,
+        "--num_workers",
+        0,
+        "--random_clip_size",
+        64,
+        "--val_clip_size",
+        64,
+        "--seed",
+        3,
+        *more,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -211,10 +251,26 @@ def trained(corpus, tmp_path_factory):
     """An experiment folder r1/mixup/tiny/<train LMDB>/ of train_all_mixtures.py, two sizes, two epochs each."""
     exp = tmp_path_factory.mktemp("experiment")
     for number in (4, 8):
-        run_script("pack_mixtures_into_lmdb.py", "--mixture_dir",
-                   write_folder(corpus / f"train_{number}", number, 4), "--lmdb_path",
-                   corpus / f"train_{number}.lmdb", "--audio_min_duration", 0.5, check=0)
-    run_script(*train_command(
-        corpus, exp / "r1" / "mixup" / "tiny", "--use_mixup", "--lmdbs_list",
-        f"{corpus / 'train_8.lmdb'};{corpus / 'train_4.lmdb'}", script="train_all_mixtures.py", epochs=2), check=0)
+        run_script(
+            "pack_mixtures_into_lmdb.py",
+            "--mixture_dir",
+            write_folder(corpus / f"train_{number}", number, 4),
+            "--lmdb_path",
+            corpus / f"train_{number}.lmdb",
+            "--audio_min_duration",
+            0.5,
+            check=0,
+        )
+    run_script(
+        *train_command(
+            corpus,
+            exp / "r1" / "mixup" / "tiny",
+            "--use_mixup",
+            "--lmdbs_list",
+            f"{corpus / 'train_8.lmdb'};{corpus / 'train_4.lmdb'}",
+            script="train_all_mixtures.py",
+            epochs=2,
+        ),
+        check=0,
+    )
     return exp

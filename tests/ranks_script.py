@@ -52,12 +52,21 @@ def main():
     label_map = LabelMap.load(config.data.label_map_path())
     recognizer = Witness(initial_network(config, SEED), build_task(config), label_map, SEED)
     data = ClipDataModule(config, label_map, 64, 64, num_workers=0, seed=SEED)
-    trainer = pl.Trainer(**devices.arguments() | {"precision": "64-true"}, max_epochs=1, logger=False,
-                         enable_checkpointing=False, enable_progress_bar=False, num_sanity_val_steps=0,
-                         use_distributed_sampler=False, enable_model_summary=False)
+    trainer = pl.Trainer(
+        **devices.arguments() | {"precision": "64-true"},
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+    )
     trainer.fit(recognizer, datamodule=data)
-    torch.save({"told": told, "shares": shares, "steps": recognizer.steps,
-                "figures": dict(trainer.callback_metrics)}, folder / f"rank_{rank}_of_{processes}.pt")
+    torch.save(
+        {"told": told, "shares": shares, "steps": recognizer.steps, "figures": dict(trainer.callback_metrics)},
+        folder / f"rank_{rank}_of_{processes}.pt",
+    )
 
 
 if __name__ == "__main__":

@@ -33,14 +33,39 @@ def write_sources(folder, kinds=("quiet [x]", "loud")):
 
 
 def generate(sources, out, *more, count=4, seed=7, bg="noises", check=None):
-    return run_script("scripts/generate_mixtures.py", "--fg_path", sources / "events", "--bg_path", sources / bg,
-                      "--out_folder", out, "--num_soundscapes", count, "--lbl_map", sources / "lbl_map.json",
-                      "--seed", seed, *more, check=check)
+    return run_script(
+        "scripts/generate_mixtures.py",
+        "--fg_path",
+        sources / "events",
+        "--bg_path",
+        sources / bg,
+        "--out_folder",
+        out,
+        "--num_soundscapes",
+        count,
+        "--lbl_map",
+        sources / "lbl_map.json",
+        "--seed",
+        seed,
+        *more,
+        check=check,
+    )
 
 
 def regenerate(sources, jams, out, *more, bg="noises", check=None):
-    return run_script("scripts/generate_from_jams.py", "--fg_path", sources / "events", "--bg_path", sources / bg,
-                      "--jams_dir", jams, "--out_folder", out, *more, check=check)
+    return run_script(
+        "scripts/generate_from_jams.py",
+        "--fg_path",
+        sources / "events",
+        "--bg_path",
+        sources / bg,
+        "--jams_dir",
+        jams,
+        "--out_folder",
+        out,
+        *more,
+        check=check,
+    )
 
 
 def contents(folder):

@@ -28,8 +28,9 @@ from src.data.lmdb.writer import LMDBWriter
 
 
 def pack(folder, target, *more):
-    return run_script("pack_mixtures_into_lmdb.py", "--mixture_dir", folder, "--lmdb_path", target,
-                      "--audio_min_duration", 0.5, *more)
+    return run_script(
+        "pack_mixtures_into_lmdb.py", "--mixture_dir", folder, "--lmdb_path", target, "--audio_min_duration", 0.5, *more
+    )
 
 
 def no_flac(folder):
@@ -106,9 +107,25 @@ def empty_clip(folder):
     return ["s001.flac", "empty"]
 
 
-@pytest.mark.parametrize("spoil", [no_flac, only_wav, no_folder, no_txt, empty_txt, txt_without_tabs,
-                                   label_with_delimiter, truncated, not_flac, wav_called_flac, empty_file, wrong_rate,
-                                   stereo, empty_clip])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        no_flac,
+        only_wav,
+        no_folder,
+        no_txt,
+        empty_txt,
+        txt_without_tabs,
+        label_with_delimiter,
+        truncated,
+        not_flac,
+        wav_called_flac,
+        empty_file,
+        wrong_rate,
+        stereo,
+        empty_clip,
+    ],
+)
 def test_packing_refuses(tmp_path, spoil):
     folder = write_folder(tmp_path / "mix", 3, 0)
     expected = spoil(folder)
@@ -117,8 +134,16 @@ def test_packing_refuses(tmp_path, spoil):
     assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
 
 
-@pytest.mark.parametrize("flag, value", [("--map_size", "0"), ("--map_size", "big"), ("--write_frequency", "1.5"),
-                                         ("--audio_min_duration", "-1"), ("--mixture_dir", ";")])
+@pytest.mark.parametrize(
+    "flag, value",
+    [
+        ("--map_size", "0"),
+        ("--map_size", "big"),
+        ("--write_frequency", "1.5"),
+        ("--audio_min_duration", "-1"),
+        ("--mixture_dir", ";"),
+    ],
+)
 def test_packing_refuses_flags(tmp_path, flag, value):
     result = pack(write_folder(tmp_path / "mix", 1, 0), tmp_path / "a.lmdb", flag, value)
     assert result.returncode == 2 and flag in result.stderr and "Traceback" not in result.stderr
@@ -188,10 +213,14 @@ def test_a_label_that_is_not_in_the_map(corpus, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("samples, rate, message", [
-    (None, None, "is not audio"), (tone_clip(["Drum"], 0), 44100, "44100 Hz, not 22050 Hz"),
-    (np.stack([tone_clip(["Drum"], 0)] * 2, axis=1), SAMPLE_RATE, "2 channels"),
-])
+@pytest.mark.parametrize(
+    "samples, rate, message",
+    [
+        (None, None, "is not audio"),
+        (tone_clip(["Drum"], 0), 44100, "44100 Hz, not 22050 Hz"),
+        (np.stack([tone_clip(["Drum"], 0)] * 2, axis=1), SAMPLE_RATE, "2 channels"),
+    ],
+)
 def test_a_broken_record_is_named_even_by_a_loader_worker(corpus, tmp_path, workers, samples, rate, message):
     if samples is not None:
         soundfile.write(tmp_path / "x.flac", samples, rate)
@@ -201,26 +230,32 @@ def test_a_broken_record_is_named_even_by_a_loader_worker(corpus, tmp_path, work
     with LMDBWriter(tmp_path / "a.lmdb") as writer:
         for _ in range(4):
             writer.add(Record(broken, "Drum"))
-    result = run_script(*train_command(corpus, tmp_path / "run", "--num_workers", workers, "--set",
-                                       f"data.train_lmdb={tmp_path / 'a.lmdb'}"))
+    result = run_script(
+        *train_command(
+            corpus, tmp_path / "run", "--num_workers", workers, "--set", f"data.train_lmdb={tmp_path / 'a.lmdb'}"
+        )
+    )
     line = error_line(result)
     assert "a.lmdb, record" in line and message in line
     assert not list((tmp_path / "run").rglob("*.ckpt"))
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"model": {"depht": 18}}, "unknown key 'model.depht'"),
-    ({"opt": None}, "section 'opt'"),
-    ({"opt": {"batch_size": "many"}}, "opt.batch_size is 'many'; expected a whole number"),
-    ({"model": {"num_classes": 4}}, "model.num_classes is 4, but the label map"),
-    ({"model": {"arch": "vgg"}}, "model.arch is 'vgg'; known: resnet, cifar_resnet"),
-    ({"model": {"model_depth": 19}}, "model.model_depth is 19; cifar_resnet has 20, 32, 44, 56, 110"),
-    ({"model": {"pretrained": "nowhere.pth"}}, "nowhere.pth: no such file; a .pth of weights"),
-    ({"data": {"val_lmdb": "nowhere.lmdb"}}, "nowhere.lmdb: no such LMDB"),
-    ({"opt": {"batch_size": 13}}, "12 training clips do not fill one batch of opt.batch_size 13"),
-    ({"data": {"label_map": "nowhere.json"}}, "nowhere.json: no such label map"),
-    ({"audio_config": {"bg_files": "x"}}, "mixers are retired"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"model": {"depht": 18}}, "unknown key 'model.depht'"),
+        ({"opt": None}, "section 'opt'"),
+        ({"opt": {"batch_size": "many"}}, "opt.batch_size is 'many'; expected a whole number"),
+        ({"model": {"num_classes": 4}}, "model.num_classes is 4, but the label map"),
+        ({"model": {"arch": "vgg"}}, "model.arch is 'vgg'; known: resnet, cifar_resnet"),
+        ({"model": {"model_depth": 19}}, "model.model_depth is 19; cifar_resnet has 20, 32, 44, 56, 110"),
+        ({"model": {"pretrained": "nowhere.pth"}}, "nowhere.pth: no such file; a .pth of weights"),
+        ({"data": {"val_lmdb": "nowhere.lmdb"}}, "nowhere.lmdb: no such LMDB"),
+        ({"opt": {"batch_size": 13}}, "12 training clips do not fill one batch of opt.batch_size 13"),
+        ({"data": {"label_map": "nowhere.json"}}, "nowhere.json: no such label map"),
+        ({"audio_config": {"bg_files": "x"}}, "mixers are retired"),
+    ],
+)
 def test_a_cfg_that_does_not_fit(corpus, tmp_path, change, message):
     tree = cfg_tree(corpus)
     for section, keys in change.items():
@@ -233,19 +268,24 @@ def test_a_cfg_that_does_not_fit(corpus, tmp_path, change, message):
     assert message in line, line
 
 
-@pytest.mark.parametrize("more, message", [
-    (("--cfg_file", "nowhere.cfg"), "nowhere.cfg: no such cfg file"),
-    (("--use_mixers",), "mixers are retired"),
-    (("--cw", "nowhere.pt"), "nowhere.pt: no such file; a tensor of class weights (--cw) was expected"),
-    (("--resume_from", "nowhere.ckpt"), "nowhere.ckpt: no such file; a checkpoint to resume from was expected"),
-    (("--set", "opt.lr"), "--set opt.lr: expected SECTION.KEY=VALUE"),
-])
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (("--cfg_file", "nowhere.cfg"), "nowhere.cfg: no such cfg file"),
+        (("--use_mixers",), "mixers are retired"),
+        (("--cw", "nowhere.pt"), "nowhere.pt: no such file; a tensor of class weights (--cw) was expected"),
+        (("--resume_from", "nowhere.ckpt"), "nowhere.ckpt: no such file; a checkpoint to resume from was expected"),
+        (("--set", "opt.lr"), "--set opt.lr: expected SECTION.KEY=VALUE"),
+    ],
+)
 def test_flags_that_do_not_fit(corpus, tmp_path, more, message):
     assert message in refused(corpus, tmp_path, *more)
 
 
-@pytest.mark.parametrize("flag, value", [("--epochs", "0"), ("--gpus", "all"), ("--num_workers", "-1"),
-                                         ("--random_clip_size", "x"), ("--seed", "-3")])
+@pytest.mark.parametrize(
+    "flag, value",
+    [("--epochs", "0"), ("--gpus", "all"), ("--num_workers", "-1"), ("--random_clip_size", "x"), ("--seed", "-3")],
+)
 def test_flags_that_are_no_numbers(corpus, tmp_path, flag, value):
     result = run_script(*train_command(corpus, tmp_path / "run", flag, value))
     assert result.returncode == 2 and flag in result.stderr and not (tmp_path / "run").exists()
@@ -258,8 +298,9 @@ def test_class_weights_of_another_length(corpus, tmp_path):
 
 def test_class_weights_and_the_focal_loss(corpus, tmp_path):
     torch.save(torch.ones(3), tmp_path / "cw.pt")
-    assert "no place in the focal loss" in refused(corpus, tmp_path, "--cw", tmp_path / "cw.pt", "--set",
-                                                   "opt.focal_loss=True")
+    assert "no place in the focal loss" in refused(
+        corpus, tmp_path, "--cw", tmp_path / "cw.pt", "--set", "opt.focal_loss=True"
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"h", b"a", b"\x80", b"PK\x03\x04", b"plain text\n"])
@@ -284,15 +325,29 @@ def test_resuming_from_what_is_no_checkpoint_of_this_network(corpus, trained, tm
 
 def test_two_lmdbs_of_one_name(corpus, tmp_path):
     shutil.copy(corpus / "train.lmdb", tmp_path / "train.lmdb")
-    result = run_script(*train_command(corpus, tmp_path / "run", "--lmdbs_list",
-                                       f"{corpus / 'train.lmdb'};{tmp_path / 'train.lmdb'}",
-                                       script="train_all_mixtures.py"))
+    result = run_script(
+        *train_command(
+            corpus,
+            tmp_path / "run",
+            "--lmdbs_list",
+            f"{corpus / 'train.lmdb'};{tmp_path / 'train.lmdb'}",
+            script="train_all_mixtures.py",
+        )
+    )
     assert "two LMDBs are called train" in error_line(result) and not (tmp_path / "run").exists()
 
 
 def evaluate(corpus, tmp_path, *more, lbl_map=None, lmdb_path=None):
-    result = run_script("eval_gise_mixtures.py", "--lbl_map", lbl_map or corpus / "meta/lbl_map.json", "--lmdb_path",
-                        lmdb_path or corpus / "eval.lmdb", "--results_csv", tmp_path / "r.csv", *more)
+    result = run_script(
+        "eval_gise_mixtures.py",
+        "--lbl_map",
+        lbl_map or corpus / "meta/lbl_map.json",
+        "--lmdb_path",
+        lmdb_path or corpus / "eval.lmdb",
+        "--results_csv",
+        tmp_path / "r.csv",
+        *more,
+    )
     line = error_line(result)
     assert not (tmp_path / "r.csv").exists()
     return line
@@ -317,7 +372,16 @@ def test_evaluation_refuses(corpus, trained, tmp_path):
 def test_a_results_table_of_other_columns_is_left_alone(corpus, trained, tmp_path):
     (tmp_path / "r.csv").write_text("my,notes\n1,2\n")
     ckpt = next((trained / "r1").rglob("epoch=01*.ckpt"))
-    result = run_script("eval_gise_mixtures.py", "--lbl_map", corpus / "meta/lbl_map.json", "--lmdb_path",
-                        corpus / "eval.lmdb", "--results_csv", tmp_path / "r.csv", "--ckpt_path", ckpt)
+    result = run_script(
+        "eval_gise_mixtures.py",
+        "--lbl_map",
+        corpus / "meta/lbl_map.json",
+        "--lmdb_path",
+        corpus / "eval.lmdb",
+        "--results_csv",
+        tmp_path / "r.csv",
+        "--ckpt_path",
+        ckpt,
+    )
     assert "without the column 'ckpt_path'" in error_line(result)
     assert (tmp_path / "r.csv").read_text() == "my,notes\n1,2\n"

@@ -21,8 +21,13 @@ def flipped(data):
     return data[:middle] + bytes(byte ^ 0xFF for byte in data[middle : middle + 40]) + data[middle + 40 :]
 
 
-BROKEN = {"flipped": flipped(flac(1)), "truncated": flac(2)[:3000], "no FLAC": b"RIFF" * 100, "rate": flac(3, 44100),
-          "empty": b""}
+BROKEN = {
+    "flipped": flipped(flac(1)),
+    "truncated": flac(2)[:3000],
+    "no FLAC": b"RIFF" * 100,
+    "rate": flac(3, 44100),
+    "empty": b"",
+}
 
 
 @pytest.fixture
@@ -51,8 +56,9 @@ def test_a_run_stops_at_a_broken_record_and_names_it(corpus, tmp_path, kind, wor
     assert not list((tmp_path / "run").glob("ckpts/*"))
 
 
-@pytest.mark.parametrize("more", [(), ("--features", "device"), ("--cache_samples", "cache"),
-                                  ("--set", "data.in_memory=False")])
+@pytest.mark.parametrize(
+    "more", [(), ("--features", "device"), ("--cache_samples", "cache"), ("--set", "data.in_memory=False")]
+)
 def test_broken_records_are_counted_listed_and_left_out(corpus, tmp_path, broken, more):
     more = [tmp_path / word if word == "cache" else word for word in more]
     result = run_script(*command(corpus, tmp_path / "run", broken, "--skip_bad_records", *more), check=0)
@@ -109,8 +115,20 @@ def test_a_cache_is_of_the_file_as_it_is(corpus, tmp_path, broken):
 
 def test_an_evaluation_leaves_them_out_on_request(corpus, trained, tmp_path, broken):
     checkpoint = sorted(trained.rglob("*.ckpt"))[0]
-    words = ["eval_gise_mixtures.py", "--ckpt_path", checkpoint, "--lbl_map", corpus / "meta/lbl_map.json",
-             "--lmdb_path", broken, "--num_timesteps", 64, "--num_workers", 1, "--results_csv"]
+    words = [
+        "eval_gise_mixtures.py",
+        "--ckpt_path",
+        checkpoint,
+        "--lbl_map",
+        corpus / "meta/lbl_map.json",
+        "--lmdb_path",
+        broken,
+        "--num_timesteps",
+        64,
+        "--num_workers",
+        1,
+        "--results_csv",
+    ]
     assert f"{broken}, record 2" in error_line(run_script(*words, tmp_path / "a.csv"))
     rows = []
     for features in ("workers", "device"):

@@ -70,27 +70,37 @@ def test_loader():
 
 
 def test_memory(tmp_path):
-    figures, growth = run_benchmark("memory", "--clips", 4, "--num_workers", 1, "--clip_size", 64, "--folder", tmp_path,
-                                    fresh=True)
+    figures, growth = run_benchmark(
+        "memory", "--clips", 4, "--num_workers", 1, "--clip_size", 64, "--folder", tmp_path, fresh=True
+    )
     paths = ("published", "FLAC", "cached samples")
     assert [tuple(row[:3]) for row in figures[1:]] == [(path, "1", clips) for path in paths for clips in ("4", "16")]
     for main, main_last, worker, worker_last, written, written_last, everything, everything_last in (
-            numbers(row[3:]) for row in figures[1:]):
+        numbers(row[3:]) for row in figures[1:]
+    ):
         assert min(main, main_last, written, written_last) > 0.1 and written <= worker and written_last <= worker_last
         assert everything > main and everything_last > main_last
     for number, (path, row) in enumerate(zip(paths, growth[1:])):
         fewer, more = (numbers(one[3:]) for one in figures[1 + 2 * number : 3 + 2 * number])
-        expected = [there - here for last in (3, 5, 7)
-                    for there, here in ((more[last], fewer[last]), (more[last], more[last - 1]))]
+        expected = [
+            there - here
+            for last in (3, 5, 7)
+            for there, here in ((more[last], fewer[last]), (more[last], more[last - 1]))
+        ]
         assert row[:2] == [path, "1"] and numbers(row[2:]) == pytest.approx(expected, abs=0.11)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_start(tmp_path):
-    table, = run_benchmark("start", "--records", 8, "--batch_size", 2, "--num_workers", 1, "--rounds", 1, "--folder",
-                           tmp_path)
+    (table,) = run_benchmark(
+        "start", "--records", 8, "--batch_size", 2, "--num_workers", 1, "--rounds", 1, "--folder", tmp_path
+    )
     assert [row[0].partition(":")[0] for row in table[1:]] == [
-        "reading the file through", "first start ever", "any other start", "the same, reading ahead in the background"]
+        "reading the file through",
+        "first start ever",
+        "any other start",
+        "the same, reading ahead in the background",
+    ]
     for row in table[2:]:
         opening, seconds = numbers(row[1:3])
         assert 0 <= opening <= seconds and seconds > 0
@@ -104,8 +114,24 @@ def test_start_refuses_a_folder_without_room(tmp_path):
 
 
 def test_training_does_the_same_either_way():
-    table, = run_benchmark("training", "--arch", "cifar_resnet", "--depth", 20, "--frames", 64, "--batch_size", 4,
-                           "--clips", 12, "--num_workers", 1, "--rounds", 1, fresh=True)
+    (table,) = run_benchmark(
+        "training",
+        "--arch",
+        "cifar_resnet",
+        "--depth",
+        20,
+        "--frames",
+        64,
+        "--batch_size",
+        4,
+        "--clips",
+        12,
+        "--num_workers",
+        1,
+        "--rounds",
+        1,
+        fresh=True,
+    )
     assert [row[0] for row in table[1:]] == ["bare loop", "scripts", "bare loop, freed memory kept"]
     assert table[1][3] == table[1][5] == "1.000"
     for row in table[1:]:
@@ -114,18 +140,36 @@ def test_training_does_the_same_either_way():
 
 
 def test_packing(tmp_path):
-    table, = run_benchmark("packing", "--clips", 12, "--num_workers", 1, 2, "--folder", tmp_path)
+    (table,) = run_benchmark("packing", "--clips", 12, "--num_workers", 1, 2, "--folder", tmp_path)
     rows = table[1:]
-    assert [row[:3] for row in rows] == [["pack", "12", "1"], ["check", "12", "1"], ["fingerprint", "12", "1"],
-                                         ["pack", "12", "2"], ["check", "12", "2"]]
+    assert [row[:3] for row in rows] == [
+        ["pack", "12", "1"],
+        ["check", "12", "1"],
+        ["fingerprint", "12", "1"],
+        ["pack", "12", "2"],
+        ["check", "12", "2"],
+    ]
     assert all(numbers(row[3:4])[0] > 0 and int(row[4]) >= int(row[5]) for row in rows), table
     assert list(tmp_path.iterdir()) == []
 
 
 def test_freed_memory():
-    table, = run_benchmark("freed_memory", "--networks", "cifar_resnet-20", "--batch_size", 2, "--frames", 64,
-                           "--steps", 1, "--rounds", 1, fresh=True)
-    assert [row[:3] for row in table[1:]] == [["cifar_resnet-20", task, way] for task in ("inference", "training")
-                                              for way in ("as by default", "kept")]
+    (table,) = run_benchmark(
+        "freed_memory",
+        "--networks",
+        "cifar_resnet-20",
+        "--batch_size",
+        2,
+        "--frames",
+        64,
+        "--steps",
+        1,
+        "--rounds",
+        1,
+        fresh=True,
+    )
+    assert [row[:3] for row in table[1:]] == [
+        ["cifar_resnet-20", task, way] for task in ("inference", "training") for way in ("as by default", "kept")
+    ]
     for default, kept in (table[1:3], table[3:5]):
         assert default[5] == "1.00" and min(numbers([default[3], kept[3], kept[5], default[6], kept[6]])) > 0

@@ -66,8 +66,9 @@ def run_check(tmp_path, *words, fresh=False):
     lbl_map = write_lbl_map(tmp_path / "lbl_map.json")
     if "--lbl_map" not in words:
         words = (*words, "--lbl_map", lbl_map)
-    result = run_script("scripts/check_lmdb.py", *words, "--json", tmp_path / "found.json", "--num_workers", 2,
-                        fresh=fresh)
+    result = run_script(
+        "scripts/check_lmdb.py", *words, "--json", tmp_path / "found.json", "--num_workers", 2, fresh=fresh
+    )
     return result, json.loads((tmp_path / "found.json").read_text())
 
 
@@ -76,12 +77,15 @@ def test_a_sound_lmdb_passes(tmp_path):
     result, found = run_check(tmp_path, path, "--strict", "--png", tmp_path / "balance.png", fresh=True)
     assert result.returncode == 0, result.stderr
     assert "0 errors, 0 warnings" in result.stdout and found["errors"] == found["warnings"] == found["leaks"] == []
-    report, = found["lmdbs"]
+    (report,) = found["lmdbs"]
     assert report["path"] == str(path) and report["clips"] == 6 and report["bytes"] == path.stat().st_size
     assert report["fingerprint"] == fingerprint(LMDBReader(path)) and report["fingerprint"] in result.stdout
     assert report["encodings"] == {"FLAC PCM_16, 22050 Hz, 1 channel": 6} and report["findings"] == []
-    assert report["classes"] == {"Drum": {"clips": 6, "events": 6}, "Harp": {"clips": 4, "events": 4},
-                                 "Organ": {"clips": 2, "events": 2}}
+    assert report["classes"] == {
+        "Drum": {"clips": 6, "events": 6},
+        "Harp": {"clips": 4, "events": 4},
+        "Organ": {"clips": 2, "events": 2},
+    }
     assert report["labels_of_a_clip"] == {"1": 2, "2": 2, "3": 2} and report["folds"] == {}
     assert report["seconds"]["median"] == pytest.approx(CLIP / SAMPLE_RATE)
     assert report["seconds"]["total"] == pytest.approx(6 * CLIP / SAMPLE_RATE)
@@ -97,8 +101,9 @@ def png_size(path):
 
 
 def test_released_lmdbs_pass(tmp_path):
-    result, found = run_check(tmp_path, RELEASED, "--strict", "--lbl_map", FIXTURES / "lbl_map.json",
-                              "--min_duration", 5, "--max_duration", 5)
+    result, found = run_check(
+        tmp_path, RELEASED, "--strict", "--lbl_map", FIXTURES / "lbl_map.json", "--min_duration", 5, "--max_duration", 5
+    )
     assert result.returncode == 0, result.stdout
     assert found["lmdbs"][0]["clips"] == 48 and found["lmdbs"][0]["seconds"]["longest"] == 5.0
     assert "events" in found["lmdbs"][0]["classes"]["Harp"] and "18 of 18 classes" in result.stdout
@@ -140,8 +145,12 @@ DEFECTS = {
     "no_clips": ([], (), [], "no clips"),
     "fold": ([Record(clip(i), i % 3, 1 + i) for i in range(6)], (), [5], "record 5: fold 6"),
     "no_fold": ([Record(clip(i), i % 3, 1 + i if i < 5 else None) for i in range(6)], (), [], "1 of 6"),
-    "fold_leak": ([Record(clip(i % 5), i % 3, 1 + i % 4) for i in range(6)], (), [5], "record 5 of fold 2: that of "
-                  "record 0 of fold 1"),
+    "fold_leak": (
+        [Record(clip(i % 5), i % 3, 1 + i % 4) for i in range(6)],
+        (),
+        [5],
+        "record 5 of fold 2: that of record 0 of fold 1",
+    ),
     "silent": (flawed(0.0005 * np.sin(np.arange(CLIP))), (), [4], "record 4: peaks 66 dB below full scale"),
     "clipped": (flawed(np.clip(8 * TONE, -1, 1)), (), [4], "% of its samples are at full scale"),
     "duplicate": (replaced(4, Record(clip(1), "Drum")), (), [4], "record 4: that of record 1"),
@@ -155,12 +164,14 @@ def drop(*keys):
     def change(entries):
         for key in keys:
             del entries[key]
+
     return change
 
 
 def put(**values):
     def change(entries):
         entries.update({name.removeprefix("record_").encode(): msgpack.packb(value) for name, value in values.items()})
+
     return change
 
 
@@ -229,13 +240,26 @@ def test_every_kind_of_finding_is_tested():
 
 
 def test_all_of_a_clip_can_be_wrong_at_once_and_the_others_are_judged_all_the_same(tmp_path):
-    path = write_lmdb(tmp_path / "a.lmdb", [
-        Record(audio(np.zeros((CLIP, 2)), rate=44100), "Bagpipe,Drum"), Record(b"no audio", ""), *sound_records(),
-        Record(audio(np.zeros(CLIP)), "Drum")])
+    path = write_lmdb(
+        tmp_path / "a.lmdb",
+        [
+            Record(audio(np.zeros((CLIP, 2)), rate=44100), "Bagpipe,Drum"),
+            Record(b"no audio", ""),
+            *sound_records(),
+            Record(audio(np.zeros(CLIP)), "Drum"),
+        ],
+    )
     result, found = run_check(tmp_path, path, "--min_duration", 0.5)
     kinds = {finding["kind"]: finding["records"] for finding in found["lmdbs"][0]["findings"]}
-    assert kinds == {"undecodable": [1], "sample_rate": [0], "channels": [0], "too_short": [0], "no_label": [1],
-                     "unknown_label": [0], "silent": [0, 8]}
+    assert kinds == {
+        "undecodable": [1],
+        "sample_rate": [0],
+        "channels": [0],
+        "too_short": [0],
+        "no_label": [1],
+        "unknown_label": [0],
+        "silent": [0, 8],
+    }
     assert found["lmdbs"][0]["classes"]["Bagpipe"] == {"clips": 1, "events": 1} and found["lmdbs"][0]["clips"] == 9
     assert "all samples are 0" in result.stdout and len(found["errors"]) == 6 and "(and 5 more)" in error_line(result)
 
@@ -246,8 +270,10 @@ def test_of_many_findings_all_records_are_in_the_json_and_a_few_are_printed(tmp_
     finding, unused = found["lmdbs"][0]["findings"]
     assert finding["kind"] == "duplicate" and finding["records"] == list(range(1, 50)) and finding["count"] == 49
     assert len(finding["details"]) == 20 and unused["kind"] == "unused_class"
-    assert "(49 records): record 1: that of record 0; record 2: that of record 0; record 3: that of record 0; " \
+    assert (
+        "(49 records): record 1: that of record 0; record 2: that of record 0; record 3: that of record 0; "
         "and 46 more" in result.stdout
+    )
 
 
 def test_a_clip_that_two_lmdbs_share_is_found_by_both_names(tmp_path):
@@ -276,8 +302,15 @@ def test_other_lmdbs_are_checked_when_one_cannot_be_read(tmp_path):
     good = write_lmdb(tmp_path / "good.lmdb", sound_records())
     (tmp_path / "text.lmdb").write_text("no LMDB" * 1000)
     (tmp_path / "cut.lmdb").write_bytes(good.read_bytes()[:-4096])
-    result, found = run_check(tmp_path, tmp_path / "nowhere.lmdb", tmp_path / "text.lmdb", tmp_path / "cut.lmdb", good,
-                              "--png", tmp_path / "balance.png")
+    result, found = run_check(
+        tmp_path,
+        tmp_path / "nowhere.lmdb",
+        tmp_path / "text.lmdb",
+        tmp_path / "cut.lmdb",
+        good,
+        "--png",
+        tmp_path / "balance.png",
+    )
     assert "nowhere.lmdb: the file cannot be read: no such LMDB" in error_line(result)
     assert [len(report["findings"]) for report in found["lmdbs"]] == [1, 1, 1, 0]
     assert found["lmdbs"][3]["clips"] == 6 and "is truncated" in result.stdout
@@ -303,8 +336,9 @@ def test_a_file_that_would_kill_its_reader_is_a_finding(tmp_path, workers):
 def test_the_findings_do_not_depend_on_the_number_of_workers(tmp_path):
     records = [Record(clip(i % 20, 3000), CLASSES[i % 3]) for i in range(30)] + [Record(b"x", "Harp,Bagpipe")] * 2
     path = write_lmdb(tmp_path / "a.lmdb", records)
-    outputs = {run_script("scripts/check_lmdb.py", path, RELEASED, "--num_workers", workers).stdout
-               for workers in (1, 2, 5)}
+    outputs = {
+        run_script("scripts/check_lmdb.py", path, RELEASED, "--num_workers", workers).stdout for workers in (1, 2, 5)
+    }
     assert len(outputs) == 1 and "10 records" in outputs.pop()
 
 
@@ -315,15 +349,18 @@ def test_labels_with_commas_have_another_delimiter(tmp_path):
     result, found = run_check(tmp_path, *words, "--delimiter", ";")
     assert result.returncode == 0 and found["lmdbs"][0]["classes"]["Chirp, tweet"]["clips"] == 2
     result, found = run_check(tmp_path, *words)
-    assert "label 'Chirp' is not in the label map" in error_line(result) and "does audio_config.delimiter" in \
-        result.stdout
+    assert (
+        "label 'Chirp' is not in the label map" in error_line(result) and "does audio_config.delimiter" in result.stdout
+    )
     result = run_script("scripts/check_lmdb.py", *words, "--delimiter", "")
     assert result.returncode == 2 and "--delimiter: is empty" in result.stderr
 
 
 def test_thresholds_of_silence_and_clipping(tmp_path):
-    path = write_lmdb(tmp_path / "a.lmdb", [Record(audio(0.01 * TONE / np.abs(TONE).max()), "Drum"),
-                                            Record(audio(np.clip(8 * TONE, -1, 1)), "Drum")])
+    path = write_lmdb(
+        tmp_path / "a.lmdb",
+        [Record(audio(0.01 * TONE / np.abs(TONE).max()), "Drum"), Record(audio(np.clip(8 * TONE, -1, 1)), "Drum")],
+    )
 
     def kinds(*flags):
         result = run_script("scripts/check_lmdb.py", path, *flags, "--json", tmp_path / "x.json", check=0)
@@ -393,8 +430,9 @@ def test_a_file_read_through_once_does_not_stay_in_memory(tmp_path, monkeypatch)
 def test_the_fingerprint_does_not_depend_on_how_the_file_is_laid_out(tmp_path):
     records = sound_records(12)
     found = set()
-    for number, options in enumerate(({}, {"map_size": 1}, {"map_size": 1e8, "write_frequency": 1},
-                                      {"write_frequency": 5})):
+    for number, options in enumerate(
+        ({}, {"map_size": 1}, {"map_size": 1e8, "write_frequency": 1}, {"write_frequency": 5})
+    ):
         path = write_lmdb(tmp_path / f"{number}.lmdb", records, **options)
         found.add(fingerprint(LMDBReader(path)))
     contents = {(tmp_path / f"{number}.lmdb").read_bytes() for number in range(4)}
@@ -407,17 +445,31 @@ def test_the_fingerprint_tells_every_change(tmp_path):
 
     def changed(index, **fields):
         records = list(base)
-        records[index] = Record(**({"flac": base[index].flac, "label": base[index].label, "fold": base[index].fold}
-                                   | fields))
+        records[index] = Record(
+            **({"flac": base[index].flac, "label": base[index].label, "fold": base[index].fold} | fields)
+        )
         return records
 
     flipped = bytearray(base[2].flac)
     flipped[-1] ^= 1
-    variants = [base, changed(2, flac=bytes(flipped)), changed(2, flac=base[2].flac + b"\0"), changed(0, label="Drun"),
-                changed(1, label="Drum,Harp"), changed(4, label=2), changed(4, fold=2), changed(4, fold=None),
-                [base[1], base[0], *base[2:]], base[:4], [*base, base[0]], []]
-    found = [fingerprint(LMDBReader(write_lmdb(tmp_path / f"{number}.lmdb", records)))
-             for number, records in enumerate(variants)]
+    variants = [
+        base,
+        changed(2, flac=bytes(flipped)),
+        changed(2, flac=base[2].flac + b"\0"),
+        changed(0, label="Drun"),
+        changed(1, label="Drum,Harp"),
+        changed(4, label=2),
+        changed(4, fold=2),
+        changed(4, fold=None),
+        [base[1], base[0], *base[2:]],
+        base[:4],
+        [*base, base[0]],
+        [],
+    ]
+    found = [
+        fingerprint(LMDBReader(write_lmdb(tmp_path / f"{number}.lmdb", records)))
+        for number, records in enumerate(variants)
+    ]
     assert len(set(found)) == len(variants)
 
 

@@ -65,16 +65,21 @@ def esc50(tmp_path_factory):
 def fold_run(esc50, tmp_path_factory):
     """A run on fold 2 of it: r1/mixup/tiny/fold_2."""
     exp = tmp_path_factory.mktemp("folds")
-    run_script(*train_command(esc50, exp / "r1/mixup/tiny/fold_2", "--fold_index", 2,
-                              script="train_esc50_classifier.py", epochs=2), check=0)
+    run_script(
+        *train_command(
+            esc50, exp / "r1/mixup/tiny/fold_2", "--fold_index", 2, script="train_esc50_classifier.py", epochs=2
+        ),
+        check=0,
+    )
     return exp
 
 
 @pytest.mark.parametrize("fold", range(1, 6))
 def test_a_fold_is_validated_on_and_never_trained_on(esc50, fold):
     config = load_config(esc50 / "tiny.cfg")
-    data = ClipDataModule(config, LabelMap.load(esc50 / "meta/lbl_map.json"), 64, 64, 0, fold_index=fold,
-                          crop_validation=False)
+    data = ClipDataModule(
+        config, LabelMap.load(esc50 / "meta/lbl_map.json"), 64, 64, 0, fold_index=fold, crop_validation=False
+    )
     reader = LMDBReader(esc50 / "esc50.lmdb")
     folds = np.array([reader[index].fold for index in range(len(reader))])
     assert data.val_set.records.tolist() == np.flatnonzero(folds == fold).tolist()
@@ -102,28 +107,54 @@ def test_a_fold_run_says_its_fold_and_names_its_accuracy(esc50, fold_run):
 
 
 def test_another_fold_in_the_same_folder_is_refused(esc50, fold_run):
-    line = error_line(run_script(*train_command(esc50, fold_run / "r1/mixup/tiny/fold_2", "--fold_index", 3,
-                                                script="train_esc50_classifier.py")))
+    line = error_line(
+        run_script(
+            *train_command(
+                esc50, fold_run / "r1/mixup/tiny/fold_2", "--fold_index", 3, script="train_esc50_classifier.py"
+            )
+        )
+    )
     assert "belongs to another run, with fold_index 2 instead of 3" in line
 
 
 @pytest.mark.parametrize("fold", [0, 6, -1])
 def test_folds_that_there_are_not_are_refused(esc50, tmp_path, fold):
-    line = error_line(run_script(*train_command(esc50, tmp_path / "run", "--fold_index", fold,
-                                                script="train_esc50_classifier.py")))
+    line = error_line(
+        run_script(*train_command(esc50, tmp_path / "run", "--fold_index", fold, script="train_esc50_classifier.py"))
+    )
     assert f"fold {fold}: " in line and "has the folds 1, 2, 3, 4, 5" in line and not (tmp_path / "run").exists()
 
 
 def test_an_lmdb_without_folds_is_refused(esc50, corpus, tmp_path):
-    line = error_line(run_script(*train_command(
-        esc50, tmp_path / "run", "--set", f"data.train_lmdb={corpus / 'train.lmdb'}",
-        script="train_esc50_classifier.py")))
+    line = error_line(
+        run_script(
+            *train_command(
+                esc50,
+                tmp_path / "run",
+                "--set",
+                f"data.train_lmdb={corpus / 'train.lmdb'}",
+                script="train_esc50_classifier.py",
+            )
+        )
+    )
     assert "its records have no folds" in line
 
 
 def test_a_fold_checkpoint_is_scored_on_its_own_fold(esc50, fold_run, tmp_path):
-    run_script("eval_all_mixtures.py", "--exp_dir", fold_run / "r1", "--lbl_map", esc50 / "meta/lbl_map.json",
-               "--lmdb_path", esc50 / "esc50.lmdb", "--results_csv", tmp_path / "r.csv", "--num_workers", 0, check=0)
+    run_script(
+        "eval_all_mixtures.py",
+        "--exp_dir",
+        fold_run / "r1",
+        "--lbl_map",
+        esc50 / "meta/lbl_map.json",
+        "--lmdb_path",
+        esc50 / "esc50.lmdb",
+        "--results_csv",
+        tmp_path / "r.csv",
+        "--num_workers",
+        0,
+        check=0,
+    )
     with open(tmp_path / "r.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["num_eval_clips"] for row in rows] == ["4", "4"] and {row["fold"] for row in rows} == {"2"}
@@ -132,15 +163,28 @@ def test_a_fold_checkpoint_is_scored_on_its_own_fold(esc50, fold_run, tmp_path):
 
 def test_eval_vggsound_gives_scikit_learns_scores_of_the_softmax(esc50, tmp_path):
     run_script(*train_command(esc50, tmp_path / "e/r1/g/run", script="train_classifier.py"), check=0)
-    checkpoint, = (tmp_path / "e/r1/g/run/ckpts").iterdir()
-    result = run_script("eval_vggsound.py", "--ckpt_path", checkpoint, "--lbl_map", esc50 / "meta/lbl_map.json",
-                        "--lmdb_path", esc50 / "esc50.lmdb", "--num_workers", 0, "--per_class", cwd=tmp_path, check=0)
+    (checkpoint,) = (tmp_path / "e/r1/g/run/ckpts").iterdir()
+    result = run_script(
+        "eval_vggsound.py",
+        "--ckpt_path",
+        checkpoint,
+        "--lbl_map",
+        esc50 / "meta/lbl_map.json",
+        "--lmdb_path",
+        esc50 / "esc50.lmdb",
+        "--num_workers",
+        0,
+        "--per_class",
+        cwd=tmp_path,
+        check=0,
+    )
     with open(tmp_path / "results.csv", newline="") as stream:
-        row, = csv.DictReader(stream)
+        (row,) = csv.DictReader(stream)
     assert row["num_timesteps"] == "1001" and "accuracy" in result.stderr
-    options = EvaluationOptions(str(esc50 / "esc50.lmdb"), str(esc50 / "meta/lbl_map.json"), num_timesteps=1001,
-                                num_workers=0)
-    found, = predictions([Entry(checkpoint)], LabelMap.load(options.lbl_map), options)
+    options = EvaluationOptions(
+        str(esc50 / "esc50.lmdb"), str(esc50 / "meta/lbl_map.json"), num_timesteps=1001, num_workers=0
+    )
+    (found,) = predictions([Entry(checkpoint)], LabelMap.load(options.lbl_map), options)
     p, y = found.probabilities, found.targets
     np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
     hot = np.eye(3)[y]
@@ -173,8 +217,10 @@ def test_the_released_esc50_layout_trains(tmp_path, esc50):
     lmdb = str(FIXTURES / "released_esc50_layout.lmdb")
     tree["data"] |= {"train_lmdb": lmdb, "val_lmdb": lmdb}
     cfg = write_cfg(tmp_path / "esc.cfg", tree)
-    run_script(*train_command(tmp_path, tmp_path / "run", "--fold_index", 5, script="train_esc50_classifier.py",
-                              cfg=cfg), check=0)
+    run_script(
+        *train_command(tmp_path, tmp_path / "run", "--fold_index", 5, script="train_esc50_classifier.py", cfg=cfg),
+        check=0,
+    )
     assert json.loads((tmp_path / "run/run.json").read_text())["num_train_clips"] == 8
 
 
@@ -190,20 +236,45 @@ def test_unknown_networks_have_no_count():
 
 def test_fine_tuning_starts_from_the_exported_weights(corpus, trained, esc50, tmp_path):
     """Equal tensors before the first step, but for the last layer."""
-    run_script("eval_all_mixtures.py", "--exp_dir", trained / "r1", "--lbl_map", corpus / "meta/lbl_map.json",
-               "--lmdb_path", corpus / "eval.lmdb", "--results_csv", tmp_path / "r.csv", "--best_only", "--num_workers",
-               0, "--export_weights", "--export_dir", tmp_path / "weights", check=0)
+    run_script(
+        "eval_all_mixtures.py",
+        "--exp_dir",
+        trained / "r1",
+        "--lbl_map",
+        corpus / "meta/lbl_map.json",
+        "--lmdb_path",
+        corpus / "eval.lmdb",
+        "--results_csv",
+        tmp_path / "r.csv",
+        "--best_only",
+        "--num_workers",
+        0,
+        "--export_weights",
+        "--export_dir",
+        tmp_path / "weights",
+        check=0,
+    )
     exported = sorted((tmp_path / "weights").rglob("*.pth"))[0]
     lbl_map = write_lbl_map(tmp_path / "four.json", [*CLASSES, "Gong"])
-    command = train_command(esc50, tmp_path / "run", "--pretrained", exported, "--fold_index", 1, "--set",
-                            "model.num_classes=4", "--set", f"data.label_map={lbl_map}",
-                            script="train_esc50_classifier.py")
+    command = train_command(
+        esc50,
+        tmp_path / "run",
+        "--pretrained",
+        exported,
+        "--fold_index",
+        1,
+        "--set",
+        "model.num_classes=4",
+        "--set",
+        f"data.label_map={lbl_map}",
+        script="train_esc50_classifier.py",
+    )
     line = error_line(run_script(*command))
     assert "is model.pretrained_fc missing" in line
     result = run_script(*command, "--set", "model.pretrained_fc=3", check=0)
     assert f"starting from the weights in {exported}" in result.stderr
     weights = torch.load(exported, weights_only=True)
-    checkpoint, = (tmp_path / "run/ckpts").iterdir()
+    (checkpoint,) = (tmp_path / "run/ckpts").iterdir()
     config = read_checkpoint(checkpoint).config
     assert config.model.pretrained == str(exported)
     before = initial_network(config, seed=3).state_dict()
@@ -214,13 +285,26 @@ def test_fine_tuning_starts_from_the_exported_weights(corpus, trained, esc50, tm
 
 def test_folds_are_not_compared_with_each_other(esc50, fold_run, tmp_path):
     """Even where their labels are the same."""
-    run_script(*train_command(esc50, tmp_path / "fold_5", "--fold_index", 5, script="train_esc50_classifier.py"),
-               check=0)
+    run_script(
+        *train_command(esc50, tmp_path / "fold_5", "--fold_index", 5, script="train_esc50_classifier.py"), check=0
+    )
     one = next((fold_run / "r1/mixup/tiny/fold_2/ckpts").iterdir())
     other = next((tmp_path / "fold_5/ckpts").iterdir())
-    line = error_line(run_script("scripts/compare_checkpoints.py", "--ckpt_path", one, "--other_ckpt_path", other,
-                                 "--lbl_map", esc50 / "meta/lbl_map.json", "--lmdb_path", esc50 / "esc50.lmdb",
-                                 "--num_workers", 0))
+    line = error_line(
+        run_script(
+            "scripts/compare_checkpoints.py",
+            "--ckpt_path",
+            one,
+            "--other_ckpt_path",
+            other,
+            "--lbl_map",
+            esc50 / "meta/lbl_map.json",
+            "--lmdb_path",
+            esc50 / "esc50.lmdb",
+            "--num_workers",
+            0,
+        )
+    )
     assert "would be scored on other clips" in line and "their folds are 2 and 5" in line
 
 
@@ -230,16 +314,31 @@ def test_moved_data_is_the_same_run_and_other_data_is_not(esc50, fold_run, tmp_p
     run = fold_run / "r1/mixup/tiny/fold_2"
 
     def again(name):
-        return run_script(*train_command(esc50, run, "--fold_index", 2, "--set", f"data.train_lmdb={tmp_path / name}",
-                                         script="train_esc50_classifier.py", epochs=2))
+        return run_script(
+            *train_command(
+                esc50,
+                run,
+                "--fold_index",
+                2,
+                "--set",
+                f"data.train_lmdb={tmp_path / name}",
+                script="train_esc50_classifier.py",
+                epochs=2,
+            )
+        )
 
     assert "finished (2 epochs); skipped" in again("esc50.lmdb").stderr
     assert "with data.train_lmdb 'esc50.lmdb' instead of 'other.lmdb'" in error_line(again("other.lmdb"))
 
 
 def test_a_missing_pretrained_file_stops_the_run(esc50, tmp_path):
-    line = error_line(run_script(*train_command(esc50, tmp_path / "run", "--pretrained", tmp_path / "none.pth",
-                                                script="train_esc50_classifier.py")))
+    line = error_line(
+        run_script(
+            *train_command(
+                esc50, tmp_path / "run", "--pretrained", tmp_path / "none.pth", script="train_esc50_classifier.py"
+            )
+        )
+    )
     assert "none.pth: no such file" in line and not (tmp_path / "run").exists()
 
 
@@ -247,16 +346,19 @@ def test_accumulated_gradients_step_as_one_batch(corpus, tmp_path):
     """Two batches of 4 a step: half the steps."""
     run_script(*train_command(corpus, tmp_path / "one"), check=0)
     run_script(*train_command(corpus, tmp_path / "two", "--accumulate_grad_batches", 3), check=0)
-    steps = [torch.load(next((tmp_path / name / "ckpts").iterdir()), weights_only=True)["global_step"]
-             for name in ("one", "two")]
+    steps = [
+        torch.load(next((tmp_path / name / "ckpts").iterdir()), weights_only=True)["global_step"]
+        for name in ("one", "two")
+    ]
     assert steps == [3, 1]
 
 
 @pytest.mark.parametrize("protocol", ["paper", "corrected"])
 def test_a_run_says_which_protocol_it_used(esc50, tmp_path, protocol):
-    result = run_script(*train_command(esc50, tmp_path / "run", "--set", f"protocol={protocol}",
-                                       script="train_classifier.py"), check=0)
-    checkpoint, = (tmp_path / "run/ckpts").iterdir()
+    result = run_script(
+        *train_command(esc50, tmp_path / "run", "--set", f"protocol={protocol}", script="train_classifier.py"), check=0
+    )
+    (checkpoint,) = (tmp_path / "run/ckpts").iterdir()
     assert f"protocol {protocol}, mixup on" in result.stderr
     assert json.loads((tmp_path / "run/run.json").read_text())["protocol"] == protocol
     assert read_checkpoint(checkpoint).config.protocol == protocol

@@ -46,8 +46,16 @@ def test_unused_keys_of_published_cfgs_are_accepted(tmp_path):
 
 def test_overrides(tmp_path):
     path = write_cfg(tmp_path / "a.cfg", cfg_tree(tmp_path))
-    config = load_config(path, ["opt.lr=1e-2", "data.train_lmdb=a b;c.lmdb", "protocol=corrected",
-                                "audio_config.precompute_features=true", "model.model_depth=44"])
+    config = load_config(
+        path,
+        [
+            "opt.lr=1e-2",
+            "data.train_lmdb=a b;c.lmdb",
+            "protocol=corrected",
+            "audio_config.precompute_features=true",
+            "model.model_depth=44",
+        ],
+    )
     assert config.opt.lr == 0.01 and config.data.train_lmdb == "a b;c.lmdb" and config.protocol == "corrected"
     assert config.audio_config.precompute_features is True and config.model.model_depth == 44
 
@@ -92,10 +100,15 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path, keys, value, message):
     assert message in str(error.value) and "a.cfg" in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("text, message", [
-    ("model: [", "not valid YAML"), ("", "no sections"), ("- a\n- b", "no sections"),
-    ("model: !!python/object/apply:os.system ['true']", "not valid YAML"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("model: [", "not valid YAML"),
+        ("", "no sections"),
+        ("- a\n- b", "no sections"),
+        ("model: !!python/object/apply:os.system ['true']", "not valid YAML"),
+    ],
+)
 def test_files_that_are_no_cfg(tmp_path, text, message):
     path = tmp_path / "a.cfg"
     path.write_text(text)
@@ -109,10 +122,18 @@ def test_overrides_that_make_no_sense(tmp_path, override):
         load_config(write_cfg(tmp_path / "a.cfg", cfg_tree(tmp_path)), [override])
 
 
-@pytest.mark.parametrize("text, message", [
-    ("[]", "class name"), ("{}", "class name"), ("{", "JSON"), ('{"a": 0, "b": 0}', "each once"),
-    ('{"a": 1}', "each once"), ('{"a": "0"}', "each once"), ('{"a": true}', "each once"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("[]", "class name"),
+        ("{}", "class name"),
+        ("{", "JSON"),
+        ('{"a": 0, "b": 0}', "each once"),
+        ('{"a": 1}', "each once"),
+        ('{"a": "0"}', "each once"),
+        ('{"a": true}', "each once"),
+    ],
+)
 def test_label_maps_that_make_no_sense(tmp_path, text, message):
     path = tmp_path / "lbl_map.json"
     path.write_text(text)
@@ -130,8 +151,13 @@ def rooted(tmp_path, monkeypatch, **sections):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     tree = cfg_tree(tmp_path)
-    tree["data"] |= {"meta_root": "meta", "train_lmdb": "l/train.lmdb", "val_lmdb": "/abs/val.lmdb",
-                     "test_lmdb": "None", "train_manifest": "m.csv"}
+    tree["data"] |= {
+        "meta_root": "meta",
+        "train_lmdb": "l/train.lmdb",
+        "val_lmdb": "/abs/val.lmdb",
+        "test_lmdb": "None",
+        "train_manifest": "m.csv",
+    }
     for section, values in sections.items():
         tree[section] |= values
     return load_config(write_cfg(tmp_path / "a.cfg", tree), ["data.val_manifest=here.csv"], "data")

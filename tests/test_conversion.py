@@ -14,8 +14,9 @@ def test_wav_files_that_break_off_and_flac_files_that_do_are_not_taken_for_whole
     for name in names:
         soundfile.write(src / name, noise(1, len(name)), SAMPLE_RATE)
     (src / "cut.wav").write_bytes((src / "c.wav").read_bytes()[:20001])
-    (src / "piped.wav").write_bytes(subprocess.run(["sox", src / "c.wav", "-t", "wav", "-"], capture_output=True,
-                                                   check=True).stdout)  # its header does not know its length
+    (src / "piped.wav").write_bytes(
+        subprocess.run(["sox", src / "c.wav", "-t", "wav", "-"], capture_output=True, check=True).stdout
+    )  # its header does not know its length
     convert = ("scripts/wav2flac.py", "--src_dir", src, "--tgt_dir", tgt, "--num_workers", 2)
     result = run_script(*convert)
     assert "1 of the files" in error_line(result)

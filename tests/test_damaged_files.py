@@ -12,9 +12,20 @@ from src.models.safe_loading import read_torch_file
 
 
 def evaluate(corpus, tmp_path, ckpt, *more):
-    return run_script("eval_gise_mixtures.py", "--lbl_map", corpus / "meta/lbl_map.json", "--lmdb_path",
-                      corpus / "eval.lmdb", "--results_csv", tmp_path / "r.csv", "--ckpt_path", ckpt, "--num_workers",
-                      0, *more)
+    return run_script(
+        "eval_gise_mixtures.py",
+        "--lbl_map",
+        corpus / "meta/lbl_map.json",
+        "--lmdb_path",
+        corpus / "eval.lmdb",
+        "--results_csv",
+        tmp_path / "r.csv",
+        "--ckpt_path",
+        ckpt,
+        "--num_workers",
+        0,
+        *more,
+    )
 
 
 def a_checkpoint(trained):
@@ -39,14 +50,22 @@ def test_pages_of_an_lmdb_that_point_outside_it(corpus, tmp_path, layout):
         assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("place, value, message", [
-    (0, b"\xff", "has a wrong header"), (10, b"\x08", "has a wrong header"), (12, b"\xff\xff", "has a wrong header"),
-    (16, b"\xff\xff", "has a wrong table of entries"),
-])
+@pytest.mark.parametrize(
+    "place, value, message",
+    [
+        (0, b"\xff", "has a wrong header"),
+        (10, b"\x08", "has a wrong header"),
+        (12, b"\xff\xff", "has a wrong header"),
+        (16, b"\xff\xff", "has a wrong table of entries"),
+    ],
+)
 def test_a_page_with_a_wrong_header_is_a_fault(corpus, tmp_path, place, value, message):
     data = bytearray((corpus / "train.lmdb").read_bytes())
-    leaves = [start for start in range(8192, len(data), 4096)
-              if struct.unpack_from("<Q2xH", data, start) == (start // 4096, 2)]
+    leaves = [
+        start
+        for start in range(8192, len(data), 4096)
+        if struct.unpack_from("<Q2xH", data, start) == (start // 4096, 2)
+    ]
     for start in leaves:
         data[start + place : start + place + len(value)] = value
     (tmp_path / "bad.lmdb").write_bytes(data)
@@ -63,11 +82,14 @@ def test_a_checkpoint_with_a_bit_turned_over_is_refused(corpus, trained, tmp_pat
     assert re.search(r"x\.ckpt: is damaged: its part .*/data/\d+ is not as it was written", line)
 
 
-@pytest.mark.parametrize("spoil, message", [
-    (lambda value: value * float("nan"), "'conv1.weight' is no plain tensor of finite numbers"),
-    (lambda value: value.to_sparse(), "'conv1.weight' is no plain tensor of finite numbers"),
-    (lambda value: value * 1e38, "its network's outputs are not finite"),
-])
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda value: value * float("nan"), "'conv1.weight' is no plain tensor of finite numbers"),
+        (lambda value: value.to_sparse(), "'conv1.weight' is no plain tensor of finite numbers"),
+        (lambda value: value * 1e38, "its network's outputs are not finite"),
+    ],
+)
 def test_a_checkpoint_with_weights_that_are_no_numbers(corpus, trained, tmp_path, spoil, message):
     content = read_torch_file(a_checkpoint(trained), "a checkpoint")
     content["state_dict"]["net.conv1.weight"] = spoil(content["state_dict"]["net.conv1.weight"])
@@ -80,14 +102,22 @@ def test_a_state_of_the_optimiser_that_is_no_numbers(corpus, trained, tmp_path):
     content = read_torch_file(a_checkpoint(trained), "a checkpoint")
     content["optimizer_states"][0]["state"][0]["exp_avg"].fill_(float("inf"))
     torch.save(content, tmp_path / "x.ckpt")
-    line = error_line(run_script(*train_command(corpus, tmp_path / "run", "--resume_from", tmp_path / "x.ckpt",
-                                                epochs=3)))
+    line = error_line(
+        run_script(*train_command(corpus, tmp_path / "run", "--resume_from", tmp_path / "x.ckpt", epochs=3))
+    )
     assert "x.ckpt: cannot be resumed from: it holds something else than tensors of finite numbers" in line
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("weights", [torch.tensor([1.0, float("nan"), 1.0]), torch.tensor([1.0, -1.0, 1.0]),
-                                     torch.ones(3, device="meta"), torch.ones(3).to_sparse()])
+@pytest.mark.parametrize(
+    "weights",
+    [
+        torch.tensor([1.0, float("nan"), 1.0]),
+        torch.tensor([1.0, -1.0, 1.0]),
+        torch.ones(3, device="meta"),
+        torch.ones(3).to_sparse(),
+    ],
+)
 def test_class_weights_that_are_no_weights(corpus, tmp_path, weights):
     torch.save(weights, tmp_path / "cw.pt")
     line = error_line(run_script(*train_command(corpus, tmp_path / "run", "--cw", tmp_path / "cw.pt")))
@@ -105,7 +135,7 @@ def test_a_damaged_table_of_epochs_is_refused_before_anything_is_done(corpus, tm
     assert "metrics.csv: is not a run's table of epochs" in line and record.read_bytes() == before
 
 
-@pytest.mark.parametrize("name, value", [("data", "true"), ("finished", "3"), ("resumed", "{\"a\": 1}")])
+@pytest.mark.parametrize("name, value", [("data", "true"), ("finished", "3"), ("resumed", '{"a": 1}')])
 def test_a_damaged_record_of_a_run_is_refused(corpus, tmp_path, name, value):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/run.json").write_text(f'{{"cfg": {{}}, "seed": 3, "{name}": {value}}}')
@@ -118,8 +148,10 @@ def test_a_ragged_table_of_results_is_refused(corpus, trained, tmp_path):
     table = tmp_path / "r.csv"
     cut = table.read_text()[:-40]
     table.write_text(cut)
-    for result in (evaluate(corpus, tmp_path, a_checkpoint(trained)),
-                   run_script("scripts/summarise_results.py", table, "--out_dir", tmp_path / "summary")):
+    for result in (
+        evaluate(corpus, tmp_path, a_checkpoint(trained)),
+        run_script("scripts/summarise_results.py", table, "--out_dir", tmp_path / "summary"),
+    ):
         assert "r.csv: its row 1 has another number of columns than its head" in error_line(result)
     assert table.read_text() == cut
 

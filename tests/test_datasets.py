@@ -48,9 +48,12 @@ def test_every_storage_gives_the_same_examples(corpus, tmp_path):
     arguments = (AUDIO, labels_of(corpus), "multilabel", training_chain(64), 5)
     lmdb = str(corpus / "train.lmdb")
     precomputed = (AudioConfig(min_duration=0.5, precompute_features=True), *arguments[1:])
-    sets = [InMemoryLMDBDataset(lmdb, *arguments), LMDBDataset(lmdb, *arguments),
-            ManifestDataset(str(manifest(corpus, tmp_path / "train.csv")), *arguments),
-            InMemoryLMDBDataset(lmdb, *precomputed)]
+    sets = [
+        InMemoryLMDBDataset(lmdb, *arguments),
+        LMDBDataset(lmdb, *arguments),
+        ManifestDataset(str(manifest(corpus, tmp_path / "train.csv")), *arguments),
+        InMemoryLMDBDataset(lmdb, *precomputed),
+    ]
     assert [len(one) for one in sets] == [12] * 4
     for index in range(12):
         spectrogram, target = sets[0][3, index]
@@ -72,8 +75,9 @@ def test_the_configuration_chooses_the_storage(corpus, tmp_path):
 def test_manifest_clips_are_tiled_up_to_min_duration(tmp_path, corpus):
     write_folder(tmp_path / "train", 1, 0)
     path = manifest(tmp_path, tmp_path / "a.csv")
-    dataset = ManifestDataset(str(path), AudioConfig(min_duration=2.0), labels_of(corpus), "multilabel",
-                              evaluation_chain(64))
+    dataset = ManifestDataset(
+        str(path), AudioConfig(min_duration=2.0), labels_of(corpus), "multilabel", evaluation_chain(64)
+    )
     original, _ = soundfile.read(tmp_path / "train" / "s000.flac", dtype="float32")
     assert np.array_equal(dataset.waveform(0), np.resize(original, 2 * SAMPLE_RATE))
 
@@ -87,8 +91,7 @@ def batches_of(dataset, num_workers, epoch, context=None):
 
 
 def same(one, other):
-    return len(one) == len(other) and all(
-        torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(one, other))
+    return len(one) == len(other) and all(torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(one, other))
 
 
 def test_batches_do_not_depend_on_the_workers(corpus):
@@ -105,8 +108,9 @@ def test_batches_do_not_depend_on_the_workers(corpus):
 
 def test_precomputed_spectrograms_reach_spawned_workers(corpus):
     audio = AudioConfig(min_duration=0.5, precompute_features=True)
-    dataset = InMemoryLMDBDataset(str(corpus / "train.lmdb"), audio, labels_of(corpus), "multilabel",
-                                  training_chain(64))
+    dataset = InMemoryLMDBDataset(
+        str(corpus / "train.lmdb"), audio, labels_of(corpus), "multilabel", training_chain(64)
+    )
     assert same(batches_of(dataset, 0, 0), batches_of(dataset, 2, 0, context="spawn"))
 
 
@@ -138,15 +142,17 @@ def test_the_sampler_deals_out_every_record(ranks):
     once = sum(([index for _, index in EpochSampler(13, 0, False, rank, ranks)] for rank in range(ranks)), [])
     assert sorted(once) == list(range(13))
     assert [len(EpochSampler(13, 0, False, rank, ranks)) for rank in range(ranks)] == [
-        len(list(EpochSampler(13, 0, False, rank, ranks))) for rank in range(ranks)]
+        len(list(EpochSampler(13, 0, False, rank, ranks))) for rank in range(ranks)
+    ]
 
 
 def test_shorter_spectrograms_are_padded_with_zeros_on_the_right(tmp_path, corpus):
     with LMDBWriter(tmp_path / "a.lmdb") as writer:
         for seed, length in enumerate((9000, 15000, 12000)):
             writer.add(Record(encode(tone_clip(["Harp"], seed, length), SAMPLE_RATE, "FLAC"), "Harp"))
-    dataset = LMDBDataset(str(tmp_path / "a.lmdb"), AUDIO, labels_of(corpus), "multilabel",
-                          evaluation_chain(20, crop=False))
+    dataset = LMDBDataset(
+        str(tmp_path / "a.lmdb"), AUDIO, labels_of(corpus), "multilabel", evaluation_chain(20, crop=False)
+    )
     inputs, _ = dataset.__getitems__([0, 1, 2])
     assert inputs.shape == (3, 1, 221, 69) and inputs.dtype == torch.float32
     for index, frames in enumerate((41, 69, 55)):
@@ -156,8 +162,9 @@ def test_shorter_spectrograms_are_padded_with_zeros_on_the_right(tmp_path, corpu
 
 def test_esc50_records_have_class_indices():
     names = LabelMap(tuple(f"class {index}" for index in range(50)))
-    dataset = InMemoryLMDBDataset(str(FIXTURES / "released_esc50_layout.lmdb"), AUDIO, names, "multiclass",
-                                  evaluation_chain(64))
+    dataset = InMemoryLMDBDataset(
+        str(FIXTURES / "released_esc50_layout.lmdb"), AUDIO, names, "multiclass", evaluation_chain(64)
+    )
     assert all(0 <= dataset[index][1] < 50 for index in range(10))
 
 

@@ -32,8 +32,9 @@ def clips(tmp_path_factory):
 
 
 @pytest.mark.parametrize("feature", ["spectrogram", "melspectrogram"])
-@pytest.mark.parametrize("chain", [training_chain(500), training_chain(64), evaluation_chain(501),
-                                   evaluation_chain(64, crop=False)])
+@pytest.mark.parametrize(
+    "chain", [training_chain(500), training_chain(64), evaluation_chain(501), evaluation_chain(64, crop=False)]
+)
 def test_a_batch_is_that_of_the_single_clips(clips, feature, chain):
     audio = AudioConfig(feature=feature)
     dataset = LMDBDataset(str(clips), audio, LabelMap(tuple(CLASSES)), "multilabel", chain, 7)
@@ -59,8 +60,9 @@ def test_clips_of_other_than_16_bits_go_as_floats(clips, tmp_path):
     with LMDBWriter(tmp_path / "a.lmdb") as writer:
         writer.add(Record(buffer.getvalue(), "Harp"))
         writer.add(Record(encode(np.linspace(-0.5, 0.5, 40000), 22050, "FLAC"), "Harp"))
-    dataset = LMDBDataset(str(tmp_path / "a.lmdb"), AudioConfig(), LabelMap(("Harp",)), "multilabel",
-                          evaluation_chain(64))
+    dataset = LMDBDataset(
+        str(tmp_path / "a.lmdb"), AudioConfig(), LabelMap(("Harp",)), "multilabel", evaluation_chain(64)
+    )
     expected, _ = dataset.__getitems__([0, 1])
     dataset.on_device = True
     samples, _ = dataset.__getitems__([0, 1])
@@ -79,6 +81,11 @@ def test_training_is_nearly_the_same_either_way(corpus, tmp_path):
 
 
 def test_spectrograms_kept_in_memory_are_not_made_on_the_device(corpus, tmp_path):
-    line = error_line(run_script(*train_command(corpus, tmp_path / "run", "--features", "device", "--set",
-                                                "audio_config.precompute_features=True")))
+    line = error_line(
+        run_script(
+            *train_command(
+                corpus, tmp_path / "run", "--features", "device", "--set", "audio_config.precompute_features=True"
+            )
+        )
+    )
     assert "--features device" in line and "precompute_features" in line

@@ -34,8 +34,9 @@ class Server(ThreadingHTTPServer):
 
     def archive(self, name="train_5k.tar.gz", content=CONTENT, md5=None, size=None):
         self.files[f"/{name}"] = content
-        return Archive(name, len(content) if size is None else size, md5 or hashlib.md5(content).hexdigest(),
-                       f"{self.url}/{name}")
+        return Archive(
+            name, len(content) if size is None else size, md5 or hashlib.md5(content).hexdigest(), f"{self.url}/{name}"
+        )
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -192,8 +193,16 @@ def test_unpacking(tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["val"]
 
 
-@pytest.mark.parametrize("member", [("../evil", b"x"), ("ok/../../evil", b"x"), ("link", "->", "../.."),
-                                    ("link", "->", "/etc/passwd"), ("link", "=>", "../evil")])
+@pytest.mark.parametrize(
+    "member",
+    [
+        ("../evil", b"x"),
+        ("ok/../../evil", b"x"),
+        ("link", "->", "../.."),
+        ("link", "->", "/etc/passwd"),
+        ("link", "=>", "../evil"),
+    ],
+)
 def test_archives_that_reach_out_of_the_folder_are_refused(tmp_path, member):
     (tmp_path / "a.tar.gz").write_bytes(tar_of([("ok/1.flac", b"1"), member]))
     (tmp_path / "out").mkdir()
@@ -215,8 +224,9 @@ def with_a_flipped_byte(data):
 WHOLE = tar_of([("a", CONTENT[:5000])])
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", WHOLE[:2000], WHOLE[:-4] + b"xxxx",
-                                     with_a_flipped_byte(WHOLE)])
+@pytest.mark.parametrize(
+    "content", [b"", b"no archive", WHOLE[:2000], WHOLE[:-4] + b"xxxx", with_a_flipped_byte(WHOLE)]
+)
 def test_damaged_archives(tmp_path, content):
     (tmp_path / "a.tar.gz").write_bytes(content)
     with pytest.raises(UserError, match="is damaged"):
@@ -229,8 +239,14 @@ def publish(server, **contents):
     files = []
     for name, content in contents.items():
         archive = server.archive(f"{name}.tar.gz", content)
-        files.append({"key": archive.name, "size": archive.size, "checksum": f"md5:{archive.md5}",
-                      "links": {"self": archive.url}})
+        files.append(
+            {
+                "key": archive.name,
+                "size": archive.size,
+                "checksum": f"md5:{archive.md5}",
+                "links": {"self": archive.url},
+            }
+        )
     server.files["/records/4593514"] = json.dumps({"files": files}).encode()
 
 
@@ -241,15 +257,29 @@ def test_the_script_lists_fetches_and_unpacks(server, tmp_path):
     server.faults = [None, "breaks off"]
     run_script(*command, "--archives", "meta", "val.tar.gz", check=0)
     assert sorted(str(path.relative_to(tmp_path / "data")) for path in (tmp_path / "data").rglob("*")) == [
-        "meta", "meta.tar.gz", "meta/lbl_map.json", "val", "val.tar.gz", "val/1.flac"]
+        "meta",
+        "meta.tar.gz",
+        "meta/lbl_map.json",
+        "val",
+        "val.tar.gz",
+        "val/1.flac",
+    ]
     line = error_line(run_script(*command, "--archives", "train_7k"))
     assert "no archive is called 'train_7k'; there are meta, val" in line
 
 
 def test_the_script_goes_on_with_the_other_archives(server, tmp_path):
     publish(server, meta=tar_of([("../evil", b"x")]), val=tar_of([("val/1.flac", b"1")]))
-    result = run_script("scripts/download_release.py", "--api", f"{server.url}/records", "--out_folder", tmp_path / "d",
-                        "--archives", "meta", "val")
+    result = run_script(
+        "scripts/download_release.py",
+        "--api",
+        f"{server.url}/records",
+        "--out_folder",
+        tmp_path / "d",
+        "--archives",
+        "meta",
+        "val",
+    )
     assert "not done: meta.tar.gz" in error_line(result) and "not safe to unpack" in result.stderr
     assert (tmp_path / "d" / "val" / "1.flac").exists() and not (tmp_path / "evil").exists()
 

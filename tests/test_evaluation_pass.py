@@ -60,8 +60,14 @@ def decoded(monkeypatch):
 
 
 def options(corpus, results_csv="unused.csv", **more):
-    return EvaluationOptions(str(corpus / "eval.lmdb"), str(corpus / "meta/lbl_map.json"), num_timesteps=64,
-                             batch_size=4, results_csv=str(results_csv), **{"num_workers": 0} | more)
+    return EvaluationOptions(
+        str(corpus / "eval.lmdb"),
+        str(corpus / "meta/lbl_map.json"),
+        num_timesteps=64,
+        batch_size=4,
+        results_csv=str(results_csv),
+        **{"num_workers": 0} | more,
+    )
 
 
 def rows_of(path):
@@ -77,7 +83,8 @@ def small_budget(monkeypatch, batches):
 
 @pytest.mark.parametrize("kept", [None, 1], ids=["all clips kept", "a batch at a time"])
 def test_rows_are_those_of_checkpoints_scored_one_by_one_and_clips_are_decoded_once(
-        corpus, experiment, tmp_path, monkeypatch, decoded, kept):
+    corpus, experiment, tmp_path, monkeypatch, decoded, kept
+):
     if kept:
         small_budget(monkeypatch, kept)
     evaluate(options(corpus, tmp_path / "together.csv", exp_dir=str(experiment), untrained=True, per_class=True))
@@ -100,7 +107,7 @@ def test_probabilities_are_the_same_to_the_last_bit(corpus, experiment, monkeypa
     together = list(predictions(entries, label_map, options(corpus, num_workers=workers)))
     assert [each.entry for each in together] == entries
     for each in together:
-        alone, = predictions([each.entry], label_map, options(corpus))
+        (alone,) = predictions([each.entry], label_map, options(corpus))
         assert np.array_equal(each.probabilities, alone.probabilities)
         assert np.array_equal(each.targets, alone.targets)
     assert not np.array_equal(together[0].probabilities, together[2].probabilities)
@@ -116,12 +123,13 @@ def test_checkpoints_of_other_features_get_a_pass_of_their_own(corpus, tmp_path,
     found = list(predictions([Entry(path) for path in paths], label_map, options(corpus)))
     assert sorted(each.entry.path for each in found) == paths and list(decoded.values()) == [2] * 6
     for each in found:
-        alone, = predictions([each.entry], label_map, options(corpus))
+        (alone,) = predictions([each.entry], label_map, options(corpus))
         assert np.array_equal(each.probabilities, alone.probabilities)
 
 
 def test_rows_are_written_as_soon_as_they_are_known(corpus, experiment, tmp_path, monkeypatch, caplog):
     """An evaluation that is broken off keeps them, and goes on from there."""
+
     def interrupted(prediction, *more):
         if "epoch=02" in prediction.entry.name:
             raise KeyboardInterrupt
@@ -160,9 +168,21 @@ def test_networks_take_turns_and_one_is_in_memory(corpus, experiment, monkeypatc
 def test_networks_of_one_seed_run_once(corpus, tmp_path):
     for name in ("a", "b"):
         random_checkpoint(tmp_path / f"r1/mixup/{name}/ckpts/epoch=00.ckpt", corpus, NETWORKS[0], 5)
-    result = run_script("eval_gise_mixtures.py", "--exp_dir", tmp_path / "r1", "--lbl_map",
-                        corpus / "meta/lbl_map.json", "--lmdb_path", corpus / "eval.lmdb", "--results_csv",
-                        tmp_path / "r.csv", "--num_workers", 0, "--untrained", check=0)
+    result = run_script(
+        "eval_gise_mixtures.py",
+        "--exp_dir",
+        tmp_path / "r1",
+        "--lbl_map",
+        corpus / "meta/lbl_map.json",
+        "--lmdb_path",
+        corpus / "eval.lmdb",
+        "--results_csv",
+        tmp_path / "r.csv",
+        "--num_workers",
+        0,
+        "--untrained",
+        check=0,
+    )
     assert "clips × 3 networks" in result.stderr and "18/18" in result.stderr
     assert len(rows_of(tmp_path / "r.csv")) == 4
 
@@ -171,8 +191,19 @@ def test_every_checkpoint_is_examined_before_the_first_one_is_scored(corpus, exp
     shutil.copytree(experiment, tmp_path / "r1")
     last = sorted((tmp_path / "r1").rglob("*.ckpt"))[-1]
     content = torch.load(last, weights_only=True)
-    command = ("eval_gise_mixtures.py", "--exp_dir", tmp_path / "r1", "--lbl_map", corpus / "meta/lbl_map.json",
-               "--lmdb_path", corpus / "eval.lmdb", "--results_csv", tmp_path / "r.csv", "--num_workers", 0)
+    command = (
+        "eval_gise_mixtures.py",
+        "--exp_dir",
+        tmp_path / "r1",
+        "--lbl_map",
+        corpus / "meta/lbl_map.json",
+        "--lmdb_path",
+        corpus / "eval.lmdb",
+        "--results_csv",
+        tmp_path / "r.csv",
+        "--num_workers",
+        0,
+    )
 
     def refused(message):
         line = error_line(run_script(*command))
@@ -205,8 +236,10 @@ def test_tensors_of_a_checkpoint_stay_in_its_file(corpus, tmp_path):
     shutil.copy(plain, odd)
     for path in (plain, tmp_path / "legacy.ckpt", tmp_path / "small.ckpt", odd):
         found = read_checkpoint(path).weights
-        assert all(torch.equal(found[name.removeprefix(WEIGHTS_PREFIX)], value)
-                   for name, value in content["state_dict"].items())
+        assert all(
+            torch.equal(found[name.removeprefix(WEIGHTS_PREFIX)], value)
+            for name, value in content["state_dict"].items()
+        )
         assert is_mapped(plain) == (path == plain)
         del found
 
@@ -227,9 +260,16 @@ def batches(*sizes):
     return [Batch(torch.full((size, 1), float(number)), torch.zeros(size)) for number, size in enumerate(sizes)]
 
 
-@pytest.mark.parametrize("most, expected", [
-    (0, [[0], [1], [2], [3]]), (16, [[0], [1], [2], [3]]), (31, [[0], [1], [2, 3]]), (32, [[0, 1], [2, 3]]),
-    (1000, [[0, 1, 2, 3]])])
+@pytest.mark.parametrize(
+    "most, expected",
+    [
+        (0, [[0], [1], [2], [3]]),
+        (16, [[0], [1], [2], [3]]),
+        (31, [[0], [1], [2, 3]]),
+        (32, [[0, 1], [2, 3]]),
+        (1000, [[0, 1, 2, 3]]),
+    ],
+)
 def test_a_chunk_keeps_what_fits_and_at_least_one_batch(most, expected):
     source, found = Ahead(batches(2, 2, 2, 1)), []  # of 16, 16, 16 and 8 bytes
     while not source.ended:
@@ -249,7 +289,7 @@ def test_a_lone_network_keeps_nothing():
             assert len(alive) <= 4  # the one at work, the next one, and what is on its way between them
             yield Batch(inputs, torch.zeros(2, 3))
 
-    found, = outputs_of([lambda: torch.nn.Linear(3, 3)], source(), 40, budget=10**9)
+    (found,) = outputs_of([lambda: torch.nn.Linear(3, 3)], source(), 40, budget=10**9)
     assert found.logits.shape == (40, 3)
 
 
@@ -271,8 +311,9 @@ def test_the_budget_is_a_share_of_the_memory_there_is(tmp_path, monkeypatch):
 
 
 def test_the_benchmark_compares_an_evaluation_with_its_parts(tmp_path):
-    result = run_script("benchmarks/evaluation.py", "--clips", 4, "--checkpoints", 2, "--runs", 1, "--num_workers", 0,
-                        check=0)
+    result = run_script(
+        "benchmarks/evaluation.py", "--clips", 4, "--checkpoints", 2, "--runs", 1, "--num_workers", 0, check=0
+    )
     rows = [line.split("|")[1:-1] for line in result.stdout.splitlines() if line.startswith("| 2 |")]
     timed, memory = ([float(cell.split()[0]) for cell in row] for row in rows)
     data, forwards, whole, scores, ratio, without_scores = timed[1:]

@@ -16,8 +16,20 @@ from conftest import ROOT
 
 NETWORKS_4_GPUS = ("resnet_18", "resnet_34", "cifar_resnet_44", "cifar_resnet_56")
 NETWORKS_1_GPU = {"resnet_50": 64, "efficientnet-b0": 128, "efficientnet-b1": 64, "densenet_121": 64}
-SETS = ("train_5k", "train_10k", "train_15k", "train_20k", "train_30k", "train_40k", "train_50k", "train", "train_70k",
-        "train_80k", "train_90k", "train_100k")
+SETS = (
+    "train_5k",
+    "train_10k",
+    "train_15k",
+    "train_20k",
+    "train_30k",
+    "train_40k",
+    "train_50k",
+    "train",
+    "train_70k",
+    "train_80k",
+    "train_90k",
+    "train_100k",
+)
 RUN_FOLDERS = [
     *(f"sizes/r1/mixup/resnet_18_lmdb_adam_64x4_adam_mixers/{name}" for name in SETS),
     *(f"60k/r1/mixup/{name}_lmdb_adam_64x4_adam_mixers" for name in NETWORKS_4_GPUS),
@@ -26,10 +38,16 @@ RUN_FOLDERS = [
     "audioset_scratch/r1/mixup/resnet_18_scratch_lmdb_adam_32x4_adam_mixers",
     "audioset_ft/r1/mixup/efficientnet-b1_lmdb_adam_32x1_adam_mixers",
     "audioset_scratch/r1/mixup/efficientnet-b1_scratch_lmdb_adam_32x1_adam_mixers",
-    *(f"vggsound/r1/no_mixup/{name}{start}_lmdb_adam_64x1" for name in ("resnet_18", "efficientnet-b1")
-      for start in ("", "_scratch")),
-    *(f"esc50/r1/mixup/{name}_lmdb_adam_64x1_adam_mixers/fold_{fold}" for name in ("resnet_18", "efficientnet-b1")
-      for fold in range(1, 6)),
+    *(
+        f"vggsound/r1/no_mixup/{name}{start}_lmdb_adam_64x1"
+        for name in ("resnet_18", "efficientnet-b1")
+        for start in ("", "_scratch")
+    ),
+    *(
+        f"esc50/r1/mixup/{name}_lmdb_adam_64x1_adam_mixers/fold_{fold}"
+        for name in ("resnet_18", "efficientnet-b1")
+        for fold in range(1, 6)
+    ),
 ]
 QUICK = "--epochs 1 --random_clip_size 32 --val_clip_size 32 --seed 1 --set opt.batch_size=2"
 
@@ -37,8 +55,15 @@ QUICK = "--epochs 1 --random_clip_size 32 --val_clip_size 32 --seed 1 --set opt.
 def shell(*words, python, cwd=ROOT, timeout=900, **environment):
     """Run a shell script to its end; the environment's GISE_ variables are these alone."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GISE_")}
-    return subprocess.run([str(word) for word in words], cwd=cwd, capture_output=True, text=True, timeout=timeout,
-                          stdin=subprocess.DEVNULL, env=clean | {"GISE_PYTHON": str(python)} | environment)
+    return subprocess.run(
+        [str(word) for word in words],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        stdin=subprocess.DEVNULL,
+        env=clean | {"GISE_PYTHON": str(python)} | environment,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +86,8 @@ def test_the_runs_are_those_of_the_paper(miniature):
     for name, record in found.items():
         assert record["finished"]["epochs"] == 1 and record["protocol"] == "paper", name
         assert record["cfg"]["model"]["num_classes"] == {"audioset": 4, "vggsound": 4, "esc50": 50}.get(
-            name.split("/")[0].split("_")[0], 51)
+            name.split("/")[0].split("_")[0], 51
+        )
         assert record["cfg"]["opt"]["focal_loss"] == name.startswith("audioset")
         assert record["mixup"] == (not name.startswith("vggsound"))
         flags = record["command"]
@@ -90,14 +116,25 @@ def test_the_summary_has_a_row_for_every_experiment(miniature):
     with open(miniature / "summary/summary.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
     found = {(row["experiment"], row["network"], row["start"], int(row["num_train_clips"])) for row in rows}
-    expected = {("gise_mixtures_60k", "ResNet-18", "scratch", clips)
-                for clips in (2, 4, 6, 8, 12, 16, 20, 24, 26, 28, 30, 32)}
-    expected |= {("gise_mixtures_60k", network, "scratch", 24) for network in (
-        "ResNet-34", "ResNet-50", "CIFAR-style ResNet-44", "CIFAR-style ResNet-56", "EfficientNet-B0",
-        "EfficientNet-B1", "DenseNet-121")}
+    expected = {
+        ("gise_mixtures_60k", "ResNet-18", "scratch", clips) for clips in (2, 4, 6, 8, 12, 16, 20, 24, 26, 28, 30, 32)
+    }
+    expected |= {
+        ("gise_mixtures_60k", network, "scratch", 24)
+        for network in (
+            "ResNet-34",
+            "ResNet-50",
+            "CIFAR-style ResNet-44",
+            "CIFAR-style ResNet-56",
+            "EfficientNet-B0",
+            "EfficientNet-B1",
+            "DenseNet-121",
+        )
+    }
     for network in ("ResNet-18", "EfficientNet-B1"):
-        expected |= {(data, network, start, 4) for data in ("audioset", "vggsound")
-                     for start in ("scratch", "fine-tuned")}
+        expected |= {
+            (data, network, start, 4) for data in ("audioset", "vggsound") for start in ("scratch", "fine-tuned")
+        }
         expected.add(("esc50", network, "fine-tuned", 16))
     assert found == expected
     assert all(row["mAP_mean"] for row in rows if row["experiment"] != "esc50")
@@ -105,14 +142,19 @@ def test_the_summary_has_a_row_for_every_experiment(miniature):
     assert [row["folds"] for row in rows if row["experiment"] == "esc50"] == ["5", "5"]
     assert not any(row["published_mean"] for row in rows)  # these are not the paper's data
     pictures = {path.stem for path in (miniature / "summary").glob("*.png")}
-    assert pictures >= {"soundscapes_vs_map_gise_mixtures_60k", "map_by_network_gise_mixtures_60k", "class_ap_audioset",
-                        "training_esc50"}
+    assert pictures >= {
+        "soundscapes_vs_map_gise_mixtures_60k",
+        "map_by_network_gise_mixtures_60k",
+        "class_ap_audioset",
+        "training_esc50",
+    }
 
 
 def test_packing_again_leaves_what_is_there_and_missing_folders_are_named(miniature, warm_python, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in (miniature / "mixtures_lmdb").iterdir()}
-    result = shell(ROOT / "generate_mixtures.sh", miniature / "mixtures_flac", miniature / "mixtures_lmdb",
-                   python=warm_python)
+    result = shell(
+        ROOT / "generate_mixtures.sh", miniature / "mixtures_flac", miniature / "mixtures_lmdb", python=warm_python
+    )
     assert result.returncode == 0 and result.stdout.count("is there") == 14
     assert before == {path: path.stat().st_mtime_ns for path in (miniature / "mixtures_lmdb").iterdir()}
     (tmp_path / "flac").mkdir()
@@ -120,7 +162,10 @@ def test_packing_again_leaves_what_is_there_and_missing_folders_are_named(miniat
         (tmp_path / "flac" / name).symlink_to(miniature / "mixtures_flac" / name)
     result = shell(ROOT / "generate_mixtures.sh", "flac", "lmdb", python=warm_python, cwd=tmp_path)
     assert result.returncode == 1 and sorted(path.name for path in (tmp_path / "lmdb").glob("*.lmdb")) == [
-        "train.lmdb", "train_70k.lmdb", "val.lmdb"]
+        "train.lmdb",
+        "train_70k.lmdb",
+        "val.lmdb",
+    ]
     assert "not packed, for want of their folders: eval train_5k" in result.stderr
     for name in ("val.lmdb", "train.lmdb", "train_70k.lmdb"):
         assert (tmp_path / "lmdb" / name).read_bytes() == (miniature / "mixtures_lmdb" / name).read_bytes()
@@ -129,9 +174,14 @@ def test_packing_again_leaves_what_is_there_and_missing_folders_are_named(miniat
 def test_finished_runs_are_skipped(miniature, warm_python):
     folder = miniature / "experiments"
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("ckpts/*")}
-    result = shell(ROOT / "experiments_audioset.sh", folder / "audioset", 1, python=warm_python,
-                   GISE_DATA_ROOT=str(miniature), GISE_TRAIN_FLAGS=f"{QUICK} --set opt.lr=3e-4 "
-                   "--set model.num_classes=4 --accumulate_grad_batches 1")
+    result = shell(
+        ROOT / "experiments_audioset.sh",
+        folder / "audioset",
+        1,
+        python=warm_python,
+        GISE_DATA_ROOT=str(miniature),
+        GISE_TRAIN_FLAGS=f"{QUICK} --set opt.lr=3e-4 --set model.num_classes=4 --accumulate_grad_batches 1",
+    )
     assert result.returncode == 0 and result.stdout.count("finished (1 epochs); skipped") == 2, result.stdout
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("ckpts/*")}
 
@@ -140,16 +190,33 @@ def test_an_interrupted_script_goes_on_and_repeats_no_finished_run(miniature, wa
     """SIGINT to the script's process group, as Ctrl-C in a terminal sends it, in its second run."""
     flags = f"{QUICK} --set model.num_classes=4 --set opt.lr=1e-5"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GISE_")} | {
-        "GISE_PYTHON": sys.executable, "GISE_DATA_ROOT": str(miniature), "GISE_NUM_WORKERS": "0"}
+        "GISE_PYTHON": sys.executable,
+        "GISE_DATA_ROOT": str(miniature),
+        "GISE_NUM_WORKERS": "0",
+    }
     first = tmp_path / "exp_ft/r1/mixup/resnet_18_lmdb_adam_32x4_adam_mixers"
     second = tmp_path / "exp_scratch/r1/mixup/resnet_18_scratch_lmdb_adam_32x4_adam_mixers"
-    done = shell(ROOT / "experiments_audioset.sh", tmp_path / "exp", 1, python=warm_python, timeout=300,
-                 GISE_DATA_ROOT=str(miniature), GISE_NUM_WORKERS="0", GISE_TRAIN_FLAGS=flags)
+    done = shell(
+        ROOT / "experiments_audioset.sh",
+        tmp_path / "exp",
+        1,
+        python=warm_python,
+        timeout=300,
+        GISE_DATA_ROOT=str(miniature),
+        GISE_NUM_WORKERS="0",
+        GISE_TRAIN_FLAGS=flags,
+    )
     assert done.returncode == 0, done.stdout[-2000:]
     shutil.rmtree(second)
-    process = subprocess.Popen([ROOT / "experiments_audioset.sh", tmp_path / "exp", "1"], cwd=ROOT, text=True,
-                               env=environment | {"GISE_TRAIN_FLAGS": f"{flags} --epochs 40"},
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    process = subprocess.Popen(
+        [ROOT / "experiments_audioset.sh", tmp_path / "exp", "1"],
+        cwd=ROOT,
+        text=True,
+        env=environment | {"GISE_TRAIN_FLAGS": f"{flags} --epochs 40"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
     try:
         assert wait_for(lambda: len(list(first.glob("ckpts/*.ckpt"))) >= 2, process)
         os.killpg(process.pid, signal.SIGINT)
@@ -163,9 +230,16 @@ def test_an_interrupted_script_goes_on_and_repeats_no_finished_run(miniature, wa
     epochs = len(before) + 1
     # The weights that it began with may be gone by now, and better ones there: the run keeps to its own.
     for again in ("going on from", f"finished ({epochs} epochs); skipped"):
-        result = shell(ROOT / "experiments_audioset.sh", tmp_path / "exp", 1, python=warm_python,
-                       GISE_DATA_ROOT=str(miniature), GISE_NUM_WORKERS="0", GISE_WEIGHTS_DIR=str(tmp_path / "none"),
-                       GISE_TRAIN_FLAGS=f"{flags} --epochs {epochs}")
+        result = shell(
+            ROOT / "experiments_audioset.sh",
+            tmp_path / "exp",
+            1,
+            python=warm_python,
+            GISE_DATA_ROOT=str(miniature),
+            GISE_NUM_WORKERS="0",
+            GISE_WEIGHTS_DIR=str(tmp_path / "none"),
+            GISE_TRAIN_FLAGS=f"{flags} --epochs {epochs}",
+        )
         assert result.returncode == 0 and again in result.stdout, result.stdout[-2000:]
     assert before.items() <= {path: path.stat().st_mtime_ns for path in first.glob("ckpts/*.ckpt")}.items()
     assert len(list(first.glob("ckpts/*.ckpt"))) == len(list(second.glob("ckpts/*.ckpt"))) == epochs
@@ -182,63 +256,100 @@ def wait_for(condition, process, seconds=240):
 
 
 def test_a_failing_run_stops_the_script_with_its_name_and_log(miniature, warm_python, tmp_path):
-    result = shell(ROOT / "experiments_60k_mixtures.sh", "my exp", 3, python=warm_python, cwd=tmp_path,
-                   GISE_DATA_ROOT=str(miniature), GISE_TRAIN_FLAGS=f"{QUICK} --set 'opt.lr=too high'")
+    result = shell(
+        ROOT / "experiments_60k_mixtures.sh",
+        "my exp",
+        3,
+        python=warm_python,
+        cwd=tmp_path,
+        GISE_DATA_ROOT=str(miniature),
+        GISE_TRAIN_FLAGS=f"{QUICK} --set 'opt.lr=too high'",
+    )
     folder = tmp_path / "my exp/r3/mixup/resnet_18_lmdb_adam_64x4_adam_mixers"
     assert result.returncode == 1 and not folder.exists() and "resnet_34" not in result.stdout
-    assert result.stderr.splitlines() == [f"experiments_60k_mixtures.sh: error: the run {folder} failed with status 1; "
-                                          f"its log: {folder}.log"]
+    assert result.stderr.splitlines() == [
+        f"experiments_60k_mixtures.sh: error: the run {folder} failed with status 1; its log: {folder}.log"
+    ]
     assert "opt.lr is 'too high'; expected a number" in Path(f"{folder}.log").read_text()
 
 
 def test_unmatched_quotes_are_refused(miniature, warm_python, tmp_path):
-    result = shell(ROOT / "experiments_60k_mixtures.sh", tmp_path / "exp", 1, python=warm_python,
-                   GISE_DATA_ROOT=str(miniature), GISE_TRAIN_FLAGS="--epochs 1 --set 'opt.lr=1")
+    result = shell(
+        ROOT / "experiments_60k_mixtures.sh",
+        tmp_path / "exp",
+        1,
+        python=warm_python,
+        GISE_DATA_ROOT=str(miniature),
+        GISE_TRAIN_FLAGS="--epochs 1 --set 'opt.lr=1",
+    )
     assert result.returncode == 1 and "its quotes do not match" in result.stderr and not (tmp_path / "exp").exists()
 
 
 def test_a_folder_of_another_configuration_is_refused(miniature, warm_python):
     folder = miniature / "experiments/60k/r1/mixup/resnet_18_lmdb_adam_64x4_adam_mixers"
     before = sorted((path.name, path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file())
-    result = shell(ROOT / "experiments_60k_mixtures.sh", miniature / "experiments/60k", 1, python=warm_python,
-                   GISE_DATA_ROOT=str(miniature), GISE_TRAIN_FLAGS=f"{QUICK} --set opt.lr=0.5")
+    result = shell(
+        ROOT / "experiments_60k_mixtures.sh",
+        miniature / "experiments/60k",
+        1,
+        python=warm_python,
+        GISE_DATA_ROOT=str(miniature),
+        GISE_TRAIN_FLAGS=f"{QUICK} --set opt.lr=0.5",
+    )
     assert result.returncode == 1 and "belongs to another run, with opt.lr 0.0003 instead of 0.5" in " ".join(
-        result.stdout.split("\n"))
+        result.stdout.split("\n")
+    )
     assert before == sorted((path.name, path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize("words, environment, message", [
-    (("exp",), {}, "usage: experiments_audioset.sh EXPERIMENT_DIR RUN_INDEX"),
-    (("exp", "one"), {}, "RUN_INDEX is 'one'"),
-    (("exp", "1"), {"GISE_WEIGHTS_DIR": "nowhere"}, "no exported weights of resnet_18 in"),
-    (("exp", "1"), {"GISE_GPUS": "all"}, "GISE_GPUS is 'all'"),
-    (("exp", "1"), {"GISE_PYTHON": "/bin/false"}, "/bin/false cannot import torch"),
-])
+@pytest.mark.parametrize(
+    "words, environment, message",
+    [
+        (("exp",), {}, "usage: experiments_audioset.sh EXPERIMENT_DIR RUN_INDEX"),
+        (("exp", "one"), {}, "RUN_INDEX is 'one'"),
+        (("exp", "1"), {"GISE_WEIGHTS_DIR": "nowhere"}, "no exported weights of resnet_18 in"),
+        (("exp", "1"), {"GISE_GPUS": "all"}, "GISE_GPUS is 'all'"),
+        (("exp", "1"), {"GISE_PYTHON": "/bin/false"}, "/bin/false cannot import torch"),
+    ],
+)
 def test_wrong_calls_are_refused_in_one_line(miniature, warm_python, tmp_path, words, environment, message):
-    result = shell(ROOT / "experiments_audioset.sh", *words, python=warm_python, cwd=tmp_path,
-                   **{"GISE_DATA_ROOT": str(miniature)} | environment)
+    result = shell(
+        ROOT / "experiments_audioset.sh",
+        *words,
+        python=warm_python,
+        cwd=tmp_path,
+        **{"GISE_DATA_ROOT": str(miniature)} | environment,
+    )
     assert result.returncode in (1, 2) and len(result.stderr.splitlines()) == 1 and message in result.stderr
     assert not list(tmp_path.iterdir())
 
 
 def in_library(commands, cwd=ROOT, **environment):
     """Run commands after sourcing the scripts' library."""
-    return subprocess.run(["bash", "-euo", "pipefail", "-c", f"source '{ROOT}/scripts/experiments.sh'; {commands}"],
-                          cwd=cwd, capture_output=True, text=True, env={"PATH": os.environ["PATH"]} | environment)
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", f"source '{ROOT}/scripts/experiments.sh'; {commands}"],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"]} | environment,
+    )
 
 
-@pytest.mark.parametrize("present, chosen, published, list_, accumulate, said", [
-    (0, None, 4, "0", 4, "no GPU here, training on the CPU; published with 4 GPU(s)"),
-    (0, None, 1, "0", 1, "no GPU here"),
-    (1, None, 4, "0", 4, "training on 1 GPU(s) (0); published with 4"),
-    (2, None, 4, "0, 1", 2, "--accumulate_grad_batches 2 makes a step of as many clips as published"),
-    (3, None, 4, "0, 1, 2", 1, "a step is of 3 batches instead of 4"),
-    (4, None, 4, "0, 1, 2, 3", 1, ""),
-    (8, None, 4, "0, 1, 2, 3", 1, ""),
-    (8, "2, 5", 4, "2, 5", 2, "training on 2 GPU(s) (2, 5)"),
-    (8, "0,1", 1, "0,1", 1, "a step is of 2 batches instead of 1"),
-    (0, "0, 1, 2, 3", 4, "0, 1, 2, 3", 4, "no GPU here"),
-])
+@pytest.mark.parametrize(
+    "present, chosen, published, list_, accumulate, said",
+    [
+        (0, None, 4, "0", 4, "no GPU here, training on the CPU; published with 4 GPU(s)"),
+        (0, None, 1, "0", 1, "no GPU here"),
+        (1, None, 4, "0", 4, "training on 1 GPU(s) (0); published with 4"),
+        (2, None, 4, "0, 1", 2, "--accumulate_grad_batches 2 makes a step of as many clips as published"),
+        (3, None, 4, "0, 1, 2", 1, "a step is of 3 batches instead of 4"),
+        (4, None, 4, "0, 1, 2, 3", 1, ""),
+        (8, None, 4, "0, 1, 2, 3", 1, ""),
+        (8, "2, 5", 4, "2, 5", 2, "training on 2 GPU(s) (2, 5)"),
+        (8, "0,1", 1, "0,1", 1, "a step is of 2 batches instead of 1"),
+        (0, "0, 1, 2, 3", 4, "0, 1, 2, 3", 4, "no GPU here"),
+    ],
+)
 def test_fewer_gpus_than_published(tmp_path, present, chosen, published, list_, accumulate, said):
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\necho {present}\n")

@@ -54,10 +54,34 @@ def test_the_chain_needs_no_network_and_keeps_to_its_folders(fault_corpus, tmp_p
     lmdb, run_folder = place.named / "a.lmdb", place.named / "exp" / "one" / "run"
     chain = [
         ("pack_mixtures_into_lmdb.py", "--mixture_dir", fault_corpus / "train", "--lmdb_path", lmdb, *LMDB_FLAGS),
-        ("train_gise_mixtures.py", "--cfg_file", fault_corpus / "tiny.cfg", "-e", run_folder, "--epochs", 1,
-         "--num_workers", 2, "--random_clip_size", 64, "--val_clip_size", 64, "--set", f"data.train_lmdb={lmdb}"),
-        ("eval_gise_mixtures.py", "--exp_dir", place.named / "exp", *reading(fault_corpus), "--results_csv",
-         place.named / "results.csv", "--export_weights", "--export_dir", place.named / "weights"),
+        (
+            "train_gise_mixtures.py",
+            "--cfg_file",
+            fault_corpus / "tiny.cfg",
+            "-e",
+            run_folder,
+            "--epochs",
+            1,
+            "--num_workers",
+            2,
+            "--random_clip_size",
+            64,
+            "--val_clip_size",
+            64,
+            "--set",
+            f"data.train_lmdb={lmdb}",
+        ),
+        (
+            "eval_gise_mixtures.py",
+            "--exp_dir",
+            place.named / "exp",
+            *reading(fault_corpus),
+            "--results_csv",
+            place.named / "results.csv",
+            "--export_weights",
+            "--export_dir",
+            place.named / "weights",
+        ),
     ]
     for words in chain:
         result = run(place, *words, umask=umask)
@@ -68,29 +92,32 @@ def test_the_chain_needs_no_network_and_keeps_to_its_folders(fault_corpus, tmp_p
     assert stat.S_IMODE(lmdb.stat().st_mode) == 0o640 and stat.S_IMODE(run_folder.stat().st_mode) == 0o750
 
 
-@pytest.mark.parametrize("misdeed, message", [
-    ("raise ValueError('x')", "a traceback: ValueError: x"),
-    ("sys.exit(3)", "ended with status 3"),
-    ("os.kill(os.getpid(), 11)", "ended with status -11"),
-    ("time.sleep(100)", "did not end in time"),
-    ("sys.exit(1)", "0 error lines"),
-    ("sys.exit('naughty.py: error: something is wrong')", "does not name what is at fault"),
-    ("sys.exit('naughty.py: error: case.cfg' + 'x' * 5000)", "an error line of 5027 characters"),
-    ("open('left', 'w')", "left "),
-    ("open(os.path.expanduser('~/left'), 'w')", "left "),
-    ("tempfile.mkdtemp()", "left "),
-    ("open(valid, 'w')", "tiny.cfg is changed"),
-    ("open(given, 'w')", "case.cfg is changed"),
-    ("os.remove(given)", "case.cfg is gone"),
-    ("open(given + '.x', 'w')", "case.cfg.x among the inputs"),
-    ("open(there, 'w'); sys.exit('naughty.py: error: case.cfg')", "there.csv is changed"),
-    ("open(there + '.partial', 'w')", "there.csv.partial"),
-    ("os.close(os.open(there + 'x', os.O_CREAT, 0o600))", "has mode 600, and 644"),
-    ("open(there + '.csv', 'w').write('a,b\\n1')", "is broken: its last line has no end"),
-    ("open(there + '.csv', 'w').write('mAP\\nnan\\n')", "is broken: mAP is nan"),
-    ("open(elsewhere, 'w')", "wrote "),
-    ("socket.create_connection(('192.0.2.1', 80), 1)", "socket."),
-])
+@pytest.mark.parametrize(
+    "misdeed, message",
+    [
+        ("raise ValueError('x')", "a traceback: ValueError: x"),
+        ("sys.exit(3)", "ended with status 3"),
+        ("os.kill(os.getpid(), 11)", "ended with status -11"),
+        ("time.sleep(100)", "did not end in time"),
+        ("sys.exit(1)", "0 error lines"),
+        ("sys.exit('naughty.py: error: something is wrong')", "does not name what is at fault"),
+        ("sys.exit('naughty.py: error: case.cfg' + 'x' * 5000)", "an error line of 5027 characters"),
+        ("open('left', 'w')", "left "),
+        ("open(os.path.expanduser('~/left'), 'w')", "left "),
+        ("tempfile.mkdtemp()", "left "),
+        ("open(valid, 'w')", "tiny.cfg is changed"),
+        ("open(given, 'w')", "case.cfg is changed"),
+        ("os.remove(given)", "case.cfg is gone"),
+        ("open(given + '.x', 'w')", "case.cfg.x among the inputs"),
+        ("open(there, 'w'); sys.exit('naughty.py: error: case.cfg')", "there.csv is changed"),
+        ("open(there + '.partial', 'w')", "there.csv.partial"),
+        ("os.close(os.open(there + 'x', os.O_CREAT, 0o600))", "has mode 600, and 644"),
+        ("open(there + '.csv', 'w').write('a,b\\n1')", "is broken: its last line has no end"),
+        ("open(there + '.csv', 'w').write('mAP\\nnan\\n')", "is broken: mAP is nan"),
+        ("open(elsewhere, 'w')", "wrote "),
+        ("socket.create_connection(('192.0.2.1', 80), 1)", "socket."),
+    ],
+)
 def test_the_campaign_sees_what_it_looks_for(tmp_path, misdeed, message):
     corpus, place = tmp_path / "corpus", Place(tmp_path / "place")
     given, there = place.inputs / "case.cfg", place.named / "there.csv"
@@ -101,16 +128,22 @@ def test_the_campaign_sees_what_it_looks_for(tmp_path, misdeed, message):
     (tmp_path / "naughty.py").write_text(
         "import os, socket, sys, tempfile, time\n"
         f"valid, given, there, elsewhere = map(str, ({str(corpus / 'tiny.cfg')!r}, {str(given)!r}, {str(there)!r}, "
-        f"{str(tmp_path / 'elsewhere')!r}))\n{misdeed}\n")
+        f"{str(tmp_path / 'elsewhere')!r}))\n{misdeed}\n"
+    )
     result = run(place, tmp_path / "naughty.py", timeout=2 if "sleep" in misdeed else 60)
     found = failures(result, corpus, place, before, 0o022, re.compile(r"case\.cfg"))
     assert any(message in one for one in found), found
 
 
 def test_files_that_are_not_whole_are_seen(fault_corpus, tmp_path):
-    for valid in (fault_corpus / "eval.lmdb", fault_corpus / "weights.pth", fault_corpus / "results.csv",
-                  fault_corpus / "meta" / "lbl_map.json", fault_corpus / "eval" / "s000.flac",
-                  next((fault_corpus / "runs").rglob("*.ckpt"))):
+    for valid in (
+        fault_corpus / "eval.lmdb",
+        fault_corpus / "weights.pth",
+        fault_corpus / "results.csv",
+        fault_corpus / "meta" / "lbl_map.json",
+        fault_corpus / "eval" / "s000.flac",
+        next((fault_corpus / "runs").rglob("*.ckpt")),
+    ):
         assert broken(valid) == []
         data, cut = valid.read_bytes(), tmp_path / valid.name
         cut.write_bytes(data[: 2 * len(data) // 3])

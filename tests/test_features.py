@@ -50,8 +50,19 @@ def test_clips_of_any_length_have_the_frames_of_a_centred_stft(length):
     assert features.shape[0] == 221 and np.isfinite(features).all()
     assert abs(features.mean()) < 1e-9
     if length > 220:  # torch reflects no further than the clip is long
-        magnitude = torch.stft(torch.from_numpy(samples), 441, 220, window=torch.hann_window(441, dtype=torch.float64),
-                               center=True, pad_mode="reflect", return_complex=True).abs().numpy()
+        magnitude = (
+            torch.stft(
+                torch.from_numpy(samples),
+                441,
+                220,
+                window=torch.hann_window(441, dtype=torch.float64),
+                center=True,
+                pad_mode="reflect",
+                return_complex=True,
+            )
+            .abs()
+            .numpy()
+        )
         decibels = 20 * np.log10(np.maximum(magnitude, 1e-5))
         assert features.shape == decibels.shape
         assert np.allclose(features, decibels - decibels.mean(), atol=1e-6)
@@ -69,7 +80,16 @@ def test_mel_spectrogram_agrees_with_torchaudio():
     extractor = FeatureExtractor.of(AudioConfig(feature="melspectrogram"))
     assert (extractor.n_fft, extractor.win_len, extractor.hop_len, extractor.num_bins) == (1920, 661, 220, 96)
     mel = torchaudio.transforms.MelSpectrogram(
-        SAMPLE_RATE, n_fft=1920, win_length=661, hop_length=220, n_mels=96, norm="slaney", mel_scale="slaney",
-        center=True, pad_mode="reflect", power=2.0)(torch.from_numpy(samples).float()).double()
+        SAMPLE_RATE,
+        n_fft=1920,
+        win_length=661,
+        hop_length=220,
+        n_mels=96,
+        norm="slaney",
+        mel_scale="slaney",
+        center=True,
+        pad_mode="reflect",
+        power=2.0,
+    )(torch.from_numpy(samples).float()).double()
     decibels = torchaudio.functional.amplitude_to_DB(mel, 10.0, 1e-10, 0.0, top_db=80.0).numpy()
     assert np.abs(extractor(samples) - (decibels - decibels.mean())).max() < 1e-2

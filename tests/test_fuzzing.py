@@ -26,14 +26,31 @@ from src.models.checkpoint import read_checkpoint
 from src.preparation.packing import read_annotation, read_labels
 
 EXAMPLES = 200
-fuzzed = settings(derandomize=True, max_examples=EXAMPLES, deadline=None, database=None,
-                  suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+fuzzed = settings(
+    derandomize=True,
+    max_examples=EXAMPLES,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 
-SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20), st.binary(max_size=8),
-                    st.dates(), st.sampled_from(mutations.ODD_VALUES))
-TREES = st.recursive(SCALARS, lambda inner: st.one_of(
-    st.lists(inner, max_size=4), st.dictionaries(st.one_of(st.text(max_size=8), st.integers()), inner, max_size=4)),
-    max_leaves=12)
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=20),
+    st.binary(max_size=8),
+    st.dates(),
+    st.sampled_from(mutations.ODD_VALUES),
+)
+TREES = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(st.one_of(st.text(max_size=8), st.integers()), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
 RNG = st.integers(0, 2**32).map(Random)
 VALID = cfg_tree(FIXTURES)
 KEYS = sorted({str(part) for path in mutations.paths_of(VALID) for part in path})
@@ -68,8 +85,11 @@ def test_a_cfg_with_any_value_in_it_is_a_cfg_or_refused_by_that_name(path, value
 
 
 @fuzzed
-@given(tree=st.dictionaries(st.sampled_from(KEYS), TREES | st.dictionaries(st.sampled_from(KEYS), TREES, max_size=4),
-                            max_size=5))
+@given(
+    tree=st.dictionaries(
+        st.sampled_from(KEYS), TREES | st.dictionaries(st.sampled_from(KEYS), TREES, max_size=4), max_size=5
+    )
+)
 def test_known_keys_in_wrong_places(tree):
     config, message = refused(parse_config, tree, "x.cfg")
     assert isinstance(config, Config) or message.startswith("x.cfg: ")
@@ -94,8 +114,14 @@ def test_a_cfg_file_spoilt_is_a_cfg_or_refused(tmp_path, rng, how):
 
 
 @fuzzed
-@given(override=st.one_of(st.text(max_size=40), st.tuples(st.sampled_from(KEYS), st.sampled_from(KEYS), st.text()).map(
-    lambda parts: f"{parts[0]}.{parts[1]}={parts[2]}")))
+@given(
+    override=st.one_of(
+        st.text(max_size=40),
+        st.tuples(st.sampled_from(KEYS), st.sampled_from(KEYS), st.text()).map(
+            lambda parts: f"{parts[0]}.{parts[1]}={parts[2]}"
+        ),
+    )
+)
 def test_any_override_is_taken_or_refused(tmp_path, override):
     (tmp_path / "x.cfg").write_text(yaml.safe_dump(VALID))
     config, message = refused(load_config, tmp_path / "x.cfg", [override])
@@ -113,9 +139,13 @@ def test_any_mapping_is_a_label_map_or_refused(mapping):
 
 
 @fuzzed
-@given(data=st.one_of(st.binary(max_size=100),
-                      RNG.map(lambda rng: mutations.odd_json('{"a": 0, "b": 1}', rng).encode()),
-                      TREES.map(lambda tree: mutations.as_json(str(tree)).encode(errors="surrogatepass"))))
+@given(
+    data=st.one_of(
+        st.binary(max_size=100),
+        RNG.map(lambda rng: mutations.odd_json('{"a": 0, "b": 1}', rng).encode()),
+        TREES.map(lambda tree: mutations.as_json(str(tree)).encode(errors="surrogatepass")),
+    )
+)
 def test_any_file_is_a_label_map_or_refused(tmp_path, data):
     (tmp_path / "x.json").write_bytes(data)
     label_map, message = refused(LabelMap.load, tmp_path / "x.json")
@@ -123,8 +153,10 @@ def test_any_file_is_a_label_map_or_refused(tmp_path, data):
 
 
 @fuzzed
-@given(label=st.text(st.sampled_from("ab,;\0 "), max_size=10) | st.integers() | st.booleans() | st.text(max_size=10),
-       delimiter=st.sampled_from([",", ";", "ab", " "]))
+@given(
+    label=st.text(st.sampled_from("ab,;\0 "), max_size=10) | st.integers() | st.booleans() | st.text(max_size=10),
+    delimiter=st.sampled_from([",", ";", "ab", " "]),
+)
 def test_any_label_is_indices_or_refused(label, delimiter):
     label_map = LabelMap(("a", "b", "a b"), "x.json")
     indices, message = refused(label_map.indices, label, delimiter, "record 3")
@@ -132,15 +164,27 @@ def test_any_label_is_indices_or_refused(label, delimiter):
 
 
 PACKABLE = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(-2**63, 2**64 - 1), st.floats(), st.text(max_size=10),
-              st.binary(max_size=300)),
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**63), 2**64 - 1),
+        st.floats(),
+        st.text(max_size=10),
+        st.binary(max_size=300),
+    ),
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=4), inner, max_size=3)),
-    max_leaves=6)
+    max_leaves=6,
+)
 
 
 @fuzzed
-@given(value=st.one_of(st.binary(max_size=300), PACKABLE.map(msgpack.packb), st.tuples(
-    st.binary(max_size=300), PACKABLE, PACKABLE).map(msgpack.packb)))
+@given(
+    value=st.one_of(
+        st.binary(max_size=300),
+        PACKABLE.map(msgpack.packb),
+        st.tuples(st.binary(max_size=300), PACKABLE, PACKABLE).map(msgpack.packb),
+    )
+)
 def test_any_value_is_a_record_or_no_record(value):
     """Read whole, and past its audio, as an LMDB's labels are: what both can read is the same."""
     try:
@@ -149,13 +193,16 @@ def test_any_value_is_a_record_or_no_record(value):
         return
     assert isinstance(record.flac, bytes) and isinstance(record.label, (str, int))
     rest = msgpack.Unpacker()
-    rest.feed(value[_audio_span(value)[1]:])
+    rest.feed(value[_audio_span(value)[1] :])
     assert list(rest) == [record.label] + ([] if record.fold is None else [record.fold])
 
 
 @fuzzed
-@given(flac=st.binary(max_size=70_000), label=st.text(max_size=100) | st.integers(-2**63, 2**63),
-       fold=st.none() | st.integers(0, 9))
+@given(
+    flac=st.binary(max_size=70_000),
+    label=st.text(max_size=100) | st.integers(-(2**63), 2**63),
+    fold=st.none() | st.integers(0, 9),
+)
 def test_a_record_is_read_as_it_was_packed(flac, label, fold):
     record = Record(flac, label, fold)
     assert Record.unpack(record.pack()) == record
@@ -174,8 +221,11 @@ def test_annotations_of_any_values(tmp_path_factory, values):
 
 
 @fuzzed
-@given(text=st.one_of(st.text(st.sampled_from("0.1\t\n\r\0 aDrum,nE-\u2028"), max_size=60).map(str.encode),
-                      st.binary(max_size=60)))
+@given(
+    text=st.one_of(
+        st.text(st.sampled_from("0.1\t\n\r\0 aDrum,nE-\u2028"), max_size=60).map(str.encode), st.binary(max_size=60)
+    )
+)
 def test_any_annotation_file_is_read_or_refused(tmp_path, text):
     (tmp_path / "x.txt").write_bytes(text)
     rows, message = refused(read_annotation, tmp_path / "x.txt")
@@ -209,8 +259,14 @@ def test_spoilt_flac_is_whole_samples_or_refused(flac, rng, how):
 def checkpoint(tmp_path_factory):
     """A checkpoint, small but for nothing in it."""
     path = tmp_path_factory.mktemp("checkpoint") / "whole.ckpt"
-    torch.save({"epoch": 1, "hyper_parameters": {"cfg": VALID, "lbl_map": {"a": 0, "b": 1, "c": 2}, "seed": 3},
-                "state_dict": {"net.w": torch.arange(9.0), "net.b": torch.ones(2, 2)}}, path)
+    torch.save(
+        {
+            "epoch": 1,
+            "hyper_parameters": {"cfg": VALID, "lbl_map": {"a": 0, "b": 1, "c": 2}, "seed": 3},
+            "state_dict": {"net.w": torch.arange(9.0), "net.b": torch.ones(2, 2)},
+        },
+        path,
+    )
     return path
 
 
@@ -219,8 +275,11 @@ def checkpoint(tmp_path_factory):
 def test_a_spoilt_checkpoint_is_read_or_refused(checkpoint, tmp_path, rng, how):
     (tmp_path / "x.ckpt").write_bytes(how(checkpoint.read_bytes(), rng))
     found, message = refused(read_checkpoint, tmp_path / "x.ckpt")
-    assert "x.ckpt: " in message if found is None else all(
-        isinstance(value, torch.Tensor) for value in found.weights.values())
+    assert (
+        "x.ckpt: " in message
+        if found is None
+        else all(isinstance(value, torch.Tensor) for value in found.weights.values())
+    )
 
 
 @settings(fuzzed, max_examples=100)

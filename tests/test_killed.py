@@ -48,10 +48,28 @@ def finished(folder):
 @pytest.mark.parametrize("script, workers, times", [("generate", 2, 20), ("again", 2, 4), ("flac", 1, 4)])
 def test_soundscapes_survive_being_killed(tmp_path, script, workers, times):
     sources, count = write_sources(tmp_path / "sources"), 5 * times
-    made = ("scripts/generate_mixtures.py", "--fg_path", sources / "events", "--bg_path", sources / "noises",
-            "--num_soundscapes", count, "--lbl_map", sources / "lbl_map.json", "--out_folder")
-    again = ("scripts/generate_from_jams.py", "--fg_path", sources / "events", "--bg_path", sources / "noises",
-             "--jams_dir", tmp_path / "mix", "--out_folder")
+    made = (
+        "scripts/generate_mixtures.py",
+        "--fg_path",
+        sources / "events",
+        "--bg_path",
+        sources / "noises",
+        "--num_soundscapes",
+        count,
+        "--lbl_map",
+        sources / "lbl_map.json",
+        "--out_folder",
+    )
+    again = (
+        "scripts/generate_from_jams.py",
+        "--fg_path",
+        sources / "events",
+        "--bg_path",
+        sources / "noises",
+        "--jams_dir",
+        tmp_path / "mix",
+        "--out_folder",
+    )
     flac = ("scripts/wav2flac.py", "--move_txt", "--move_jams", "--src_dir", tmp_path / "mix", "--tgt_dir")
     words = {"generate": made, "again": again, "flac": flac}[script]
     if script != "generate":
@@ -64,7 +82,7 @@ def test_soundscapes_survive_being_killed(tmp_path, script, workers, times):
         before = len(list(out.glob(f"*{sound}")))
         target = before + int(rng.integers(1, 4))
         process = start(tmp_path, *words, out, "--num_workers", workers)
-        kills += kill_when(process, lambda: len(list(out.glob(f"*{sound}"))) >= target, rng.uniform(0, 0.05))  # noqa: B023
+        kills += kill_when(process, lambda: len(list(out.glob(f"*{sound}"))) >= target, rng.uniform(0, 0.05))
         found = finished(out)
         assert all(expected[name] == data for name, data in found.items())  # nothing that is not whole
         for name in found:
@@ -79,8 +97,17 @@ def test_an_lmdb_survives_being_killed(tmp_path):
     old, new = write_folder(tmp_path / "old", 3, 1), write_folder(tmp_path / "new", 60, 2)
 
     def words(folder, target):
-        return ("pack_mixtures_into_lmdb.py", "--mixture_dir", folder, "--lmdb_path", target, "--audio_min_duration",
-                0.5, "--write_frequency", 1)
+        return (
+            "pack_mixtures_into_lmdb.py",
+            "--mixture_dir",
+            folder,
+            "--lmdb_path",
+            target,
+            "--audio_min_duration",
+            0.5,
+            "--write_frequency",
+            1,
+        )
 
     run_script(*words(new, tmp_path / "undisturbed.lmdb"), check=0)
     expected = (tmp_path / "undisturbed.lmdb").read_bytes()
@@ -92,8 +119,11 @@ def test_an_lmdb_survives_being_killed(tmp_path):
         size = rng.uniform(0, 0.9) * len(expected)
         left = partial.stat().st_mtime_ns if partial.exists() else 0  # by the one that was killed before
         process = start(tmp_path, *words(new, target))
-        kills += kill_when(process, lambda: partial.exists() and left < partial.stat().st_mtime_ns  # noqa: B023
-                           and partial.stat().st_size > size, rng.uniform(0, 0.01))  # noqa: B023
+        kills += kill_when(
+            process,
+            lambda: partial.exists() and left < partial.stat().st_mtime_ns and partial.stat().st_size > size,
+            rng.uniform(0, 0.01),
+        )
         assert target.read_bytes() in (before, expected) and len(LMDBReader(target)) in (3, 60)
         if target.read_bytes() == expected:  # it was done before it could be killed
             run_script(*words(old, target), check=0)

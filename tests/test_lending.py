@@ -19,8 +19,13 @@ EPOCHS = range(PIECES + 4)
 
 @pytest.fixture
 def dataset(corpus):
-    return InMemoryLMDBDataset(str(corpus / "train.lmdb"), AudioConfig(min_duration=0.5), LabelMap(tuple(CLASSES)),
-                               "multilabel", training_chain(64))
+    return InMemoryLMDBDataset(
+        str(corpus / "train.lmdb"),
+        AudioConfig(min_duration=0.5),
+        LabelMap(tuple(CLASSES)),
+        "multilabel",
+        training_chain(64),
+    )
 
 
 def keys_of(dataset):
@@ -74,6 +79,7 @@ def test_whatever_is_made_of_a_batch_keeps_its_memory(dataset):
 
 def test_batches_of_other_sizes(dataset):
     """Of growing, then of shrinking numbers of clips."""
+
     class Sizes(list):
         pass
 
@@ -82,8 +88,13 @@ def test_batches_of_other_sizes(dataset):
     for size in sizes:
         sampler.append([next(keys) for _ in range(size)])
     batches = loader(dataset, None, 1, 1)
-    again = torch.utils.data.DataLoader(dataset, batch_sampler=sampler, num_workers=1, collate_fn=batches.collate_fn,
-                                        worker_init_fn=batches.worker_init_fn)
+    again = torch.utils.data.DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=1,
+        collate_fn=batches.collate_fn,
+        worker_init_fn=batches.worker_init_fn,
+    )
     for (inputs, _), some in zip(again, sampler):
         assert torch.equal(inputs, dataset.__getitems__(some)[0])
 

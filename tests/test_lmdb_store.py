@@ -71,8 +71,9 @@ def test_audio_of_any_length_is_found(tmp_path, size):
     assert reader.audio(0) == reader[0].flac == flac
 
 
-@pytest.mark.parametrize("value", [b"", b"\x92", b"\x92\xc5\x00", msgpack.packb(("no audio", "Drum")),
-                                   msgpack.packb(7)])
+@pytest.mark.parametrize(
+    "value", [b"", b"\x92", b"\x92\xc5\x00", msgpack.packb(("no audio", "Drum")), msgpack.packb(7)]
+)
 def test_a_record_without_audio_is_told_from_others(tmp_path, value):
     path = tmp_path / "bad.lmdb"
     with lmdb.open(str(path), subdir=False, lock=False) as environment, environment.begin(write=True) as transaction:
@@ -125,8 +126,16 @@ def test_short_clips_are_tiled_up_to_the_minimum(tmp_path):
 def test_several_folders_with_equal_names_stay_apart(tmp_path):
     write_soundscape(tmp_path / "one", "a", ["Harp"], seed=1)
     write_soundscape(tmp_path / "two", "a", ["Organ"], seed=2)
-    result = run_script("pack_mixtures_into_lmdb.py", "--mixture_dir", f"{tmp_path / 'one'};{tmp_path / 'two'}",
-                        "--lmdb_path", tmp_path / "sub" / "a.lmdb", "--audio_min_duration", "0.5", check=0)
+    result = run_script(
+        "pack_mixtures_into_lmdb.py",
+        "--mixture_dir",
+        f"{tmp_path / 'one'};{tmp_path / 'two'}",
+        "--lmdb_path",
+        tmp_path / "sub" / "a.lmdb",
+        "--audio_min_duration",
+        "0.5",
+        check=0,
+    )
     assert list(LMDBReader(tmp_path / "sub" / "a.lmdb").labels()) == ["Harp", "Organ"]
     assert "2 records" in result.stderr
 
@@ -142,8 +151,18 @@ def test_an_existing_folder_holds_the_lmdb_inside(tmp_path):
 def test_a_map_too_small_grows_and_loses_nothing(tmp_path):
     folder = write_folder(tmp_path / "mix", 6, 0)
     pack_mixtures([folder], tmp_path / "large.lmdb", min_duration=10.0)
-    result = run_script("pack_mixtures_into_lmdb.py", "--mixture_dir", folder, "--lmdb_path", tmp_path / "a.lmdb",
-                        "--map_size", "1e3", "--audio_min_duration", "10", check=0)
+    result = run_script(
+        "pack_mixtures_into_lmdb.py",
+        "--mixture_dir",
+        folder,
+        "--lmdb_path",
+        tmp_path / "a.lmdb",
+        "--map_size",
+        "1e3",
+        "--audio_min_duration",
+        "10",
+        check=0,
+    )
     assert "--map_size 1.05e+06 bytes is too small; grown to 2.1e+06, nothing is lost" in result.stderr
     assert raw(tmp_path / "a.lmdb") == raw(tmp_path / "large.lmdb")
 
@@ -249,8 +268,11 @@ def test_values_are_found_where_lmdb_finds_them(tmp_path, count):
     with LMDBWriter(tmp_path / "a.lmdb") as writer:
         for index, size in enumerate(sizes):
             writer.add(Record(bytes([index % 256]) * size, f"Harp {index}"))
-    with (lmdb.open(str(tmp_path / "a.lmdb"), subdir=False, readonly=True, lock=False) as environment,
-          environment.begin() as transaction, values_in(tmp_path / "a.lmdb") as values):
+    with (
+        lmdb.open(str(tmp_path / "a.lmdb"), subdir=False, readonly=True, lock=False) as environment,
+        environment.begin() as transaction,
+        values_in(tmp_path / "a.lmdb") as values,
+    ):
         assert {key: bytes(value) for key, value in values.items()} == dict(transaction.cursor())
 
 
@@ -272,6 +294,10 @@ def in_memory(stream):
     with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         pages = np.zeros(-(-len(data) // mmap.PAGESIZE), np.uint8)
         address = np.frombuffer(data, np.uint8).ctypes.data
-        assert ctypes.CDLL(None).mincore(ctypes.c_void_p(address), ctypes.c_size_t(len(data)),
-                                         pages.ctypes.data_as(ctypes.c_void_p)) == 0
+        assert (
+            ctypes.CDLL(None).mincore(
+                ctypes.c_void_p(address), ctypes.c_size_t(len(data)), pages.ctypes.data_as(ctypes.c_void_p)
+            )
+            == 0
+        )
     return (pages & 1).mean()

@@ -46,14 +46,15 @@ def lmdbs(tmp_path_factory):
 
 def own_memory(lmdb, cache, epochs):
     """Bytes of the one worker after each epoch."""
-    dataset = InMemoryLMDBDataset(lmdb, AudioConfig(), LabelMap(tuple(CLASSES)), "multilabel", training_chain(64),
-                                  cache_samples=cache)
+    dataset = InMemoryLMDBDataset(
+        lmdb, AudioConfig(), LabelMap(tuple(CLASSES)), "multilabel", training_chain(64), cache_samples=cache
+    )
     batches, found = loader(dataset, EpochSampler(len(dataset), 0, True), 32, 1), []
     others = set(multiprocessing.active_children())
     for _ in range(epochs):
         for inputs, _ in batches:
             inputs.sum()  # memory that only the worker has touched counts as its own
-        worker, = set(multiprocessing.active_children()) - others
+        (worker,) = set(multiprocessing.active_children()) - others
         found.append(psutil.Process(worker.pid).memory_full_info().uss)
     return found
 

@@ -111,7 +111,8 @@ def test_a_file_that_does_not_fit_is_explained_key_by_key(tmp_path):
     with pytest.raises(UserError) as error:
         load_weights(create("resnet", 18, 5), tmp_path / "w.pth")
     assert "2 missing: bn1.weight, bn1.bias; 1 unexpected: more; 1 of another shape: fc.weight [4, 512] instead of" in (
-        str(error.value))
+        str(error.value)
+    )
     torch.save({"state_dict": state}, tmp_path / "c.ckpt")
     with pytest.raises(UserError, match="is a checkpoint, and a .pth of weights was expected"):
         load_weights(create("resnet", 18, 5), tmp_path / "c.ckpt")
@@ -119,11 +120,16 @@ def test_a_file_that_does_not_fit_is_explained_key_by_key(tmp_path):
         load_weights(create("resnet", 18, 5), tmp_path / "nowhere.pth")
 
 
-@pytest.mark.parametrize("arch, depth, message", [
-    ("vgg", 16, "known: resnet, cifar_resnet, densenet, efficientnet, timm"), ("densenet", 120, "121, 161, 169, 201"),
-    ("efficientnet", "b8", "b0, b1"), ("timm", "resnet81", "timm's model names, such as resnet"),
-    ("timm", "vit_tiny_patch16_224", "takes no input of 221×128 .*224.*one without a fixed input size"),
-])
+@pytest.mark.parametrize(
+    "arch, depth, message",
+    [
+        ("vgg", 16, "known: resnet, cifar_resnet, densenet, efficientnet, timm"),
+        ("densenet", 120, "121, 161, 169, 201"),
+        ("efficientnet", "b8", "b0, b1"),
+        ("timm", "resnet81", "timm's model names, such as resnet"),
+        ("timm", "vit_tiny_patch16_224", "takes no input of 221×128 .*224.*one without a fixed input size"),
+    ],
+)
 def test_unknown_networks_are_answered_with_the_known_ones(arch, depth, message):
     with pytest.raises(UserError, match=message):
         create(arch, depth, 5)
@@ -132,8 +138,9 @@ def test_unknown_networks_are_answered_with_the_known_ones(arch, depth, message)
 def test_efficientnets_padding_is_frozen_for_its_image_size():
     convolutions = [m for m in create("efficientnet", "b0", 5).modules() if getattr(m, "stride", None) == (2, 2)]
     assert [(m.before, m.after) for m in convolutions] == [(1, 1), (1, 1), (1, 2), (0, 1), (1, 2)]
-    convolutions = [m for m in create("efficientnet", "b0", 5, im_size=224).modules() if
-                    getattr(m, "stride", None) == (2, 2)]
+    convolutions = [
+        m for m in create("efficientnet", "b0", 5, im_size=224).modules() if getattr(m, "stride", None) == (2, 2)
+    ]
     assert [(m.before, m.after) for m in convolutions] == [(0, 1), (0, 1), (1, 2), (0, 1), (1, 2)]
 
 

@@ -25,8 +25,17 @@ from src.utils.parallel import AHEAD, WorkerKilled, in_another_process, map_in_p
 
 
 def pack(folder, target, *more, **options):
-    return run_script("pack_mixtures_into_lmdb.py", "--mixture_dir", folder, "--lmdb_path", target,
-                      "--audio_min_duration", 0.5, *more, **options)
+    return run_script(
+        "pack_mixtures_into_lmdb.py",
+        "--mixture_dir",
+        folder,
+        "--lmdb_path",
+        target,
+        "--audio_min_duration",
+        0.5,
+        *more,
+        **options,
+    )
 
 
 def leftovers(folder):
@@ -68,8 +77,10 @@ def test_folders_with_equal_file_names_follow_each_other(tmp_path):
     reader = LMDBReader(tmp_path / "a.lmdb")
     expected = [file.read_bytes() for folder in (two, one) for file in sorted(folder.glob("*.flac"))]
     assert [reader[index].flac for index in range(len(reader))] == expected and len(expected) == 9
-    assert "one: is given twice; its soundscapes are packed as often" in pack(f"{one};{one}", tmp_path / "b.lmdb",
-                                                                             check=0).stderr
+    assert (
+        "one: is given twice; its soundscapes are packed as often"
+        in pack(f"{one};{one}", tmp_path / "b.lmdb", check=0).stderr
+    )
     assert len(LMDBReader(tmp_path / "b.lmdb")) == 10
 
 
@@ -84,8 +95,17 @@ def test_a_folder_with_a_semicolon_in_its_own_name_is_named(tmp_path):
     assert len(LMDBReader(tmp_path / "a.lmdb")) == 3
     # Where the parts are folders, they are what is meant.
     write_folder(tmp_path / "p", 1, 3), write_folder(tmp_path / "q", 1, 4), write_folder(tmp_path / "p;q", 5, 5)
-    run_script("pack_mixtures_into_lmdb.py", "--mixture_dir", "p;q", "--lmdb_path", "b.lmdb", "--audio_min_duration",
-               0.5, cwd=tmp_path, check=0)
+    run_script(
+        "pack_mixtures_into_lmdb.py",
+        "--mixture_dir",
+        "p;q",
+        "--lmdb_path",
+        "b.lmdb",
+        "--audio_min_duration",
+        0.5,
+        cwd=tmp_path,
+        check=0,
+    )
     assert len(LMDBReader(tmp_path / "b.lmdb")) == 2
 
 
@@ -99,8 +119,9 @@ def test_odd_file_names(tmp_path):
     shutil.copy(folder / "-a.flac", folder / f"{undecodable}.flac")
     pack(folder, tmp_path / "-a; 'ü.lmdb", "--num_workers", 2, check=0)
     reader = LMDBReader(tmp_path / "-a; 'ü.lmdb")
-    assert [reader[i].flac for i in range(11)] == [(folder / f"{name}.flac").read_bytes()
-                                                   for name in [*sorted(names), undecodable]]
+    assert [reader[i].flac for i in range(11)] == [
+        (folder / f"{name}.flac").read_bytes() for name in [*sorted(names), undecodable]
+    ]
     (folder / f"{undecodable}.txt").unlink()
     assert "is missing" in error_line(pack(folder, tmp_path / "b.lmdb"))
 
@@ -149,10 +170,25 @@ def test_a_full_disk_leaves_the_earlier_lmdb_as_it_was(mix, tmp_path, frequency,
     limit = 100_000
     assert sum(file.stat().st_size for file in mix.glob("*.flac")) > 2 * limit
     result = subprocess.run(
-        [sys.executable, ROOT / "pack_mixtures_into_lmdb.py", "--mixture_dir", mix, "--lmdb_path", tmp_path / "a.lmdb",
-         "--audio_min_duration", "0.5", "--write_frequency", str(frequency), "--num_workers", str(workers)],
-        capture_output=True, text=True, timeout=120,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+        [
+            sys.executable,
+            ROOT / "pack_mixtures_into_lmdb.py",
+            "--mixture_dir",
+            mix,
+            "--lmdb_path",
+            tmp_path / "a.lmdb",
+            "--audio_min_duration",
+            "0.5",
+            "--write_frequency",
+            str(frequency),
+            "--num_workers",
+            str(workers),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
     line = error_line(result)
     assert "a.lmdb: cannot be written" in line and "is the disk full?" in line
     assert raw(tmp_path / "a.lmdb") == before and leftovers(tmp_path) == []
@@ -233,9 +269,23 @@ def stuck(mix, tmp_path):
 
     def start(workers):
         process = subprocess.Popen(
-            [sys.executable, ROOT / "pack_mixtures_into_lmdb.py", "--mixture_dir", mix, "--lmdb_path", target,
-             "--audio_min_duration", "0.5", "--num_workers", str(workers), "--write_frequency", "1"],
-            stderr=subprocess.PIPE, text=True)
+            [
+                sys.executable,
+                ROOT / "pack_mixtures_into_lmdb.py",
+                "--mixture_dir",
+                mix,
+                "--lmdb_path",
+                target,
+                "--audio_min_duration",
+                "0.5",
+                "--num_workers",
+                str(workers),
+                "--write_frequency",
+                "1",
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         started.append(process)
         wait_until(has_reader)
         time.sleep(0.3)  # a signal between opening the pipe and reading it would wait for the first byte

@@ -28,9 +28,21 @@ def rows_of(path):
 
 
 def eval_all(corpus, trained, results, *more, check=0):
-    return run_script("eval_all_mixtures.py", "--exp_dir", trained / "r1", "--lbl_map", corpus / "meta/lbl_map.json",
-                      "--lmdb_path", corpus / "eval.lmdb", "--results_csv", results, "--num_workers", 0, *more,
-                      check=check)
+    return run_script(
+        "eval_all_mixtures.py",
+        "--exp_dir",
+        trained / "r1",
+        "--lbl_map",
+        corpus / "meta/lbl_map.json",
+        "--lmdb_path",
+        corpus / "eval.lmdb",
+        "--results_csv",
+        results,
+        "--num_workers",
+        0,
+        *more,
+        check=check,
+    )
 
 
 def test_a_run_folder_holds_every_epoch_and_the_runs_record(corpus, trained):
@@ -64,8 +76,15 @@ def test_checkpoints_carry_plain_data_and_the_published_names(corpus, trained):
 
 
 def test_eval_all_scores_every_checkpoint_and_exports(corpus, trained, tmp_path):
-    result = eval_all(corpus, trained, tmp_path / "results.csv", "--export_weights", "--export_dir",
-                      tmp_path / "weights", "--untrained")
+    result = eval_all(
+        corpus,
+        trained,
+        tmp_path / "results.csv",
+        "--export_weights",
+        "--export_dir",
+        tmp_path / "weights",
+        "--untrained",
+    )
     rows = rows_of(tmp_path / "results.csv")
     assert list(rows[0])[:7] == ["Model", "run", "train_set", "mAP", "mAUC", "dprime", "ckpt_path"]
     assert len(rows) == 6 and {row["Model"] for row in rows} == {"r1/tiny/train_4", "r1/tiny/train_8"}
@@ -84,9 +103,21 @@ def test_eval_all_scores_every_checkpoint_and_exports(corpus, trained, tmp_path)
 
 def test_a_results_row_is_what_the_network_scores(corpus, trained, tmp_path):
     path = next((trained / "r1").rglob("epoch=01*.ckpt"))
-    run_script("eval_gise_mixtures.py", "--ckpt_path", path, "--lbl_map", corpus / "meta/lbl_map.json", "--lmdb_path",
-               corpus / "eval.lmdb", "--results_csv", tmp_path / "r.csv", "--num_timesteps", 64, check=0)
-    row, = rows_of(tmp_path / "r.csv")
+    run_script(
+        "eval_gise_mixtures.py",
+        "--ckpt_path",
+        path,
+        "--lbl_map",
+        corpus / "meta/lbl_map.json",
+        "--lmdb_path",
+        corpus / "eval.lmdb",
+        "--results_csv",
+        tmp_path / "r.csv",
+        "--num_timesteps",
+        64,
+        check=0,
+    )
+    (row,) = rows_of(tmp_path / "r.csv")
     assert list(row)[:5] == ["Model", "mAP", "mAUC", "dprime", "ckpt_path"] and row["Model"] == path.parts[-3]
     checkpoint = read_checkpoint(path)
     label_map = LabelMap.load(corpus / "meta" / "lbl_map.json")
@@ -98,7 +129,7 @@ def test_a_results_row_is_what_the_network_scores(corpus, trained, tmp_path):
     targets = np.stack([dataset[i][1] for i in range(6)])
     assert abs(float(row["mAP"]) - average_precision_score(targets, by_hand, average="macro")) < 1e-6
     assert abs(float(row["mAUC"]) - roc_auc_score(targets, by_hand, average="macro")) < 1e-6
-    batched, = outputs_of([lambda: network], batches_of(dataset, 4, 0, torch.device("cpu")), len(dataset), 0)
+    (batched,) = outputs_of([lambda: network], batches_of(dataset, 4, 0, torch.device("cpu")), len(dataset), 0)
     assert np.allclose(batched.logits.sigmoid().numpy(), by_hand, atol=1e-6)
 
 
@@ -111,8 +142,15 @@ def test_scored_checkpoints_are_not_scored_again(corpus, trained, tmp_path):
     after = (tmp_path / "results.csv").read_text()
     assert after.startswith(before) and len(after.splitlines()) == 5
     # What is asked for in addition is made.
-    eval_all(corpus, trained, tmp_path / "results.csv", "--best_only", "--export_weights", "--export_dir",
-             tmp_path / "weights")
+    eval_all(
+        corpus,
+        trained,
+        tmp_path / "results.csv",
+        "--best_only",
+        "--export_weights",
+        "--export_dir",
+        tmp_path / "weights",
+    )
     assert len(list((tmp_path / "weights").rglob("*.pth"))) == 2
 
 
@@ -142,13 +180,31 @@ def test_classes_that_the_evaluation_set_lacks_are_left_out_and_named(corpus, tr
     for file in folder.glob("*.txt"):
         labels = [line.split("\t")[2] for line in file.read_text().splitlines()]
         file.write_text("".join(f"0\t1\t{label if label != 'Organ' else 'Drum'}\n" for label in labels))
-    run_script("pack_mixtures_into_lmdb.py", "--mixture_dir", folder, "--lmdb_path", tmp_path / "e.lmdb",
-               "--audio_min_duration", 0.5, check=0)
+    run_script(
+        "pack_mixtures_into_lmdb.py",
+        "--mixture_dir",
+        folder,
+        "--lmdb_path",
+        tmp_path / "e.lmdb",
+        "--audio_min_duration",
+        0.5,
+        check=0,
+    )
     path = next((trained / "r1").rglob("epoch=01*.ckpt"))
-    result = run_script("eval_gise_mixtures.py", "--ckpt_path", path, "--lbl_map", corpus / "meta/lbl_map.json",
-                        "--lmdb_path", tmp_path / "e.lmdb", "--results_csv", tmp_path / "r.csv", check=0)
+    result = run_script(
+        "eval_gise_mixtures.py",
+        "--ckpt_path",
+        path,
+        "--lbl_map",
+        corpus / "meta/lbl_map.json",
+        "--lmdb_path",
+        tmp_path / "e.lmdb",
+        "--results_csv",
+        tmp_path / "r.csv",
+        check=0,
+    )
     assert "no clip of 1 of the 3 classes" in result.stderr and "(Organ)" in result.stderr
-    row, = rows_of(tmp_path / "r.csv")
+    (row,) = rows_of(tmp_path / "r.csv")
     # The mean over the two classes that are there, not over three.
     checkpoint, label_map = read_checkpoint(path), LabelMap.load(corpus / "meta" / "lbl_map.json")
     dataset = open_for(checkpoint, label_map, EvaluationOptions(str(tmp_path / "e.lmdb"), ""))
@@ -163,10 +219,26 @@ def test_classes_that_the_evaluation_set_lacks_are_left_out_and_named(corpus, tr
 
 def test_both_evaluations_may_write_one_table(corpus, trained, tmp_path):
     eval_all(corpus, trained, tmp_path / "results.csv", "--best_only")
-    common = ("--lbl_map", corpus / "meta/lbl_map.json", "--lmdb_path", corpus / "eval.lmdb", "--results_csv",
-              tmp_path / "results.csv", "--num_workers", 0)
-    run_script("eval_gise_mixtures.py", "--exp_dir", trained / "r1" / "mixup", "--best_only", "--num_timesteps", 64,
-               *common, check=0)
+    common = (
+        "--lbl_map",
+        corpus / "meta/lbl_map.json",
+        "--lmdb_path",
+        corpus / "eval.lmdb",
+        "--results_csv",
+        tmp_path / "results.csv",
+        "--num_workers",
+        0,
+    )
+    run_script(
+        "eval_gise_mixtures.py",
+        "--exp_dir",
+        trained / "r1" / "mixup",
+        "--best_only",
+        "--num_timesteps",
+        64,
+        *common,
+        check=0,
+    )
     rows = rows_of(tmp_path / "results.csv")
     assert list(rows[0])[:5] == ["Model", "mAP", "mAUC", "dprime", "ckpt_path"]
     assert [row["Model"] for row in rows] == ["r1/tiny/train_4", "r1/tiny/train_8", "train_4", "train_8"]
@@ -188,11 +260,19 @@ def test_rows_of_another_process_are_kept(tmp_path):
     assert rows_of(tmp_path / "r.csv") == [{"a": "1", "b": "5"}, {"a": "3", "b": "4"}]
 
 
-@pytest.mark.parametrize("path, levels, expected", [
-    ("/x/e/r2/mixup/net/train_5k/ckpts/a.ckpt", 3, {"Model": "r2/net/train_5k", "run": "r2", "train_set": "train_5k"}),
-    ("/x/e/r2/mixup/net/ckpts/a.ckpt", 2, {"Model": "net"}),
-    ("/a.ckpt", 2, {"Model": ""}), ("/net/ckpts/a.ckpt", 2, {"Model": "net"}),
-])
+@pytest.mark.parametrize(
+    "path, levels, expected",
+    [
+        (
+            "/x/e/r2/mixup/net/train_5k/ckpts/a.ckpt",
+            3,
+            {"Model": "r2/net/train_5k", "run": "r2", "train_set": "train_5k"},
+        ),
+        ("/x/e/r2/mixup/net/ckpts/a.ckpt", 2, {"Model": "net"}),
+        ("/a.ckpt", 2, {"Model": ""}),
+        ("/net/ckpts/a.ckpt", 2, {"Model": "net"}),
+    ],
+)
 def test_names_of_rows(path, levels, expected):
     assert row_name(Path(path), levels) == expected
 
@@ -205,16 +285,29 @@ def test_exports_stay_in_their_folder():
 
 
 def test_a_checkpoint_without_a_figure_is_never_the_best():
-    names = ("best.ckpt", "epoch=00_train_loss=0.1_val_mAP=nan.ckpt", "epoch=01_train_loss=0.1_val_mAP=0.300.ckpt",
-             "epoch=02_train_loss=0.1_val_mAP=0.300.ckpt", "epoch=03_train_loss=0.1_val_mAP=0.200.ckpt")
+    names = (
+        "best.ckpt",
+        "epoch=00_train_loss=0.1_val_mAP=nan.ckpt",
+        "epoch=01_train_loss=0.1_val_mAP=0.300.ckpt",
+        "epoch=02_train_loss=0.1_val_mAP=0.300.ckpt",
+        "epoch=03_train_loss=0.1_val_mAP=0.200.ckpt",
+    )
     found = best_of_each_run([Path("/r/ckpts") / name for name in names])
     assert [path.name for path in found] == [names[2]]
 
 
 def test_paths_with_odd_names_work(corpus, tmp_path):
     folder = tmp_path / "an odd; 'name' & ünïcode"
-    run_script("pack_mixtures_into_lmdb.py", "--mixture_dir", corpus / "val", "--lmdb_path", folder / "v a.lmdb",
-               "--audio_min_duration", 0.5, check=0)
+    run_script(
+        "pack_mixtures_into_lmdb.py",
+        "--mixture_dir",
+        corpus / "val",
+        "--lmdb_path",
+        folder / "v a.lmdb",
+        "--audio_min_duration",
+        0.5,
+        check=0,
+    )
     override = f"data.train_lmdb={json.dumps(str(folder / 'v a.lmdb'))}"
     run_script(*train_command(corpus, folder / "exp", "--set", override), check=0)
     assert len(list((folder / "exp" / "ckpts").iterdir())) == 1

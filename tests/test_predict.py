@@ -65,8 +65,10 @@ def test_a_window_is_what_the_whole_file_resampled_holds_there(tmp_path, rate):
     soundfile.write(tmp_path / "a.wav", samples, rate, subtype="FLOAT")
     mono = torch.from_numpy(samples.mean(axis=1))
     if rate in (32768, 44101):  # torchaudio's filters for these take gigabytes
-        whole = sum(a * np.sin(2 * np.pi * f * np.arange(3 * SAMPLE_RATE) / SAMPLE_RATE + f) for a, f in
-                    ((0.075, 220), (0.075, 1234), (0.075, 3456)))
+        whole = sum(
+            a * np.sin(2 * np.pi * f * np.arange(3 * SAMPLE_RATE) / SAMPLE_RATE + f)
+            for a, f in ((0.075, 220), (0.075, 1234), (0.075, 3456))
+        )
     else:
         whole = torchaudio.functional.resample(mono, rate, SAMPLE_RATE).numpy()
     with soundfile.SoundFile(tmp_path / "a.wav") as file:
@@ -90,8 +92,9 @@ def test_long_and_very_short_recordings(tmp_path):
     soundfile.write(folder / "long.wav", np.concatenate([clip(k) for k in range(4)]), SAMPLE_RATE)
     soundfile.write(folder / "short.wav", clip()[:2205], SAMPLE_RATE)
     soundfile.write(folder / "one.wav", clip()[:1], SAMPLE_RATE)
-    result = predict("--audio", folder, "--csv", tmp_path / "a.csv", "--plot", tmp_path / "a.png", "--hop", 5,
-                     "--top_k", 3, check=0)
+    result = predict(
+        "--audio", folder, "--csv", tmp_path / "a.csv", "--plot", tmp_path / "a.png", "--hop", 5, "--top_k", 3, check=0
+    )
     rows = rows_of(tmp_path / "a.csv")
     starts = sorted({float(row["start"]) for row in rows if row["file"].endswith("long.wav")})
     assert starts == [0, 5, 10, 15] and len(rows) == 18 * (4 + 1 + 1)
@@ -146,8 +149,11 @@ def test_the_picture_is_even_over_time(tmp_path, hop):
 
 def test_a_threshold_hides_what_does_not_reach_it(tmp_path):
     soundfile.write(tmp_path / "a.wav", clip(), SAMPLE_RATE)
-    shown = [line for line in predict("--audio", tmp_path / "a.wav", "--threshold", 0.17, check=0).stdout.splitlines()
-             if line.startswith("  ")]
+    shown = [
+        line
+        for line in predict("--audio", tmp_path / "a.wav", "--threshold", 0.17, check=0).stdout.splitlines()
+        if line.startswith("  ")
+    ]
     assert len(shown) == sum(score >= 0.17 for score in FIRST_RECORD)
 
 
@@ -188,8 +194,17 @@ def test_predicting_refuses(tmp_path, trained):
     assert "carries no label map" in line and "--lbl_map" in line
     line = error_line(predict("--audio", tmp_path / "a.wav", "--lbl_map", "meta/lbl_map.json"))
     assert "model.num_classes is 18, but the label map meta/lbl_map.json has 51 classes" in line
-    line = error_line(run_script("predict.py", "--ckpt_path", ckpt, "--audio", tmp_path / "a.wav", "--lbl_map",
-                                 write_lbl_map(tmp_path / "other.json", ("Harp", "Drum", "Organ"))))
+    line = error_line(
+        run_script(
+            "predict.py",
+            "--ckpt_path",
+            ckpt,
+            "--audio",
+            tmp_path / "a.wav",
+            "--lbl_map",
+            write_lbl_map(tmp_path / "other.json", ("Harp", "Drum", "Organ")),
+        )
+    )
     assert "class 0 is 'Harp'" in line and "was trained with 'Drum' there" in line
     line = error_line(predict("--audio", tmp_path / "a.wav", "--plot", "out.xyz"))
     assert "--plot out.xyz: a picture ends in" in line

@@ -24,9 +24,22 @@ def demo(tmp_path_factory):
 
 
 def generate(demo, out, *more, count=4):
-    return run_script("scripts/generate_mixtures.py", "--fg_path", demo / "isolated_events/train", "--bg_path",
-                      demo / "noises", "--out_folder", out, "--num_soundscapes", count, "--lbl_map",
-                      demo / "meta/lbl_map.json", "--seed", 7, *more)
+    return run_script(
+        "scripts/generate_mixtures.py",
+        "--fg_path",
+        demo / "isolated_events/train",
+        "--bg_path",
+        demo / "noises",
+        "--out_folder",
+        out,
+        "--num_soundscapes",
+        count,
+        "--lbl_map",
+        demo / "meta/lbl_map.json",
+        "--seed",
+        7,
+        *more,
+    )
 
 
 def contents(folder):
@@ -123,9 +136,20 @@ def test_class_weights_of_soundscapes(demo, tmp_path):
 
 
 def test_backgrounds_may_lie_in_one_folder(demo, tmp_path):
-    result = run_script("scripts/generate_mixtures.py", "--fg_path", demo / "isolated_events/train", "--bg_path",
-                        demo / "noises" / "ambience", "--out_folder", tmp_path / "mix", "--num_soundscapes", 1,
-                        "--lbl_map", demo / "meta/lbl_map.json", check=0)
+    result = run_script(
+        "scripts/generate_mixtures.py",
+        "--fg_path",
+        demo / "isolated_events/train",
+        "--bg_path",
+        demo / "noises" / "ambience",
+        "--out_folder",
+        tmp_path / "mix",
+        "--num_soundscapes",
+        1,
+        "--lbl_map",
+        demo / "meta/lbl_map.json",
+        check=0,
+    )
     assert "Traceback" not in result.stderr and (tmp_path / "mix" / "soundscape_000000.wav").exists()
 
 
@@ -166,7 +190,8 @@ def test_wav_becomes_16_bit_mono_flac_with_its_annotations(tmp_path):
         (src / f"{name}.jams").write_text("{}")
     assert convert(src, tgt, "--move_txt", "--move_jams", "--num_workers", 2).returncode == 0
     assert sorted(path.name for path in tgt.iterdir()) == sorted(
-        f"{name}.{suffix}" for name in ("a", "b; 'ü") for suffix in ("flac", "txt", "jams"))
+        f"{name}.{suffix}" for name in ("a", "b; 'ü") for suffix in ("flac", "txt", "jams")
+    )
     info = soundfile.info(tgt / "a.flac")
     assert (info.samplerate, info.channels, info.subtype, info.frames) == (SAMPLE_RATE, 1, "PCM_16", 22050)
     resampled, _ = soundfile.read(tgt / "a.flac")

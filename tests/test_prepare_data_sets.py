@@ -25,12 +25,18 @@ from src.data.transforms import Compose
 
 SECONDS = 0.4  # of the clips made here
 ESC50 = [  # file, fold, target, category
-    ("1-100032-A-0.wav", 1, 0, "dog"), ("1-100038-A-14.wav", 1, 14, "chirping_birds"),
-    ("2-100210-A-36.wav", 2, 36, "vacuum_cleaner"), ("3-101296-A-19.wav", 3, 19, "thunderstorm"),
-    ("4-101404-A-34.wav", 4, 34, "can_opening"), ("5-103415-A-2.wav", 5, 2, "pig"),
+    ("1-100032-A-0.wav", 1, 0, "dog"),
+    ("1-100038-A-14.wav", 1, 14, "chirping_birds"),
+    ("2-100210-A-36.wav", 2, 36, "vacuum_cleaner"),
+    ("3-101296-A-19.wav", 3, 19, "thunderstorm"),
+    ("4-101404-A-34.wav", 4, 34, "can_opening"),
+    ("5-103415-A-2.wav", 5, 2, "pig"),
 ]
 CLASS_LABELS = [  # mid, display name; the official file's order is not the alphabet's
-    ("/m/09x0r", "Speech"), ("/m/068hy", "Domestic animals, pets"), ("/m/0bt9lr", "Dog"), ("/m/07q6cd_", "Squeak"),
+    ("/m/09x0r", "Speech"),
+    ("/m/068hy", "Domestic animals, pets"),
+    ("/m/0bt9lr", "Dog"),
+    ("/m/07q6cd_", "Squeak"),
     ("/m/0jbk", "Animal"),
 ]
 SEGMENTS = [  # video, start, end, mids
@@ -43,8 +49,10 @@ SEGMENTS = [  # video, start, end, mids
     ("brokenbroke", "30.000", "40.000", "/m/0bt9lr"),
 ]
 VGGSOUND = [  # video, start, label, split
-    ("---g-f_I2yQ", 1, "people marching", "test"), ("--0PQM4-hqg", 30, "waterfall burbling", "train"),
-    ("--56QUhyDQM", 185, "playing tennis", "train"), ("-_8_Ukdbkc0", 9, "railroad car, train wagon", "train"),
+    ("---g-f_I2yQ", 1, "people marching", "test"),
+    ("--0PQM4-hqg", 30, "waterfall burbling", "train"),
+    ("--56QUhyDQM", 185, "playing tennis", "train"),
+    ("-_8_Ukdbkc0", 9, "railroad car, train wagon", "train"),
     ("notthereatA", 12, "playing tennis", "test"),
 ]
 
@@ -69,7 +77,8 @@ def write_esc50(folder, rows=ESC50):
 def write_esc50_csv(folder, rows):
     lines = [f"{name},{fold},{target},{category},False,100032,A" for name, fold, target, category in rows]
     (folder / "meta" / "esc50.csv").write_text(
-        "\n".join(["filename,fold,target,category,esc10,src_file,take", *lines, ""]))
+        "\n".join(["filename,fold,target,category,esc10,src_file,take", *lines, ""])
+    )
 
 
 def write_class_labels(path, rows=CLASS_LABELS):
@@ -80,9 +89,17 @@ def write_class_labels(path, rows=CLASS_LABELS):
 
 def write_segments(path, rows=SEGMENTS):
     lines = [f'{video}, {start}, {end}, "{mids}"' for video, start, end, mids in rows]
-    path.write_text("\n".join(["# Segments csv created Sun Mar  5 10:54:31 2017",
-                               "# num_ytids=7, num_segs=7, num_unique_labels=5, num_positive_labels=11",
-                               "# YTID, start_seconds, end_seconds, positive_labels", *lines, ""]))
+    path.write_text(
+        "\n".join(
+            [
+                "# Segments csv created Sun Mar  5 10:54:31 2017",
+                "# num_ytids=7, num_segs=7, num_unique_labels=5, num_positive_labels=11",
+                "# YTID, start_seconds, end_seconds, positive_labels",
+                *lines,
+                "",
+            ]
+        )
+    )
     return path
 
 
@@ -124,11 +141,19 @@ def audioset_case(folder):
     write_audio(clips / "Yjust11char.opus", rate=48000, format="OGG", subtype="OPUS")
     (clips / "brokenbroke_30.wav").write_bytes((clips / "--4gqARaEJE_0.wav").read_bytes()[:20])
     names = dict(CLASS_LABELS)
-    kept = [(f"{video}_{int(float(start))}", ";".join(names[mid] for mid in mids.split(",")), None)
-            for video, start, _, mids in SEGMENTS[:5]]
+    kept = [
+        (f"{video}_{int(float(start))}", ";".join(names[mid] for mid in mids.split(",")), None)
+        for video, start, _, mids in SEGMENTS[:5]
+    ]
     missing = [("gonegonegon_30", "", "no file"), ("brokenbroke_30", "brokenbroke_30.wav", "is not audio")]
-    words = ("--segments_csv", write_segments(folder / "balanced_train_segments.csv"), "--class_labels",
-             write_class_labels(folder / "class_labels_indices.csv"), "--clips_dir", clips)
+    words = (
+        "--segments_csv",
+        write_segments(folder / "balanced_train_segments.csv"),
+        "--class_labels",
+        write_class_labels(folder / "class_labels_indices.csv"),
+        "--clips_dir",
+        clips,
+    )
     return Case("prepare_audioset.py", words, {"balanced_train": kept}, 5, "multilabel", {"balanced_train": missing})
 
 
@@ -138,11 +163,19 @@ def vggsound_case(folder):
     write_audio(clips / "--0PQM4-hqg_30.flac", rate=SAMPLE_RATE, channels=1)
     write_audio(clips / "sub" / "--56QUhyDQM_000185.ogg", format="OGG", subtype="VORBIS")
     write_audio(clips / "sub" / "-_8_Ukdbkc0_000009.WAV", rate=8000, format="WAV")
-    sets = {split: [(f"{video}_{start:06d}", label, None) for video, start, label, its in VGGSOUND[:4] if its == split]
-            for split in ("train", "test")}
+    sets = {
+        split: [(f"{video}_{start:06d}", label, None) for video, start, label, its in VGGSOUND[:4] if its == split]
+        for split in ("train", "test")
+    }
     words = ("--vggsound_csv", write_vggsound(folder / "vggsound.csv"), "--clips_dir", clips)
-    return Case("prepare_vggsound.py", words, sets, 4, "multiclass",
-                {"test": [("notthereatA_000012", "", "no file")], "train": []})
+    return Case(
+        "prepare_vggsound.py",
+        words,
+        sets,
+        4,
+        "multiclass",
+        {"test": [("notthereatA_000012", "", "no file")], "train": []},
+    )
 
 
 CASES = {"esc50": esc50_case, "audioset": audioset_case, "vggsound": vggsound_case}
@@ -155,8 +188,11 @@ def case(request, tmp_path):
 
 def results(out):
     """Relative path → bytes of all that a user gets, but for the FLAC files."""
-    return {str(path.relative_to(out)): path.read_bytes() for folder in ("lmdbs", "meta")
-            for path in sorted((out / folder).rglob("[!.]*"))}
+    return {
+        str(path.relative_to(out)): path.read_bytes()
+        for folder in ("lmdbs", "meta")
+        for path in sorted((out / folder).rglob("[!.]*"))
+    }
 
 
 def rows_of(path):
@@ -178,12 +214,15 @@ def test_every_clip_that_can_be_read_is_packed_and_the_others_are_listed(case, t
         assert ids == [clip_id for clip_id, *_ in clips]
         missing = rows_of(tmp_path / "out/meta" / f"{name}_missing.csv")
         assert [(row["id"], Path(row["file"]).name) for row in missing] == [
-            (clip_id, file) for clip_id, file, _ in case.missing[name]]
+            (clip_id, file) for clip_id, file, _ in case.missing[name]
+        ]
         assert all(reason in row["reason"] for row, (_, _, reason) in zip(missing, case.missing[name]))
         unreadable = [row for row in missing if row["file"]]
         assert all(row["reason"] in result.stderr for row in unreadable)
-        assert (f"{name}: {len(clips)} of {len(clips) + len(missing)} clips packed, "
-                f"{len(missing) - len(unreadable)} missing, {len(unreadable)} unreadable") in result.stderr
+        assert (
+            f"{name}: {len(clips)} of {len(clips) + len(missing)} clips packed, "
+            f"{len(missing) - len(unreadable)} missing, {len(unreadable)} unreadable"
+        ) in result.stderr
 
 
 def test_the_data_sets_classes_open_them_with_the_right_targets(case, tmp_path):
@@ -191,8 +230,13 @@ def test_the_data_sets_classes_open_them_with_the_right_targets(case, tmp_path):
     label_map = LabelMap.load(tmp_path / "out" / "meta" / "lbl_map.json")
     assert len(label_map) == case.classes
     for name, clips in case.sets.items():
-        dataset = InMemoryLMDBDataset(str(tmp_path / "out" / "lmdbs" / f"{name}.lmdb"), AudioConfig(delimiter=";"),
-                                      label_map, case.target_type, Compose(()))
+        dataset = InMemoryLMDBDataset(
+            str(tmp_path / "out" / "lmdbs" / f"{name}.lmdb"),
+            AudioConfig(delimiter=";"),
+            label_map,
+            case.target_type,
+            Compose(()),
+        )
         assert len(dataset) == len(clips)
         for index, (_, label, _) in enumerate(clips):
             spectrogram, target = dataset[index]
@@ -209,8 +253,12 @@ def test_label_maps(tmp_path):
         make(tmp_path / name).run(tmp_path / f"{name}_out")
         maps[name] = json.loads((tmp_path / f"{name}_out" / "meta" / "lbl_map.json").read_text())
     assert maps["audioset"] == {"Animal": 0, "Dog": 1, "Domestic animals, pets": 2, "Speech": 3, "Squeak": 4}
-    assert maps["vggsound"] == {"people marching": 0, "playing tennis": 1, "railroad car, train wagon": 2,
-                                "waterfall burbling": 3}
+    assert maps["vggsound"] == {
+        "people marching": 0,
+        "playing tennis": 1,
+        "railroad car, train wagon": 2,
+        "waterfall burbling": 3,
+    }
     official = {name: target for _, _, target, name in ESC50}
     assert maps["esc50"].items() >= official.items() and sorted(maps["esc50"].values()) == list(range(50))
     assert maps["esc50"]["hand_saw"] == 49 and maps["esc50"]["crickets"] == 13
@@ -229,8 +277,15 @@ def test_folds_of_esc50(tmp_path):
     case.run(tmp_path / "out")
     label_map = LabelMap.load(tmp_path / "out" / "meta" / "lbl_map.json")
     for complement, expected in ((False, [36]), (True, [0, 19, 2])):
-        dataset = InMemoryLMDBDataset(str(tmp_path / "out" / "lmdbs" / "esc50.lmdb"), AudioConfig(), label_map,
-                                      "multiclass", Compose(()), fold=2, complement=complement)
+        dataset = InMemoryLMDBDataset(
+            str(tmp_path / "out" / "lmdbs" / "esc50.lmdb"),
+            AudioConfig(),
+            label_map,
+            "multiclass",
+            Compose(()),
+            fold=2,
+            complement=complement,
+        )
         assert [dataset.target(index) for index in range(len(dataset))] == expected
 
 
@@ -274,8 +329,20 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, how):
         os.link(folder / "audio" / ESC50[0][0], folder / "audio" / name)
     write_esc50_csv(folder, many)
     out = tmp_path / "out"
-    process = subprocess.Popen([sys.executable, ROOT / "scripts/prepare_esc50.py", "--src_dir", folder, "--out_dir",
-                                out, "--num_workers", "2"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            ROOT / "scripts/prepare_esc50.py",
+            "--src_dir",
+            folder,
+            "--out_dir",
+            out,
+            "--num_workers",
+            "2",
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     deadline = time.monotonic() + 120
     while len(list(out.glob("flac/esc50/*.flac"))) < 5 and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -309,10 +376,23 @@ def test_a_clip_that_comes_later_is_packed_in_its_place(tmp_path):
 def test_of_two_files_the_readable_then_the_surest_name_then_the_first_path(tmp_path):
     clips = tmp_path / "clips"
     segments = write_segments(tmp_path / "eval_segments.csv", SEGMENTS[:1])
-    command = ("scripts/prepare_audioset.py", "--segments_csv", segments, "--class_labels",
-               write_class_labels(tmp_path / "labels.csv"), "--clips_dir", clips)
-    worst_first = [("--4gqARaEJE_0.m4a", 500), ("Y--4gqARaEJE.wav", 600), ("--4gqARaEJE.wav", 700),
-                   ("--4gqARaEJE_0_10000.wav", 800), ("z/--4gqARaEJE_0.wav", 900), ("a/--4gqARaEJE_0.wav", 1000)]
+    command = (
+        "scripts/prepare_audioset.py",
+        "--segments_csv",
+        segments,
+        "--class_labels",
+        write_class_labels(tmp_path / "labels.csv"),
+        "--clips_dir",
+        clips,
+    )
+    worst_first = [
+        ("--4gqARaEJE_0.m4a", 500),
+        ("Y--4gqARaEJE.wav", 600),
+        ("--4gqARaEJE.wav", 700),
+        ("--4gqARaEJE_0_10000.wav", 800),
+        ("z/--4gqARaEJE_0.wav", 900),
+        ("a/--4gqARaEJE_0.wav", 1000),
+    ]
     (clips / "not").mkdir(parents=True)
     write_audio(clips / "not" / "--4gqARaEJE_0_9000.wav")  # the milliseconds of another clip
     for name, tone in worst_first:
@@ -334,9 +414,18 @@ def test_a_bare_video_name_is_not_taken_where_two_clips_are_of_that_video(tmp_pa
     clips = tmp_path / "clips"
     write_audio(clips / "KZVnYaoUF3M.wav")
     write_audio(clips / "KZVnYaoUF3M_90.wav")
-    run_script("scripts/prepare_audioset.py", "--segments_csv", write_segments(tmp_path / "eval_segments.csv", rows),
-               "--class_labels", write_class_labels(tmp_path / "labels.csv"), "--clips_dir", clips, "--out_dir",
-               tmp_path / "out", check=0)
+    run_script(
+        "scripts/prepare_audioset.py",
+        "--segments_csv",
+        write_segments(tmp_path / "eval_segments.csv", rows),
+        "--class_labels",
+        write_class_labels(tmp_path / "labels.csv"),
+        "--clips_dir",
+        clips,
+        "--out_dir",
+        tmp_path / "out",
+        check=0,
+    )
     assert (tmp_path / "out/meta/eval_ids.txt").read_text() == "KZVnYaoUF3M_90\n"
 
 
@@ -350,8 +439,9 @@ def test_a_whole_video_is_not_taken_for_its_clip(tmp_path):
 
 def test_samples_that_are_no_numbers_are_not_packed(tmp_path):
     case = vggsound_case(tmp_path / "official")
-    soundfile.write(tmp_path / "official/video/notthereatA_000012.wav", np.array([0.1, np.nan, 0.2]), SAMPLE_RATE,
-                    subtype="FLOAT")
+    soundfile.write(
+        tmp_path / "official/video/notthereatA_000012.wav", np.array([0.1, np.nan, 0.2]), SAMPLE_RATE, subtype="FLOAT"
+    )
     assert "notthereatA_000012.wav: holds samples that are no finite numbers" in case.run(tmp_path / "out").stderr
 
 
@@ -411,8 +501,14 @@ def test_id_lists_of_the_official_segment_files(tmp_path):
     assert make_ids("--segments_csv", train, evaluation, "--out_dir", tmp_path / "ids").returncode == 0
     assert (tmp_path / "ids/eval_ids.txt").read_text() == "KZVnYaoUF3M_70\n"
     assert (tmp_path / "ids/balanced_train_ids.txt").read_text().splitlines() == [
-        "--4gqARaEJE_0", "KZVnYaoUF3M_70", "-0RWZT-miFs_420", "a_b_c_30_40_30", "Yjust11char_5", "gonegonegon_30",
-        "brokenbroke_30"]
+        "--4gqARaEJE_0",
+        "KZVnYaoUF3M_70",
+        "-0RWZT-miFs_420",
+        "a_b_c_30_40_30",
+        "Yjust11char_5",
+        "gonegonegon_30",
+        "brokenbroke_30",
+    ]
     clips = tmp_path / "official" / "my clips; é"
     line = error_line(make_ids("--segments_csv", train, "--out_dir", tmp_path / "ids", "--clips_dir", clips))
     assert "balanced_train_ids.txt: is there already, with other ids" in line
@@ -423,7 +519,8 @@ def test_id_lists_of_the_official_segment_files(tmp_path):
     line = error_line(make_ids("--segments_csv", train, "--out_dir", tmp_path / "no", "--clips_dir", tmp_path / "ids"))
     assert "would be empty" in line and not (tmp_path / "no").exists()
     assert "is it an official AudioSet segment CSV?" in error_line(
-        make_ids("--segments_csv", tmp_path / "official/class_labels_indices.csv", "--out_dir", tmp_path / "no"))
+        make_ids("--segments_csv", tmp_path / "official/class_labels_indices.csv", "--out_dir", tmp_path / "no")
+    )
 
 
 # Bad input: one line, and nothing written.
@@ -435,18 +532,23 @@ def refused(case, out, *more):
     return line
 
 
-@pytest.mark.parametrize("rows, message", [
-    ([], "esc50.csv: lists no clips"),
-    ([*ESC50[:2], ("a.wav", 1, 3, "dog")], "esc50.csv, line 4: category 'dog' has target 3, but officially target 3 is "
-                                           "'cow'"),
-    ([("a.wav", 6, 0, "dog")], "esc50.csv, line 2: fold '6' is not a whole number from 1 to 5"),
-    ([("a.wav", 0, 0, "dog")], "line 2: fold '0' is not a whole number from 1 to 5"),
-    ([("a.wav", 1, 50, "dog")], "line 2: target '50' is not a whole number from 0 to 49"),
-    ([("a.wav", 1, "x", "dog")], "line 2: target 'x' is not a whole number"),
-    ([("../a.wav", 1, 0, "dog")], "line 2: '../a.wav' is no plain file name"),
-    ([("", 1, 0, "dog")], "line 2: '' is no plain file name"),
-    ([ESC50[0], (ESC50[0][0], 2, 0, "dog")], "line 3: clip 1-100032-A-0 is listed before"),
-])
+@pytest.mark.parametrize(
+    "rows, message",
+    [
+        ([], "esc50.csv: lists no clips"),
+        (
+            [*ESC50[:2], ("a.wav", 1, 3, "dog")],
+            "esc50.csv, line 4: category 'dog' has target 3, but officially target 3 is 'cow'",
+        ),
+        ([("a.wav", 6, 0, "dog")], "esc50.csv, line 2: fold '6' is not a whole number from 1 to 5"),
+        ([("a.wav", 0, 0, "dog")], "line 2: fold '0' is not a whole number from 1 to 5"),
+        ([("a.wav", 1, 50, "dog")], "line 2: target '50' is not a whole number from 0 to 49"),
+        ([("a.wav", 1, "x", "dog")], "line 2: target 'x' is not a whole number"),
+        ([("../a.wav", 1, 0, "dog")], "line 2: '../a.wav' is no plain file name"),
+        ([("", 1, 0, "dog")], "line 2: '' is no plain file name"),
+        ([ESC50[0], (ESC50[0][0], 2, 0, "dog")], "line 3: clip 1-100032-A-0 is listed before"),
+    ],
+)
 def test_esc50_refuses_lines(tmp_path, rows, message):
     case = esc50_case(tmp_path / "esc")
     write_esc50_csv(tmp_path / "esc", rows)
@@ -454,12 +556,15 @@ def test_esc50_refuses_lines(tmp_path, rows, message):
     assert message in line, line
 
 
-@pytest.mark.parametrize("content, message", [
-    (b"", "esc50.csv: has no column 'filename'; is it ESC-50's meta/esc50.csv?"),
-    (b"a,b\n1,2\n", "esc50.csv: has no column 'filename'"),
-    (b"\xff\xfe\x00", "esc50.csv: cannot be read as ESC-50's meta/esc50.csv"),
-    (b"filename,fold,target,category\na.wav,1,0\n", "esc50.csv, line 2: has 3 fields where the first line has 4"),
-])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "esc50.csv: has no column 'filename'; is it ESC-50's meta/esc50.csv?"),
+        (b"a,b\n1,2\n", "esc50.csv: has no column 'filename'"),
+        (b"\xff\xfe\x00", "esc50.csv: cannot be read as ESC-50's meta/esc50.csv"),
+        (b"filename,fold,target,category\na.wav,1,0\n", "esc50.csv, line 2: has 3 fields where the first line has 4"),
+    ],
+)
 def test_esc50_refuses_files_of_another_kind(tmp_path, content, message):
     case = esc50_case(tmp_path / "esc")
     (tmp_path / "esc" / "meta" / "esc50.csv").write_bytes(content)
@@ -479,17 +584,20 @@ def test_esc50_refuses_folders_of_another_kind(tmp_path):
     assert "esc50.csv: no such file; ESC-50's meta/esc50.csv was expected" in refused(case, tmp_path / "out")
 
 
-@pytest.mark.parametrize("rows, message", [
-    ([("x", "0", "10")], "line 4: is not YTID, start_seconds, end_seconds, \"positive_labels\""),
-    ([("x", "0", "ten", "/m/0jbk")], "line 4: is not YTID"),
-    ([("x", "10", "0", "/m/0jbk")], "line 4: the clip begins at 10 s and ends at 0 s"),
-    ([("x", "nan", "nan", "/m/0jbk")], "line 4: the clip begins at nan s"),
-    ([("../x", "0", "10", "/m/0jbk")], "line 4: '../x' is not a YouTube id"),
-    ([("x", "0", "10", "")], "line 4: '' is not a list of class ids"),
-    ([("x", "0", "10", "/m/0jbk,/m/none")], "line 4: class id '/m/none' is not in"),
-    ([("x", "0", "10", "/m/0jbk"), ("x", "0", "10", "/m/0bt9lr")], "line 5: clip x_0 is listed before"),
-    ([], "eval_segments.csv: lists no clips"),
-])
+@pytest.mark.parametrize(
+    "rows, message",
+    [
+        ([("x", "0", "10")], 'line 4: is not YTID, start_seconds, end_seconds, "positive_labels"'),
+        ([("x", "0", "ten", "/m/0jbk")], "line 4: is not YTID"),
+        ([("x", "10", "0", "/m/0jbk")], "line 4: the clip begins at 10 s and ends at 0 s"),
+        ([("x", "nan", "nan", "/m/0jbk")], "line 4: the clip begins at nan s"),
+        ([("../x", "0", "10", "/m/0jbk")], "line 4: '../x' is not a YouTube id"),
+        ([("x", "0", "10", "")], "line 4: '' is not a list of class ids"),
+        ([("x", "0", "10", "/m/0jbk,/m/none")], "line 4: class id '/m/none' is not in"),
+        ([("x", "0", "10", "/m/0jbk"), ("x", "0", "10", "/m/0bt9lr")], "line 5: clip x_0 is listed before"),
+        ([], "eval_segments.csv: lists no clips"),
+    ],
+)
 def test_audioset_refuses_segments(tmp_path, rows, message):
     case = audioset_case(tmp_path / "official")
     segments = tmp_path / "eval_segments.csv"
@@ -500,13 +608,19 @@ def test_audioset_refuses_segments(tmp_path, rows, message):
     assert message in line, line
 
 
-@pytest.mark.parametrize("text, message", [
-    (None, "other.csv: no such file; AudioSet's class_labels_indices.csv was expected"),
-    ("mid,name\n", "other.csv: has no column 'index'; is it AudioSet's class_labels_indices.csv?"),
-    ("index,mid,display_name\n", "other.csv: lists no classes"),
-    ("index,mid,display_name\n0,/m/0jbk,A\n1,/m/0jbl,A\n", "other.csv, line 3: class 'A' (/m/0jbl) is listed twice"),
-    ("index,mid,display_name\n0,/m/0jbk,A;B\n", "other.csv, line 2: 'A;B' is not a class name"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (None, "other.csv: no such file; AudioSet's class_labels_indices.csv was expected"),
+        ("mid,name\n", "other.csv: has no column 'index'; is it AudioSet's class_labels_indices.csv?"),
+        ("index,mid,display_name\n", "other.csv: lists no classes"),
+        (
+            "index,mid,display_name\n0,/m/0jbk,A\n1,/m/0jbl,A\n",
+            "other.csv, line 3: class 'A' (/m/0jbl) is listed twice",
+        ),
+        ("index,mid,display_name\n0,/m/0jbk,A;B\n", "other.csv, line 2: 'A;B' is not a class name"),
+    ],
+)
 def test_audioset_refuses_class_labels(tmp_path, text, message):
     case = audioset_case(tmp_path / "official")
     if text is not None:
@@ -520,7 +634,8 @@ def test_audioset_refuses_files_of_another_kind(tmp_path):
     labels = tmp_path / "official" / "class_labels_indices.csv"
     assert "line 1: is not YTID" in refused(case, tmp_path / "out", "--segments_csv", labels)
     assert "nowhere.csv: no such file; an official AudioSet segment CSV was" in refused(
-        case, tmp_path / "out", "--segments_csv", "nowhere.csv")
+        case, tmp_path / "out", "--segments_csv", "nowhere.csv"
+    )
     (tmp_path / "ids.txt").write_text("KZVnYaoUF3M_70\nelsewhere_10\nelsewhere_20\n")
     line = refused(case, tmp_path / "out", "--ids", tmp_path / "ids.txt")
     assert "ids.txt, line 2: 'elsewhere_10' is not the id of a clip in" in line and "2 such lines" in line
@@ -535,17 +650,20 @@ def test_audioset_refuses_files_of_another_kind(tmp_path):
     assert "none of the 7 clips of 'balanced_train'" in line and "such as --4gqARaEJE_0.wav or" in line
 
 
-@pytest.mark.parametrize("rows, message", [
-    ([("x", "1.5", "a", "train")], "line 1: is not YTID, start second, \"label\", train or test"),
-    ([("x", "1", "a", "val")], "line 1: is not YTID"),
-    ([("x y", "1", "a", "test")], "line 1: 'x y' is not a YouTube id"),
-    ([("x", "1", "", "test")], "line 1: '' is not a class name"),
-    ([("x", "1", "a;b", "test")], "line 1: 'a;b' is not a class name, without the delimiter ';'"),
-    ([("x", "1", "a", "test"), ("x", "1", "b", "test")], "line 2: clip x_000001 is listed before"),
-    ([("x", "1", "a", "test"), ("x", "1", "a", "train")], "line 2: clip x_000001 is in both splits"),
-    ([("x", "1", "a", "test")], "vggsound.csv: lists no clips of 'train'"),
-    ([("x", "1", "a", "test"), ("---g-f_I2yQ", "1", "a", "train")], "none of the 1 clips of 'test'"),
-])
+@pytest.mark.parametrize(
+    "rows, message",
+    [
+        ([("x", "1.5", "a", "train")], 'line 1: is not YTID, start second, "label", train or test'),
+        ([("x", "1", "a", "val")], "line 1: is not YTID"),
+        ([("x y", "1", "a", "test")], "line 1: 'x y' is not a YouTube id"),
+        ([("x", "1", "", "test")], "line 1: '' is not a class name"),
+        ([("x", "1", "a;b", "test")], "line 1: 'a;b' is not a class name, without the delimiter ';'"),
+        ([("x", "1", "a", "test"), ("x", "1", "b", "test")], "line 2: clip x_000001 is listed before"),
+        ([("x", "1", "a", "test"), ("x", "1", "a", "train")], "line 2: clip x_000001 is in both splits"),
+        ([("x", "1", "a", "test")], "vggsound.csv: lists no clips of 'train'"),
+        ([("x", "1", "a", "test"), ("---g-f_I2yQ", "1", "a", "train")], "none of the 1 clips of 'test'"),
+    ],
+)
 def test_vggsound_refuses(tmp_path, rows, message):
     case = vggsound_case(tmp_path / "official")
     write_vggsound(tmp_path / "official" / "vggsound.csv", rows)
@@ -580,8 +698,13 @@ def test_two_sets_of_audioset_share_one_folder(tmp_path):
     case.run(tmp_path / "out")
     before = (tmp_path / "out/lmdbs/balanced_train.lmdb").read_bytes()
     shutil.copytree(tmp_path / "official/my clips; é", tmp_path / "other")
-    case.run(tmp_path / "out", "--segments_csv", write_segments(tmp_path / "eval_segments.csv", SEGMENTS[:2]),
-             "--clips_dir", tmp_path / "other")
+    case.run(
+        tmp_path / "out",
+        "--segments_csv",
+        write_segments(tmp_path / "eval_segments.csv", SEGMENTS[:2]),
+        "--clips_dir",
+        tmp_path / "other",
+    )
     assert len(LMDBReader(tmp_path / "out/lmdbs/eval.lmdb")) == 2
     assert (tmp_path / "out/lmdbs/balanced_train.lmdb").read_bytes() == before
 

@@ -23,23 +23,58 @@ from src.scoring.predictions import open_for
 
 CKPT = FIXTURES / "released_cifar_resnet_20.ckpt"
 LMDB = FIXTURES / "released_mixtures_layout.lmdb"
-FIRST_RECORD = [0.032832, 0.176811, 0.166018, 0.012795, 0.057329, 0.01358, 0.056095, 0.049604, 0.065482, 0.103624,
-                0.033764, 0.16379, 0.279529, 0.084307, 0.095119, 0.053168, 0.069392, 0.013444]
+FIRST_RECORD = [
+    0.032832,
+    0.176811,
+    0.166018,
+    0.012795,
+    0.057329,
+    0.01358,
+    0.056095,
+    0.049604,
+    0.065482,
+    0.103624,
+    0.033764,
+    0.16379,
+    0.279529,
+    0.084307,
+    0.095119,
+    0.053168,
+    0.069392,
+    0.013444,
+]
 
 
-SETTINGS = {"cfg": {"model": {"arch": "cifar_resnet", "model_depth": 20, "num_classes": 18, "type": "multilabel"},
-                    "opt": {"optimizer": "Adam", "lr": "1e-3", "batch_size": 32}, "audio_config": {}}}
+SETTINGS = {
+    "cfg": {
+        "model": {"arch": "cifar_resnet", "model_depth": 20, "num_classes": 18, "type": "multilabel"},
+        "opt": {"optimizer": "Adam", "lr": "1e-3", "batch_size": 32},
+        "audio_config": {},
+    }
+}
 
 
 def test_a_released_checkpoint_scores_what_it_scored_then(tmp_path):
-    run_script("eval_gise_mixtures.py", "--ckpt_path", CKPT, "--lbl_map", FIXTURES / "lbl_map.json",
-                        "--lmdb_path", LMDB, "--results_csv", tmp_path / "r.csv", "--export_weights", "--export_dir",
-                        tmp_path / "weights", check=0)
+    run_script(
+        "eval_gise_mixtures.py",
+        "--ckpt_path",
+        CKPT,
+        "--lbl_map",
+        FIXTURES / "lbl_map.json",
+        "--lmdb_path",
+        LMDB,
+        "--results_csv",
+        tmp_path / "r.csv",
+        "--export_weights",
+        "--export_dir",
+        tmp_path / "weights",
+        check=0,
+    )
     with open(tmp_path / "r.csv", newline="") as stream:
-        row, = csv.DictReader(stream)
+        (row,) = csv.DictReader(stream)
     assert abs(float(row["mAP"]) - 0.391152) < 1e-4 and abs(float(row["mAUC"]) - 0.733163) < 1e-4
     assert abs(float(row["dprime"]) - 0.880219) < 1e-3 and row["protocol"] == "paper"
-    exported, = (tmp_path / "weights").rglob("mAP=0.3912_dprime=0.8802_num_classes=18.pth")
+    (exported,) = (tmp_path / "weights").rglob("mAP=0.3912_dprime=0.8802_num_classes=18.pth")
     state = torch.load(exported, weights_only=True)
     golden = json.loads((GOLDEN / "models.json").read_text())["cifar_resnet_20"]
     assert list(state) == [key for key, _ in golden["keys"]]
@@ -55,7 +90,7 @@ def test_the_first_record_gets_the_outputs_it_got_then():
     with torch.no_grad():
         outputs = network(torch.from_numpy(dataset[0][0])[None, None]).sigmoid().numpy()[0]
     assert np.abs(outputs - FIRST_RECORD).max() < 1e-5
-    batched, = outputs_of([lambda: network], batches_of(dataset, 32, 0, torch.device("cpu")), len(dataset), 0)
+    (batched,) = outputs_of([lambda: network], batches_of(dataset, 32, 0, torch.device("cpu")), len(dataset), 0)
     assert np.abs(batched.logits[0].sigmoid().numpy() - FIRST_RECORD).max() < 1e-5
 
 
@@ -122,10 +157,15 @@ def test_the_payloads_do_run_where_pickle_is_trusted(tmp_path):
         assert marker.exists(), name
 
 
-@pytest.mark.parametrize("script, flag", [("eval_gise_mixtures.py", "--ckpt_path"),
-                                          ("train_gise_mixtures.py", "--resume_from"),
-                                          ("train_gise_mixtures.py", "--cw"),
-                                          ("train_gise_mixtures.py", "pretrained")])
+@pytest.mark.parametrize(
+    "script, flag",
+    [
+        ("eval_gise_mixtures.py", "--ckpt_path"),
+        ("train_gise_mixtures.py", "--resume_from"),
+        ("train_gise_mixtures.py", "--cw"),
+        ("train_gise_mixtures.py", "pretrained"),
+    ],
+)
 def test_no_command_line_runs_what_a_file_brings(corpus, tmp_path, script, flag):
     torch.save({"state_dict": {}, "x": evil_payloads(tmp_path / "it_ran")["os.system"]}, tmp_path / "evil.pt")
     evil = tmp_path / "evil.pt"
@@ -175,11 +215,19 @@ def test_truncated_checkpoints(tmp_path, size):
         read_checkpoint(tmp_path / "cut.ckpt")
 
 
-@pytest.mark.parametrize("content", [[1, 2], {"state_dict": {}}, {"state_dict": {}, "hyper_parameters": {}},
-                                     {"state_dict": 3, "hyper_parameters": {"cfg": {}}},
-                                     {"state_dict": {}, "hyper_parameters": {"cfg": {"model": 3}}}, torch.ones(2),
-                                     {"state_dict": {3: torch.ones(1)}, "hyper_parameters": SETTINGS},
-                                     {"state_dict": {"net.x": 3}, "hyper_parameters": SETTINGS}])
+@pytest.mark.parametrize(
+    "content",
+    [
+        [1, 2],
+        {"state_dict": {}},
+        {"state_dict": {}, "hyper_parameters": {}},
+        {"state_dict": 3, "hyper_parameters": {"cfg": {}}},
+        {"state_dict": {}, "hyper_parameters": {"cfg": {"model": 3}}},
+        torch.ones(2),
+        {"state_dict": {3: torch.ones(1)}, "hyper_parameters": SETTINGS},
+        {"state_dict": {"net.x": 3}, "hyper_parameters": SETTINGS},
+    ],
+)
 def test_files_that_are_no_checkpoint(tmp_path, content):
     torch.save(content, tmp_path / "x.ckpt")
     with pytest.raises(UserError, match=r"x\.ckpt: "):
@@ -190,6 +238,17 @@ def test_a_checkpoint_whose_weights_are_of_another_network(tmp_path):
     state = {f"net.{name}": value for name, value in read_checkpoint(CKPT).weights.items()}
     cfg = {**SETTINGS["cfg"], "model": {**SETTINGS["cfg"]["model"], "model_depth": 44}}
     torch.save({"state_dict": state, "hyper_parameters": {"cfg": cfg}}, tmp_path / "x.ckpt")
-    line = error_line(run_script("eval_gise_mixtures.py", "--ckpt_path", tmp_path / "x.ckpt", "--lbl_map",
-                                 FIXTURES / "lbl_map.json", "--lmdb_path", LMDB, "--results_csv", tmp_path / "r.csv"))
+    line = error_line(
+        run_script(
+            "eval_gise_mixtures.py",
+            "--ckpt_path",
+            tmp_path / "x.ckpt",
+            "--lbl_map",
+            FIXTURES / "lbl_map.json",
+            "--lmdb_path",
+            LMDB,
+            "--results_csv",
+            tmp_path / "r.csv",
+        )
+    )
     assert "x.ckpt: does not fit the network: 144 missing: layer1.3.conv1.weight" in line

@@ -27,10 +27,12 @@ def test_weighted_scores_are_scikit_learns_with_sample_weights(scores):
     for c in range(4):
         ap, auc = weighted_scores(predictions[:, c], targets[:, c], counts)
         for row, weights in enumerate(counts):
-            assert ap[row] == pytest.approx(average_precision_score(targets[:, c], predictions[:, c],
-                                                                    sample_weight=weights), abs=1e-12)
-            assert auc[row] == pytest.approx(roc_auc_score(targets[:, c], predictions[:, c], sample_weight=weights),
-                                             abs=1e-12)
+            assert ap[row] == pytest.approx(
+                average_precision_score(targets[:, c], predictions[:, c], sample_weight=weights), abs=1e-12
+            )
+            assert auc[row] == pytest.approx(
+                roc_auc_score(targets[:, c], predictions[:, c], sample_weight=weights), abs=1e-12
+            )
 
 
 def test_clips_drawn_once_each_give_the_score_itself(scores):
@@ -53,7 +55,7 @@ def test_classes_without_positives_in_a_resample_are_left_out():
     predictions = np.array([[0.9, 0.8], [0.5, 0.7], [0.4, 0.3], [0.1, 0.2]])
     found = bootstrap(predictions, targets, resamples=200, seed=0)
     drawn = np.stack([draw_counts(4, 0, number) for number in range(200)])
-    none = (drawn[:, :2].sum(axis=1) == 0)
+    none = drawn[:, :2].sum(axis=1) == 0
     assert none.any() and np.isnan(found.mAP[none]).all() and (found.mAP[~none] == 1.0).all()
 
 
@@ -70,9 +72,20 @@ def test_the_interval_covers_what_it_should():
 
 
 def test_intervals_stand_in_the_table(corpus, trained, tmp_path):
-    command = ("eval_all_mixtures.py", "--exp_dir", trained / "r1", "--lbl_map", corpus / "meta/lbl_map.json",
-               "--lmdb_path", corpus / "eval.lmdb", "--best_only", "--num_workers", 0, "--results_csv",
-               tmp_path / "r.csv")
+    command = (
+        "eval_all_mixtures.py",
+        "--exp_dir",
+        trained / "r1",
+        "--lbl_map",
+        corpus / "meta/lbl_map.json",
+        "--lmdb_path",
+        corpus / "eval.lmdb",
+        "--best_only",
+        "--num_workers",
+        0,
+        "--results_csv",
+        tmp_path / "r.csv",
+    )
     run_script(*command, check=0)
     result = run_script(*command, "--bootstrap", 100, check=0)  # scores again: the intervals are missing
     with open(tmp_path / "r.csv", newline="") as stream:
@@ -89,9 +102,20 @@ def test_intervals_stand_in_the_table(corpus, trained, tmp_path):
 
 
 def test_the_table_of_classes_is_made_once(corpus, trained, tmp_path):
-    command = ("eval_all_mixtures.py", "--exp_dir", trained / "r1", "--lbl_map", corpus / "meta/lbl_map.json",
-               "--lmdb_path", corpus / "eval.lmdb", "--best_only", "--num_workers", 0, "--results_csv",
-               tmp_path / "r.csv")
+    command = (
+        "eval_all_mixtures.py",
+        "--exp_dir",
+        trained / "r1",
+        "--lbl_map",
+        corpus / "meta/lbl_map.json",
+        "--lmdb_path",
+        corpus / "eval.lmdb",
+        "--best_only",
+        "--num_workers",
+        0,
+        "--results_csv",
+        tmp_path / "r.csv",
+    )
     run_script(*command, check=0)
     assert "already holds" not in run_script(*command, "--per_class", check=0).stderr
     assert "already holds 2 of 2" in run_script(*command, "--per_class", check=0).stderr
@@ -112,8 +136,19 @@ def test_differences_that_are_no_numbers_are_no_evidence():
 
 def test_a_paired_comparison(corpus, trained, tmp_path):
     one, other = sorted((trained / "r1/mixup/tiny/train_8/ckpts").iterdir())
-    command = ("scripts/compare_checkpoints.py", "--lbl_map", corpus / "meta/lbl_map.json", "--lmdb_path",
-               corpus / "eval.lmdb", "--num_workers", 0, "--bootstrap", 50, "--json", tmp_path / "c.json")
+    command = (
+        "scripts/compare_checkpoints.py",
+        "--lbl_map",
+        corpus / "meta/lbl_map.json",
+        "--lmdb_path",
+        corpus / "eval.lmdb",
+        "--num_workers",
+        0,
+        "--bootstrap",
+        50,
+        "--json",
+        tmp_path / "c.json",
+    )
     run_script(*command, "--ckpt_path", one, "--other_ckpt_path", other, check=0)
     there = json.loads((tmp_path / "c.json").read_text())
     run_script(*command, "--ckpt_path", other, "--other_ckpt_path", one, check=0)
@@ -122,13 +157,24 @@ def test_a_paired_comparison(corpus, trained, tmp_path):
         assert (a["first"], a["second"]) == (b["second"], b["first"]) and a["p"] == b["p"]
         assert a["low"] == pytest.approx(-b["high"]) and a["low"] <= a["high"]
     run_script(*command, "--ckpt_path", one, "--other_ckpt_path", one, check=0)
-    assert all(row["low"] == row["high"] == 0 and row["p"] == 1.0
-               for row in json.loads((tmp_path / "c.json").read_text()))
+    assert all(
+        row["low"] == row["high"] == 0 and row["p"] == 1.0 for row in json.loads((tmp_path / "c.json").read_text())
+    )
 
 
 def test_a_comparison_names_a_missing_checkpoint(corpus, trained, tmp_path):
     one = next((trained / "r1/mixup/tiny/train_8/ckpts").iterdir())
-    line = error_line(run_script("scripts/compare_checkpoints.py", "--ckpt_path", one, "--other_ckpt_path",
-                                 tmp_path / "none.ckpt", "--lbl_map", corpus / "meta/lbl_map.json", "--lmdb_path",
-                                 corpus / "eval.lmdb"))
+    line = error_line(
+        run_script(
+            "scripts/compare_checkpoints.py",
+            "--ckpt_path",
+            one,
+            "--other_ckpt_path",
+            tmp_path / "none.ckpt",
+            "--lbl_map",
+            corpus / "meta/lbl_map.json",
+            "--lmdb_path",
+            corpus / "eval.lmdb",
+        )
+    )
     assert "none.ckpt: no such file" in line

@@ -32,15 +32,32 @@ from src.runs.resuming import resume_point
 def clips(corpus, tmp_path_factory):
     """An LMDB of 40 clips: ten batches."""
     folder = tmp_path_factory.mktemp("clips")
-    run_script("pack_mixtures_into_lmdb.py", "--mixture_dir", write_folder(folder / "flac", 40, 7), "--lmdb_path",
-               folder / "forty.lmdb", "--audio_min_duration", "0.5", check=0)
+    run_script(
+        "pack_mixtures_into_lmdb.py",
+        "--mixture_dir",
+        write_folder(folder / "flac", 40, 7),
+        "--lmdb_path",
+        folder / "forty.lmdb",
+        "--audio_min_duration",
+        "0.5",
+        check=0,
+    )
     return folder / "forty.lmdb"
 
 
 def command(corpus, clips, folder, *more, epochs=3):
     """A run of ten batches an epoch, with mixup, validated on the same clips."""
-    return train_command(corpus, folder, "--use_mixup", "--set", f"data.train_lmdb={clips}", "--set",
-                         f"data.val_lmdb={clips}", *more, epochs=epochs)
+    return train_command(
+        corpus,
+        folder,
+        "--use_mixup",
+        "--set",
+        f"data.train_lmdb={clips}",
+        "--set",
+        f"data.val_lmdb={clips}",
+        *more,
+        epochs=epochs,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +122,7 @@ def test_killed_again_and_again_a_run_ends_as_if_undisturbed(corpus, clips, undi
     for kind in kinds:
         before = age(resume)
         process = start(tmp_path, *words)
-        wait_until(process, lambda: age(resume) > before)  # noqa: B023
+        wait_until(process, lambda: age(resume) > before)
         if kind == "step":
             time.sleep(rng.uniform(0, 0.15))
         elif kind == "writing":
@@ -165,18 +182,21 @@ def test_a_signal_in_the_validation_leaves_it_to_be_repeated(corpus, clips, undi
     assert_same(folder, undisturbed)
 
 
-@pytest.mark.parametrize("more", [
-    ("--set", "model.arch=efficientnet", "--set", "model.model_depth=b0"),  # drops units and whole blocks at random
-    ("--accumulate_grad_batches", 3),
-    ("--set", "opt.optimizer=SGD", "--set", "opt.scheduler=step"),
-])
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--set", "model.arch=efficientnet", "--set", "model.model_depth=b0"),  # drops units and whole blocks at random
+        ("--accumulate_grad_batches", 3),
+        ("--set", "opt.optimizer=SGD", "--set", "opt.scheduler=step"),
+    ],
+)
 def test_other_runs_go_on_within_an_epoch(corpus, clips, tmp_path, more):
     folders = tmp_path / "run", tmp_path / "undisturbed"
     words = [command(corpus, clips, folder, *more, "--num_workers", 2, epochs=1) for folder in folders]
     for _ in range(2):
         before = age(folders[0] / "resume.ckpt")
         process = start(tmp_path, *words[0], "--checkpoint_every_n_steps", 1)
-        wait_until(process, lambda: age(folders[0] / "resume.ckpt") > before)  # noqa: B023
+        wait_until(process, lambda: age(folders[0] / "resume.ckpt") > before)
         process.kill()
         process.join(60)
         assert 0 < batches_done(folders[0] / "resume.ckpt") < 10
@@ -218,8 +238,13 @@ def test_keep_leaves_the_same_checkpoints_after_kills(corpus, clips, undisturbed
     words = command(corpus, clips, folder, "--keep", keep, "--num_workers", 2)
     for epoch in (0, 1):
         process = start(tmp_path, *words)
-        wait_until(process, lambda: (folder / "logs" / "metrics.csv").exists() and  # noqa: B023
-                   len((folder / "logs" / "metrics.csv").read_text().splitlines()) > epoch + 1)  # noqa: B023
+        wait_until(
+            process,
+            lambda: (
+                (folder / "logs" / "metrics.csv").exists()
+                and len((folder / "logs" / "metrics.csv").read_text().splitlines()) > epoch + 1
+            ),
+        )
         process.kill()
         process.join(60)
     run_script(*words, check=0)
@@ -257,8 +282,9 @@ def test_divergence_stops_with_what_led_to_it(corpus, clips, tmp_path):
     state = create("cifar_resnet", 20, 3).state_dict()
     state["conv1.weight"].fill_(1e38)
     torch.save(state, tmp_path / "w.pth")
-    line = error_line(run_script(*command(corpus, clips, folder, "--pretrained", tmp_path / "w.pth",
-                                          "--checkpoint_every_n_steps", 1)))
+    line = error_line(
+        run_script(*command(corpus, clips, folder, "--pretrained", tmp_path / "w.pth", "--checkpoint_every_n_steps", 1))
+    )
     assert "epoch 0, step 1: the loss is inf" in line or "epoch 0, step 1: the loss is nan" in line
     records = EpochSampler(40, 3, True).share(0)[:4]
     assert f"learning rate 0.001; batch 0 was of {clips}, records {', '.join(map(str, records))};" in line
@@ -269,7 +295,7 @@ def test_divergence_leaves_the_last_good_checkpoint(corpus, clips, tmp_path):
     """An optimiser's step that overflows the weights: its loss was fine, and they are refused before they are saved."""
     folder = tmp_path / "run"
     run_script(*command(corpus, clips, folder, epochs=1), check=0)
-    path, = (folder / "ckpts").iterdir()
+    (path,) = (folder / "ckpts").iterdir()
     state = torch.load(path, weights_only=True)
     for moments in state["optimizer_states"][0]["state"].values():
         moments["exp_avg"].fill_(3e38)
@@ -288,8 +314,13 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(corpus, clips, tmp_path):
     run_script(*command(corpus, clips, folder, epochs=1), check=0)
     before = {path: path.read_bytes() for path in folder.rglob("*.ckpt")}
     words = [str(word) for word in command(corpus, clips, folder)]
-    result = subprocess.run(["bash", "-c", 'ulimit -f 2000; exec "$@"', "-", sys.executable, *words], cwd=ROOT,
-                            capture_output=True, text=True, timeout=120)
+    result = subprocess.run(
+        ["bash", "-c", 'ulimit -f 2000; exec "$@"', "-", sys.executable, *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     line = error_line(result)
     assert "a checkpoint takes 12.9 MB and " in line and " MB are free" in line and str(folder / "ckpts") in line
     assert {path: path.read_bytes() for path in folder.rglob("*.ckpt")} == before
@@ -368,7 +399,8 @@ def test_the_record_says_what_was_not_the_same(corpus, clips, tmp_path):
     run_script(*command(corpus, clips, folder, "--accumulate_grad_batches", 2, epochs=2), check=0)
     assert json.loads((folder / "run.json").read_text())["nondeterministic"] == [
         "resumed with accumulate 2 instead of 1",
-        f"resumed with torch '{metadata.version('torch')}' instead of '1.7.1'"]
+        f"resumed with torch '{metadata.version('torch')}' instead of '1.7.1'",
+    ]
 
 
 def test_warnings_of_kernels_are_noted():
@@ -376,9 +408,12 @@ def test_warnings_of_kernels_are_noted():
     unrepeatable = Unrepeatable()
     with unrepeatable.listening():
         for _ in range(2):
-            warnings.warn("scatter_add_cuda_kernel does not have a deterministic implementation, but you set 'x'. "
-                          "You can file an issue", stacklevel=1)
+            warnings.warn(
+                "scatter_add_cuda_kernel does not have a deterministic implementation, but you set 'x'. "
+                "You can file an issue",
+                stacklevel=1,
+            )
         warnings.warn("something else", stacklevel=1)
     logging.captureWarnings(False)
-    note, = unrepeatable.notes
+    (note,) = unrepeatable.notes
     assert "scatter_add_cuda_kernel does not have a deterministic implementation" in note and "file an" not in note

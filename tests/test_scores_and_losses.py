@@ -38,12 +38,15 @@ def test_classes_without_positives_are_left_out_of_the_means():
     assert np.isnan(ranking_scores(predictions, np.zeros((2, 3))).mAP)
 
 
-@pytest.mark.parametrize("predictions, targets, cause", [
-    (np.zeros((3, 2)), np.zeros((3, 3)), "class indices"),
-    (np.zeros((3,)), np.zeros((3,)), "class indices"),
-    (np.full((2, 2), np.nan), np.zeros((2, 2)), "diverge"),
-    (np.zeros((2, 2)), np.full((2, 2), 0.5), "mixed"),
-])
+@pytest.mark.parametrize(
+    "predictions, targets, cause",
+    [
+        (np.zeros((3, 2)), np.zeros((3, 3)), "class indices"),
+        (np.zeros((3,)), np.zeros((3,)), "class indices"),
+        (np.full((2, 2), np.nan), np.zeros((2, 2)), "diverge"),
+        (np.zeros((2, 2)), np.full((2, 2), 0.5), "mixed"),
+    ],
+)
 def test_metrics_refuse_what_they_cannot_score(predictions, targets, cause):
     with pytest.raises(ValueError, match=cause):
         ranking_scores(predictions, targets)

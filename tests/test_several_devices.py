@@ -55,8 +55,16 @@ def odd(tmp_path_factory):
     folder = tmp_path_factory.mktemp("odd")
     write_lbl_map(folder / "meta" / "lbl_map.json")
     for split, count, seed in (("train", 13, 1), ("val", 9, 2), ("one", 1, 3)):
-        run_script("pack_mixtures_into_lmdb.py", "--mixture_dir", write_folder(folder / split, count, seed),
-                   "--lmdb_path", folder / f"{split}.lmdb", "--audio_min_duration", 0.5, check=0)
+        run_script(
+            "pack_mixtures_into_lmdb.py",
+            "--mixture_dir",
+            write_folder(folder / split, count, seed),
+            "--lmdb_path",
+            folder / f"{split}.lmdb",
+            "--audio_min_duration",
+            0.5,
+            check=0,
+        )
     tree = cfg_tree(folder)
     tree["opt"]["batch_size"] = 2
     write_cfg(folder / "tiny.cfg", tree)
@@ -91,8 +99,16 @@ def two_ranks():
 
 def in_background(words, **more):
     """A command in a process group of its own; its output can be read from one pipe."""
-    return subprocess.Popen([*map(str, words)], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, text=True, start_new_session=True, **more)
+    return subprocess.Popen(
+        [*map(str, words)],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        **more,
+    )
 
 
 def end_of(process, timeout=120):
@@ -113,7 +129,7 @@ def figures(folder):
 
 
 def weights(folder, epoch):
-    path, = (folder / "ckpts").glob(f"epoch={epoch:02d}*.ckpt")
+    (path,) = (folder / "ckpts").glob(f"epoch={epoch:02d}*.ckpt")
     return read_checkpoint(path).weights
 
 
@@ -125,6 +141,7 @@ def assert_same_run(folder, other):
 
 
 # ---- what each rank gets ----
+
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 9), st.integers(0, 5), st.integers(0, 3))
@@ -162,8 +179,9 @@ def witnesses(odd, tmp_path_factory):
     script = ("tests/ranks_script.py", odd / "tiny.cfg", folder)
     for result in run_together((*script, 2, 2), two_ranks()) + run_together((*script, 1, 4), [{}]):
         assert result.returncode == 0, result.stderr[-3000:]
-    return [torch.load(folder / name, weights_only=True) for name in ("rank_0_of_1.pt", "rank_0_of_2.pt",
-                                                                      "rank_1_of_2.pt")]
+    return [
+        torch.load(folder / name, weights_only=True) for name in ("rank_0_of_1.pt", "rank_0_of_2.pt", "rank_1_of_2.pt")
+    ]
 
 
 def test_losses_and_gradients_are_those_of_the_joined_batch(witnesses):
@@ -194,12 +212,14 @@ def test_what_ranks_share(witnesses):
 
 # ---- whole runs ----
 
+
 def test_validation_figures_are_those_of_the_checkpoint_over_the_whole_set(odd, two_processes):
     folder, _ = two_processes
     config = load_config(odd / "tiny.cfg")
     label_map = LabelMap.load(config.data.label_map_path())
-    clips = open_dataset(config.data, config.data.val_lmdb, config.audio_config, label_map, "multilabel",
-                         evaluation_chain(64))
+    clips = open_dataset(
+        config.data, config.data.val_lmdb, config.audio_config, label_map, "multilabel", evaluation_chain(64)
+    )
     inputs, targets = (np.stack(parts) for parts in zip(*(clips[0, index] for index in range(len(clips)))))
     task = build_task(config)
     for row, path in zip(figures(folder), sorted((folder / "ckpts").iterdir()), strict=True):
@@ -222,18 +242,45 @@ def test_one_process_speaks_for_all(two_processes):
 def test_two_nodes_are_as_two_processes(odd, two_processes, tmp_path):
     port = free_port()
     words = train_command(odd, tmp_path / "run", "--accelerator", "cpu", "--devices", 1, "--num_nodes", 2, epochs=2)
-    nodes = [in_background([sys.executable, "-m", "torch.distributed.run", "--nnodes", 2, "--node_rank", rank,
-                            "--nproc_per_node", 1, "--master_addr", "127.0.0.1", "--master_port", port,
-                            ROOT / words[0], *words[1:]], env=os.environ | {"OMP_NUM_THREADS": THREADS})
-             for rank in range(2)]
+    nodes = [
+        in_background(
+            [
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                "--nnodes",
+                2,
+                "--node_rank",
+                rank,
+                "--nproc_per_node",
+                1,
+                "--master_addr",
+                "127.0.0.1",
+                "--master_port",
+                port,
+                ROOT / words[0],
+                *words[1:],
+            ],
+            env=os.environ | {"OMP_NUM_THREADS": THREADS},
+        )
+        for rank in range(2)
+    ]
     for status, output in map(end_of, nodes):
         assert status == 0, output[-3000:]
     assert_same_run(tmp_path / "run", two_processes[0])
 
 
 def test_slurm_starts_are_as_two_processes(odd, two_processes, tmp_path):
-    job = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1", "SLURM_NODEID": "0",
-           "SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "train", "SLURM_NODELIST": "127.0.0.1", "MASTER_PORT": free_port()}
+    job = {
+        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_NNODES": "1",
+        "SLURM_NODEID": "0",
+        "SLURM_JOB_ID": "1",
+        "SLURM_JOB_NAME": "train",
+        "SLURM_NODELIST": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+    }
     words = train_command(odd, tmp_path / "run", *TWO, epochs=2)
     for result in run_together(words, [job | {"SLURM_PROCID": rank, "SLURM_LOCALID": rank} for rank in "01"]):
         assert result.returncode == 0, result.stderr[-3000:]
@@ -261,8 +308,15 @@ def test_a_run_goes_on_in_another_number_of_processes_and_is_skipped_when_finish
 
 def test_several_runs_in_two_processes(odd, two_processes, tmp_path):
     shutil.copy(odd / "train.lmdb", tmp_path / "other.lmdb")
-    words = train_command(odd, tmp_path, *TWO, "--lmdbs_list", f"{odd / 'train.lmdb'};{tmp_path / 'other.lmdb'}",
-                          script="train_all_mixtures.py", epochs=2)
+    words = train_command(
+        odd,
+        tmp_path,
+        *TWO,
+        "--lmdbs_list",
+        f"{odd / 'train.lmdb'};{tmp_path / 'other.lmdb'}",
+        script="train_all_mixtures.py",
+        epochs=2,
+    )
     for result in run_together(words, two_ranks()):
         assert result.returncode == 0, result.stderr[-3000:]
     for name in ("train", "other"):
@@ -270,6 +324,7 @@ def test_several_runs_in_two_processes(odd, two_processes, tmp_path):
 
 
 # ---- interrupts and errors ----
+
 
 def test_an_interrupt_ends_all_processes_and_the_run_goes_on(odd, tmp_path):
     folder = tmp_path / "run"
@@ -307,15 +362,19 @@ def lines_of_error(results):
     return [line for result in results for line in re.findall(r"\S+\.py: error: .*", result.stderr)]
 
 
-@pytest.mark.parametrize("more, said", [
-    (("--set", "data.val_lmdb=missing.lmdb"), "missing.lmdb: no such LMDB"),
-    (("--cfg_file", "missing.cfg"), "missing.cfg: no such"),
-    (("--devices", 3), "--devices 3 and --num_nodes 1"),
-])
+@pytest.mark.parametrize(
+    "more, said",
+    [
+        (("--set", "data.val_lmdb=missing.lmdb"), "missing.lmdb: no such LMDB"),
+        (("--cfg_file", "missing.cfg"), "missing.cfg: no such"),
+        (("--devices", 3), "--devices 3 and --num_nodes 1"),
+    ],
+)
 def test_a_mistake_that_all_ranks_meet_is_said_once(odd, tmp_path, more, said):
-    environments = [environment | {"TORCHELASTIC_RUN_ID": "test", "RANK": environment["LOCAL_RANK"]}
-                    for environment in two_ranks()]
-    line, = lines_of_error(run_together(train_command(odd, tmp_path / "run", *TWO, *more), environments))
+    environments = [
+        environment | {"TORCHELASTIC_RUN_ID": "test", "RANK": environment["LOCAL_RANK"]} for environment in two_ranks()
+    ]
+    (line,) = lines_of_error(run_together(train_command(odd, tmp_path / "run", *TWO, *more), environments))
     assert said in line and not (tmp_path / "run").exists()
 
 
@@ -336,7 +395,7 @@ def test_a_mistake_that_one_rank_meets_ends_all(odd, tmp_path, rank):
     _, index = list(EpochSampler(13, 3, True, rank, 2))[2]
     break_record(tmp_path / "train.lmdb", index)
     words = train_command(odd, tmp_path / "run", *TWO, "--set", f"data.train_lmdb={tmp_path / 'train.lmdb'}")
-    line, = lines_of_error(run_together(words, two_ranks()))
+    (line,) = lines_of_error(run_together(words, two_ranks()))
     assert f"train.lmdb, record {index}: is not audio" in line
 
 
@@ -363,7 +422,7 @@ def test_a_process_that_is_killed_ends_the_run(odd, tmp_path):
     deadline = time.monotonic() + 120
     while not list(folder.glob("ckpts/epoch=00*.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    other, = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (other,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(other), signal.SIGKILL)
     status, output = end_of(process)
     assert status == 1 and "Traceback" not in output, output[-3000:]
@@ -372,44 +431,57 @@ def test_a_process_that_is_killed_ends_the_run(odd, tmp_path):
 
 # ---- flags ----
 
-@pytest.mark.parametrize("present, flags, chosen", [
-    (0, {}, Devices()),
-    (0, {"gpus": [0, 1]}, Devices()),
-    (0, {"devices": 2}, Devices(per_node=2)),
-    (0, {"devices": 2, "num_nodes": 3, "accelerator": "cpu"}, Devices(per_node=2, num_nodes=3)),
-    (2, {}, Devices((0,))),
-    (2, {"gpus": [1]}, Devices((1,))),
-    (2, {"gpus": [0, 1, 2, 3]}, Devices((0, 1), 2)),
-    (2, {"devices": 2}, Devices((0, 1), 2)),
-    (2, {"gpus": [1, 0], "devices": 2}, Devices((1, 0), 2)),
-    (2, {"gpus": [0, 1], "accelerator": "cpu"}, Devices()),
-    (2, {"devices": 2, "accelerator": "cpu"}, Devices(per_node=2)),
-    (2, {"accelerator": "gpu", "num_nodes": 2, "precision": "16-mixed"}, Devices((0,), 1, 2, "16-mixed")),
-])
+
+@pytest.mark.parametrize(
+    "present, flags, chosen",
+    [
+        (0, {}, Devices()),
+        (0, {"gpus": [0, 1]}, Devices()),
+        (0, {"devices": 2}, Devices(per_node=2)),
+        (0, {"devices": 2, "num_nodes": 3, "accelerator": "cpu"}, Devices(per_node=2, num_nodes=3)),
+        (2, {}, Devices((0,))),
+        (2, {"gpus": [1]}, Devices((1,))),
+        (2, {"gpus": [0, 1, 2, 3]}, Devices((0, 1), 2)),
+        (2, {"devices": 2}, Devices((0, 1), 2)),
+        (2, {"gpus": [1, 0], "devices": 2}, Devices((1, 0), 2)),
+        (2, {"gpus": [0, 1], "accelerator": "cpu"}, Devices()),
+        (2, {"devices": 2, "accelerator": "cpu"}, Devices(per_node=2)),
+        (2, {"accelerator": "gpu", "num_nodes": 2, "precision": "16-mixed"}, Devices((0,), 1, 2, "16-mixed")),
+    ],
+)
 def test_devices_that_are_chosen(monkeypatch, present, flags, chosen):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: present)
     assert choose_devices(**flags) == chosen
 
 
-@pytest.mark.parametrize("present, flags, said", [
-    (2, {"devices": 4}, "--devices 4: only 2 GPUs are here"),
-    (2, {"gpus": [0, 3], "devices": 2}, "--gpus 0, 3: only 2 GPUs are here"),
-    (2, {"gpus": [0, 3], "accelerator": "gpu"}, "--gpus 0, 3: only 2 GPUs are here"),
-    (0, {"accelerator": "gpu"}, "--accelerator gpu: PyTorch finds no GPU here"),
-    (4, {"gpus": [0, 1], "devices": 3}, "--devices 3: --gpus names 2 (0, 1)"),
-])
+@pytest.mark.parametrize(
+    "present, flags, said",
+    [
+        (2, {"devices": 4}, "--devices 4: only 2 GPUs are here"),
+        (2, {"gpus": [0, 3], "devices": 2}, "--gpus 0, 3: only 2 GPUs are here"),
+        (2, {"gpus": [0, 3], "accelerator": "gpu"}, "--gpus 0, 3: only 2 GPUs are here"),
+        (0, {"accelerator": "gpu"}, "--accelerator gpu: PyTorch finds no GPU here"),
+        (4, {"gpus": [0, 1], "devices": 3}, "--devices 3: --gpus names 2 (0, 1)"),
+    ],
+)
 def test_devices_that_are_refused(monkeypatch, present, flags, said):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: present)
     with pytest.raises(UserError, match=re.escape(said)):
         choose_devices(**flags)
 
 
-@pytest.mark.parametrize("variables, flags, said", [
-    ({"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4"}, {"devices": 2}, "torchrun has started 4 processes, not 2"),
-    ({"SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "4"}, {"devices": 4}, "SLURM has started 8 processes, not 4"),
-    ({"SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "4"}, {"devices": 2, "num_nodes": 4},
-     "--devices 2: SLURM starts 4 processes on each node"),
-])
+@pytest.mark.parametrize(
+    "variables, flags, said",
+    [
+        ({"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4"}, {"devices": 2}, "torchrun has started 4 processes, not 2"),
+        ({"SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "4"}, {"devices": 4}, "SLURM has started 8 processes, not 4"),
+        (
+            {"SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "4"},
+            {"devices": 2, "num_nodes": 4},
+            "--devices 2: SLURM starts 4 processes on each node",
+        ),
+    ],
+)
 def test_a_launcher_with_another_number_of_processes_is_refused(monkeypatch, variables, flags, said):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -417,10 +489,17 @@ def test_a_launcher_with_another_number_of_processes_is_refused(monkeypatch, var
         choose_devices(accelerator="cpu", **flags)
 
 
-@pytest.mark.parametrize("precision, on_gpu, lightning", [
-    ("32", False, "32-true"), ("32", True, "32-true"), ("16-mixed", False, "32-true"), ("16-mixed", True, "16-mixed"),
-    ("bf16-mixed", False, "bf16-mixed"), ("bf16-mixed", True, "bf16-mixed"),
-])
+@pytest.mark.parametrize(
+    "precision, on_gpu, lightning",
+    [
+        ("32", False, "32-true"),
+        ("32", True, "32-true"),
+        ("16-mixed", False, "32-true"),
+        ("16-mixed", True, "16-mixed"),
+        ("bf16-mixed", False, "bf16-mixed"),
+        ("bf16-mixed", True, "bf16-mixed"),
+    ],
+)
 def test_precision(precision, on_gpu, lightning):
     assert Devices((0,) if on_gpu else (), precision=precision).arguments()["precision"] == lightning
 
@@ -444,9 +523,11 @@ def test_half_precision_on_the_cpu(odd, two_processes, tmp_path):
 
 # ---- fused optimisers, compiling ----
 
+
 @pytest.mark.parametrize("name", ["Adam", "SGD"])
 def test_an_optimiser_state_moves_between_kernels(monkeypatch, name):
     """As when a run goes on on a GPU that began on a CPU, and the other way: both have fused kernels here."""
+
     def built(fused):
         network = torch.nn.Conv2d(3, 4, 3)
         with torch.no_grad():
@@ -489,8 +570,24 @@ def test_compiling_needs_a_compiler(monkeypatch):
 
 def test_the_benchmark_of_training_options(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    result = run_script("benchmarks/training_options.py", "--arch", "cifar_resnet", "--model_depth", 20, "--frames", 32,
-                        "--batch_size", 2, "--steps", 1, "--rounds", 1, "--accelerator", "cpu", check=0)
+    result = run_script(
+        "benchmarks/training_options.py",
+        "--arch",
+        "cifar_resnet",
+        "--model_depth",
+        20,
+        "--frames",
+        32,
+        "--batch_size",
+        2,
+        "--steps",
+        1,
+        "--rounds",
+        1,
+        "--accelerator",
+        "cpu",
+        check=0,
+    )
     rows = re.findall(r"^\| ([^|]+) \| [\d.]+ \([\d.]+ … [\d.]+\) \| ([\d.]+) \|$", result.stdout, re.MULTILINE)
     assert [name for name, _ in rows] == ["plain", "channels_last", "fused optimiser", "--precision bf16-mixed"]
     assert rows[0][1] == "1.00" and "without --compile here" in result.stderr

@@ -20,8 +20,14 @@ def test_shellcheck_is_clean(script):
 
 
 def in_shell(commands, path):
-    return subprocess.run(["/bin/bash", "-c", f"source scripts/environment.sh; {commands}"], cwd=ROOT,
-                          capture_output=True, text=True, env={"PATH": str(path)}, stdin=subprocess.DEVNULL)
+    return subprocess.run(
+        ["/bin/bash", "-c", f"source scripts/environment.sh; {commands}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={"PATH": str(path)},
+        stdin=subprocess.DEVNULL,
+    )
 
 
 def tools(folder, **scripts):
@@ -51,7 +57,12 @@ def test_with_sudo_or_as_root_apt_is_called(tmp_path):
         path = tools(tmp_path / name, id=f"echo {user}", sh=None, apt_get=apt, sudo=f'echo sudo >> {log}; "$@"')
         assert in_shell("install_packages sox", path).returncode == 0
     assert log.read_text().splitlines() == [
-        "apt-get update -q", "apt-get install -y -q sox", "sudo", "apt-get update -q", "apt-get install -y -q sox"]
+        "apt-get update -q",
+        "apt-get install -y -q sox",
+        "sudo",
+        "apt-get update -q",
+        "apt-get install -y -q sox",
+    ]
 
 
 def test_without_apt_the_packages_are_named(tmp_path):

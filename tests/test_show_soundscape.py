@@ -17,8 +17,16 @@ def folder(tmp_path_factory):
     """mix/s.flac and s.txt, and the same in `a:b.lmdb`."""
     folder = tmp_path_factory.mktemp("show")
     write_soundscape(folder / "mix", "s", ["Drum", "Harp", "Drum"])
-    run_script("pack_mixtures_into_lmdb.py", "--mixture_dir", folder / "mix", "--lmdb_path", folder / "a:b.lmdb",
-               "--audio_min_duration", 0.5, check=0)
+    run_script(
+        "pack_mixtures_into_lmdb.py",
+        "--mixture_dir",
+        folder / "mix",
+        "--lmdb_path",
+        folder / "a:b.lmdb",
+        "--audio_min_duration",
+        0.5,
+        check=0,
+    )
     return folder
 
 
@@ -42,8 +50,15 @@ def test_a_file_with_its_events(folder, tmp_path):
 
 
 def test_a_record_lists_its_labels(folder, tmp_path):
-    result = show(f"{folder / 'a:b.lmdb'}:0", "--out_png", tmp_path / "new" / "p.png", "--out_wav", tmp_path / "w.wav",
-                  cwd=tmp_path, check=0)
+    result = show(
+        f"{folder / 'a:b.lmdb'}:0",
+        "--out_png",
+        tmp_path / "new" / "p.png",
+        "--out_wav",
+        tmp_path / "w.wav",
+        cwd=tmp_path,
+        check=0,
+    )
     assert result.stdout.count("Drum") == 2 and "Harp" in result.stdout and " to " not in result.stdout
     picture(tmp_path / "new" / "p.png")
     assert np.array_equal(soundfile.read(tmp_path / "w.wav")[0], soundfile.read(folder / "mix" / "s.flac")[0])
@@ -78,10 +93,11 @@ def test_the_events_are_drawn_on_the_time_axis(folder, tmp_path):
     """Moving one changes the picture below the spectrogram, and there alone."""
     soundscape = load_soundscape(str(folder / "mix" / "s.flac"))
     draw_soundscape(tmp_path / "with.png", soundscape)
-    event, = [event for event in soundscape.events if event.label == "Harp"]
+    (event,) = [event for event in soundscape.events if event.label == "Harp"]
     moved = [type(event)("Harp", 0.4, 0.6) if other is event else other for other in soundscape.events]
-    draw_soundscape(tmp_path / "moved.png", type(soundscape)(soundscape.name, soundscape.samples, SAMPLE_RATE,
-                                                             tuple(moved)))
+    draw_soundscape(
+        tmp_path / "moved.png", type(soundscape)(soundscape.name, soundscape.samples, SAMPLE_RATE, tuple(moved))
+    )
     different = (picture(tmp_path / "with.png") != picture(tmp_path / "moved.png")).any(axis=2)
     rows = np.flatnonzero(different.any(axis=1))
     assert len(rows) and rows.min() > 0.6 * different.shape[0]
@@ -95,11 +111,18 @@ def test_showing_refuses(folder, tmp_path):
     (tmp_path / "bad.txt").write_text("a\tb\tDrum\n")
     (tmp_path / "text.wav").write_text("text")
     for source, message in (
-            (f"{lmdb}:1", "has no record 1; its 1 records begin with 0"), (lmdb, "add :INDEX"),
-            (f"{lmdb}:-1", "no such file"), (f"{lmdb}:²", "no such file"), (tmp_path / "nowhere.wav", "no such file"),
-            (f"{tmp_path / 'nowhere.lmdb'}:0", "no such LMDB"), (tmp_path, "add :INDEX"),
-            (short, "has 100 samples; 441 are needed"), (bad, "bad.txt, line 1: 'a b Drum' is not onset and offset"),
-            (tmp_path / "text.wav", "is not audio"), (f"{tmp_path / 'text.wav'}:0", "is not an LMDB")):
+        (f"{lmdb}:1", "has no record 1; its 1 records begin with 0"),
+        (lmdb, "add :INDEX"),
+        (f"{lmdb}:-1", "no such file"),
+        (f"{lmdb}:²", "no such file"),
+        (tmp_path / "nowhere.wav", "no such file"),
+        (f"{tmp_path / 'nowhere.lmdb'}:0", "no such LMDB"),
+        (tmp_path, "add :INDEX"),
+        (short, "has 100 samples; 441 are needed"),
+        (bad, "bad.txt, line 1: 'a b Drum' is not onset and offset"),
+        (tmp_path / "text.wav", "is not audio"),
+        (f"{tmp_path / 'text.wav'}:0", "is not an LMDB"),
+    ):
         assert message in error_line(show(source, cwd=tmp_path)), source
     assert not list(tmp_path.glob("*.png"))
     (tmp_path / "file").write_text("in the way")

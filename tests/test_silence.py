@@ -36,11 +36,27 @@ def by_sox(path, span, folder):
     return soundfile.read(folder / "out.wav", dtype="int16")[0]
 
 
-@pytest.mark.parametrize("name, span", [
-    ("Gong", 0.1), ("Rattle_(instrument)", 0.05), ("Rattle", 0.05), ("Zipper_(clothing)", 0.05), ("Zipper", 0.05),
-    ("Glass", 0.05), ("Tap", 0.05), ("Chirp_and_tweet", 0.05), ("Tearing", 0.05), ("Whispering", 0.025),
-    ("Wind", 0.025), ("Crumpling_and_crinkling_and_crushing", 0.025), ("Writing", 0.025), ("Cricket", 0.025),
-    ("Coin_(dropping)", 0.1), ("Tambourine", 0.1)])
+@pytest.mark.parametrize(
+    "name, span",
+    [
+        ("Gong", 0.1),
+        ("Rattle_(instrument)", 0.05),
+        ("Rattle", 0.05),
+        ("Zipper_(clothing)", 0.05),
+        ("Zipper", 0.05),
+        ("Glass", 0.05),
+        ("Tap", 0.05),
+        ("Chirp_and_tweet", 0.05),
+        ("Tearing", 0.05),
+        ("Whispering", 0.025),
+        ("Wind", 0.025),
+        ("Crumpling_and_crinkling_and_crushing", 0.025),
+        ("Writing", 0.025),
+        ("Cricket", 0.025),
+        ("Coin_(dropping)", 0.1),
+        ("Tambourine", 0.1),
+    ],
+)
 def test_spans_of_the_classes(name, span):
     assert span_of(name) == span
 

@@ -66,7 +66,8 @@ def test_flac_holds_the_samples_of_the_wav(sources, made, tmp_path):
         assert (info.format, info.subtype, info.samplerate, info.channels) == ("FLAC", "PCM_16", SAMPLE_RATE, 1)
         assert np.array_equal(samples(flac), samples(wav)) and len(samples(wav)) == 110250
     assert {name: data for name, data in contents(tmp_path / "mix").items() if not name.endswith(".flac")} == {
-        name: data for name, data in contents(made).items() if not name.endswith(".wav")}
+        name: data for name, data in contents(made).items() if not name.endswith(".wav")
+    }
 
 
 @pytest.mark.parametrize("lost", [".wav", ".txt", ".jams"])
@@ -202,8 +203,23 @@ def silent(sources, jams):
     return ["has no events"]
 
 
-@pytest.mark.parametrize("spoil", [lose_source, truncate, no_text, other_json, other_namespace, no_sandbox,
-                                   poor_sandbox, trimmed, odd_event, no_duration, other_release, silent])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lose_source,
+        truncate,
+        no_text,
+        other_json,
+        other_namespace,
+        no_sandbox,
+        poor_sandbox,
+        trimmed,
+        odd_event,
+        no_duration,
+        other_release,
+        silent,
+    ],
+)
 def test_a_jams_file_that_gives_no_soundscape_is_named_and_the_others_go_on(sources, made, tmp_path, spoil):
     folder = tmp_path / "jams"
     folder.mkdir()
@@ -215,7 +231,8 @@ def test_a_jams_file_that_gives_no_soundscape_is_named_and_the_others_go_on(sour
     lines = [line for line in result.stderr.splitlines() if line.startswith(str(folder / "soundscape_000001.jams"))]
     assert len(lines) == 1 and all(part in lines[0] for part in expected), result.stderr
     assert sorted(contents(tmp_path / "out")) == sorted(
-        ["recipe.json", *(f"soundscape_00000{k}.{kind}" for k in (0, 2) for kind in ("jams", "txt", "wav"))])
+        ["recipe.json", *(f"soundscape_00000{k}.{kind}" for k in (0, 2) for kind in ("jams", "txt", "wav"))]
+    )
 
 
 def test_making_again_refuses(sources, made, tmp_path):
@@ -244,8 +261,12 @@ def test_a_source_that_cannot_be_used_is_named_and_the_other_soundscapes_are_mad
     soundfile.write(organ[0], np.ones(100), SAMPLE_RATE)
     organ[1].write_bytes(organ[1].read_bytes()[:3000])
     result = generate(mine, tmp_path / "mix", "--max_events", 1, "--num_workers", 2, count=16)
-    for part in (f"{harp[0]}: is not audio", f"{harp[1]}: is empty", f"{organ[0]}: lasts 4.5 ms",
-                 f"{organ[1]}: is truncated"):
+    for part in (
+        f"{harp[0]}: is not audio",
+        f"{harp[1]}: is empty",
+        f"{organ[0]}: lasts 4.5 ms",
+        f"{organ[1]}: is truncated",
+    ):
         assert part in result.stderr
     made = list((tmp_path / "mix").glob("*.wav"))
     assert f"{16 - len(made)} of 16 soundscapes could not be mixed" in error_line(result) and made
@@ -256,8 +277,10 @@ def test_a_source_that_cannot_be_used_is_named_and_the_other_soundscapes_are_mad
         shutil.copy(sources / "events" / file.parent.name / file.name, file)
     generate(mine, tmp_path / "mix", "--max_events", 1, count=16, check=0)
     generate(mine, tmp_path / "whole", "--max_events", 1, count=16, check=0)
-    assert contents(tmp_path / "mix") == contents(tmp_path / "whole") and before.items() <= contents(
-        tmp_path / "mix").items()
+    assert (
+        contents(tmp_path / "mix") == contents(tmp_path / "whole")
+        and before.items() <= contents(tmp_path / "mix").items()
+    )
 
 
 def test_a_class_without_sources_and_a_class_without_a_label(sources, tmp_path):
@@ -273,8 +296,12 @@ def test_a_class_without_sources_and_a_class_without_a_label(sources, tmp_path):
 
 def test_a_folder_that_cannot_be_written(sources, made, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    for result in (generate(sources, tmp_path / "file"), generate(sources, tmp_path / "file" / "mix"),
-                   regenerate(sources, made, tmp_path / "file" / "mix"), generate(sources, "/proc/mix")):
+    for result in (
+        generate(sources, tmp_path / "file"),
+        generate(sources, tmp_path / "file" / "mix"),
+        regenerate(sources, made, tmp_path / "file" / "mix"),
+        generate(sources, "/proc/mix"),
+    ):
         line = error_line(result)
         assert str(tmp_path / "file") in line or "/proc/mix" in line
     assert (tmp_path / "file").read_text() == "in the way"
@@ -317,10 +344,16 @@ def on_a_small_disk(kilobytes, folder, *words):
     What it leaves there is copied to `folder` afterwards.
     """
     folder.mkdir()
-    script = (f'mount -t tmpfs -o size={kilobytes}k none "$0" || exit 99; "$@"; status=$?; '
-              'cp -a "$0" "$0.copy"; exit $status')
-    result = subprocess.run(["unshare", "-rm", "sh", "-c", script, folder, sys.executable, ROOT / words[0],
-                             *map(str, words[1:])], capture_output=True, text=True, cwd=ROOT, timeout=300)
+    script = (
+        f'mount -t tmpfs -o size={kilobytes}k none "$0" || exit 99; "$@"; status=$?; cp -a "$0" "$0.copy"; exit $status'
+    )
+    result = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script, folder, sys.executable, ROOT / words[0], *map(str, words[1:])],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=300,
+    )
     if result.returncode == 99 or "unshare" in result.stderr:
         pytest.skip(f"this machine mounts no small file system: {result.stderr.strip()}")
     return result, folder.with_name(folder.name + ".copy")
@@ -328,15 +361,30 @@ def on_a_small_disk(kilobytes, folder, *words):
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare")
 def test_generating_on_a_full_disk(sources, made, tmp_path):
-    words = ("--fg_path", sources / "events", "--bg_path", sources / "noises", "--num_soundscapes", 9, "--lbl_map",
-             sources / "lbl_map.json", "--seed", 7, "--out_folder", tmp_path / "mix")
+    words = (
+        "--fg_path",
+        sources / "events",
+        "--bg_path",
+        sources / "noises",
+        "--num_soundscapes",
+        9,
+        "--lbl_map",
+        sources / "lbl_map.json",
+        "--seed",
+        7,
+        "--out_folder",
+        tmp_path / "mix",
+    )
     result, left = on_a_small_disk(1000, tmp_path / "mix", "scripts/generate_mixtures.py", *words)
     line = error_line(result)
     assert "No space left on device" in line and "soundscape_00000" in line
     found, expected = contents(left), contents(made)
     assert 3 * 3 + 1 <= len(found) < len(expected) and all(expected[name] == data for name, data in found.items())
-    assert all({name.replace(".wav", ".txt"), name.replace(".wav", ".jams")} <= set(found) for name in found
-               if name.endswith(".wav"))
+    assert all(
+        {name.replace(".wav", ".txt"), name.replace(".wav", ".jams")} <= set(found)
+        for name in found
+        if name.endswith(".wav")
+    )
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare")
@@ -344,9 +392,19 @@ def test_generating_on_a_full_disk(sources, made, tmp_path):
 def test_packing_on_a_full_disk(tmp_path, frequency):
     """Where the last transaction does not fit, and where the first one does not."""
     mix = write_folder(tmp_path / "clips", 12, 5)
-    result, left = on_a_small_disk(200, tmp_path / "lmdb", "pack_mixtures_into_lmdb.py", "--mixture_dir", mix,
-                                   "--lmdb_path", tmp_path / "lmdb" / "a.lmdb", "--audio_min_duration", 0.5,
-                                   "--write_frequency", frequency)
+    result, left = on_a_small_disk(
+        200,
+        tmp_path / "lmdb",
+        "pack_mixtures_into_lmdb.py",
+        "--mixture_dir",
+        mix,
+        "--lmdb_path",
+        tmp_path / "lmdb" / "a.lmdb",
+        "--audio_min_duration",
+        0.5,
+        "--write_frequency",
+        frequency,
+    )
     assert "a.lmdb: cannot be written" in error_line(result) and "is the disk full?" in error_line(result)
     assert contents(left) == {}
 

@@ -13,14 +13,43 @@ from src.scoring.published import FIGURES, FULL_SETS, published_figure
 from src.scoring.summary import split_at_run_index, summarise
 from src.scoring.summary_table import as_markdown
 
-COLUMNS = ["Model", "mAP", "mAUC", "dprime", "ckpt_path", "accuracy", "val_figure", "num_train_clips", "num_timesteps",
-           "fold", "cfg_file", "protocol", "arch", "model_depth", "num_classes", "pretrained", "lmdb_path"]
+COLUMNS = [
+    "Model",
+    "mAP",
+    "mAUC",
+    "dprime",
+    "ckpt_path",
+    "accuracy",
+    "val_figure",
+    "num_train_clips",
+    "num_timesteps",
+    "fold",
+    "cfg_file",
+    "protocol",
+    "arch",
+    "model_depth",
+    "num_classes",
+    "pretrained",
+    "lmdb_path",
+]
 
 
 def row(ckpt_path, mAP, val, clips=60000, **more):  # noqa: N803
-    return {"Model": "m", "mAP": mAP, "mAUC": 0.9, "dprime": 1.8, "ckpt_path": ckpt_path, "val_figure": val,
-            "num_train_clips": clips, "num_timesteps": 501, "cfg_file": "cfgs_v2/gise_mixtures_60k/resnet_18_lmdb.cfg",
-            "arch": "resnet", "model_depth": 18, "num_classes": 51, "lmdb_path": "eval.lmdb"} | more
+    return {
+        "Model": "m",
+        "mAP": mAP,
+        "mAUC": 0.9,
+        "dprime": 1.8,
+        "ckpt_path": ckpt_path,
+        "val_figure": val,
+        "num_train_clips": clips,
+        "num_timesteps": 501,
+        "cfg_file": "cfgs_v2/gise_mixtures_60k/resnet_18_lmdb.cfg",
+        "arch": "resnet",
+        "model_depth": 18,
+        "num_classes": 51,
+        "lmdb_path": "eval.lmdb",
+    } | more
 
 
 def write_table(path, rows):
@@ -40,28 +69,37 @@ def test_means_and_deviations_are_over_runs_by_their_best_validation_checkpoint(
     rows = []
     for index, value in enumerate(values, 1):
         rows += [row(of_run(index, 0), 0.9, 0.1), row(of_run(index, 1), value, 0.6)]  # the first would score higher
-    found, = summarise([write_table(tmp_path / "r.csv", rows)])
+    (found,) = summarise([write_table(tmp_path / "r.csv", rows)])
     assert found.num_runs == 3 and found.mean("mAP") == pytest.approx(statistics.mean(values))
     assert found.deviation("mAP") == pytest.approx(statistics.stdev(values))
     assert "0.547 ± 0.025" in as_markdown([found]) and "mAP 0.5551, released 0.5635" in as_markdown([found])
 
 
 def test_tables_of_several_runs_are_one_setting(tmp_path):
-    tables = [write_table(tmp_path / f"r{index}.csv", [row(of_run(index, 0), 0.5 + index / 100, 0.5)])
-              for index in (1, 2)]
-    found, = summarise(tables)
+    tables = [
+        write_table(tmp_path / f"r{index}.csv", [row(of_run(index, 0), 0.5 + index / 100, 0.5)]) for index in (1, 2)
+    ]
+    (found,) = summarise(tables)
     assert found.values("mAP").tolist() == pytest.approx([0.51, 0.52])
 
 
 def test_settings_stay_apart(tmp_path):
-    rows = [row(of_run(1, 0), 0.5, 0.5), row(of_run(1, 0, "b"), 0.5, 0.5), row(of_run(1, 0), 0.5, 0.5, num_timesteps=9),
-            row(of_run(1, 0, "c"), 0.5, 0.5, pretrained="w.pth"), row(of_run(1, 0, "d"), 0.5, 0.5, clips=5000)]
+    rows = [
+        row(of_run(1, 0), 0.5, 0.5),
+        row(of_run(1, 0, "b"), 0.5, 0.5),
+        row(of_run(1, 0), 0.5, 0.5, num_timesteps=9),
+        row(of_run(1, 0, "c"), 0.5, 0.5, pretrained="w.pth"),
+        row(of_run(1, 0, "d"), 0.5, 0.5, clips=5000),
+    ]
     assert len(summarise([write_table(tmp_path / "r.csv", rows)])) == 5
 
 
 def test_protocols_and_experiment_folders_are_not_averaged(tmp_path):
-    rows = [row(of_run(1, 0), 0.55, 0.5), row(of_run(2, 0), 0.56, 0.5, protocol="corrected"),
-            row(of_run(2, 0).replace("exp", "other"), 0.3, 0.5)]
+    rows = [
+        row(of_run(1, 0), 0.55, 0.5),
+        row(of_run(2, 0), 0.56, 0.5, protocol="corrected"),
+        row(of_run(2, 0).replace("exp", "other"), 0.3, 0.5),
+    ]
     found = summarise([write_table(tmp_path / "r.csv", rows)])
     assert sorted(each.mean("mAP") for each in found) == [0.3, 0.55, 0.56]
     lines = as_markdown(found).splitlines()[2:]
@@ -71,22 +109,33 @@ def test_protocols_and_experiment_folders_are_not_averaged(tmp_path):
 
 def test_one_evaluation_set_under_two_spellings_is_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    rows = [row(of_run(1, 0), 0.5, 0.5), row(of_run(2, 0), 0.6, 0.5, lmdb_path="./eval.lmdb"),
-            row(of_run(3, 0), 0.7, 0.5, lmdb_path=str(tmp_path / "eval.lmdb"))]
-    found, = summarise([write_table(tmp_path / "r.csv", rows)])
+    rows = [
+        row(of_run(1, 0), 0.5, 0.5),
+        row(of_run(2, 0), 0.6, 0.5, lmdb_path="./eval.lmdb"),
+        row(of_run(3, 0), 0.7, 0.5, lmdb_path=str(tmp_path / "eval.lmdb")),
+    ]
+    (found,) = summarise([write_table(tmp_path / "r.csv", rows)])
     assert found.num_runs == 3
 
 
-@pytest.mark.parametrize("more", [{"protocol": "corrected"}, {"lmdb_path": "val.lmdb"}, {"num_timesteps": 9},
-                                  {"num_train_clips": 59999}, {"pretrained": "w.pth"}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"protocol": "corrected"},
+        {"lmdb_path": "val.lmdb"},
+        {"num_timesteps": 9},
+        {"num_train_clips": 59999},
+        {"pretrained": "w.pth"},
+    ],
+)
 def test_other_evaluations_get_no_published_figure(tmp_path, more):
-    found, = summarise([write_table(tmp_path / "r.csv", [row(of_run(1, 0), 0.5, 0.5, **more)])])
+    (found,) = summarise([write_table(tmp_path / "r.csv", [row(of_run(1, 0), 0.5, 0.5, **more)])])
     assert found.published is None
 
 
 def test_the_untrained_network_counts_once(tmp_path):
     rows = [row(f"/x/r1/mixup/{name}/ckpts/untrained", 0.12, "", clips=0) for name in "ab"]
-    found, = summarise([write_table(tmp_path / "r.csv", rows)])
+    (found,) = summarise([write_table(tmp_path / "r.csv", rows)])
     assert found.num_runs == 1 and found.setting.start == "untrained" and found.published is None
 
 
@@ -108,9 +157,13 @@ def test_a_miniature_gets_no_published_figure(tmp_path):
 def run_folder(folder, figures, fold=None, finished=True, depth=18):
     """A run folder as training leaves it, without checkpoints."""
     (folder / "logs").mkdir(parents=True)
-    record = {"cfg": {"model": {"arch": "resnet", "model_depth": depth, "num_classes": 50, "pretrained": "w.pth"}},
-              "seed": 1, "cfg_file": "cfgs_v2/esc50/resnet_18_lmdb.cfg", "num_train_clips": 1600,
-              "finished": {"epochs": len(figures), "early": False} if finished else None}
+    record = {
+        "cfg": {"model": {"arch": "resnet", "model_depth": depth, "num_classes": 50, "pretrained": "w.pth"}},
+        "seed": 1,
+        "cfg_file": "cfgs_v2/esc50/resnet_18_lmdb.cfg",
+        "num_train_clips": 1600,
+        "finished": {"epochs": len(figures), "early": False} if finished else None,
+    }
     if fold:
         record["fold_index"] = fold
     (folder / "run.json").write_text(json.dumps(record))
@@ -124,7 +177,7 @@ def test_esc50_is_the_mean_over_folds_and_runs_of_each_runs_best_accuracy(tmp_pa
         for fold in range(1, 6):
             best[index, fold] = 0.8 + index / 100 + fold / 1000
             run_folder(tmp_path / f"esc/r{index}/mixup/resnet_18/fold_{fold}", [0.3, best[index, fold], 0.7], fold)
-    found, = summarise([tmp_path / "esc"])
+    (found,) = summarise([tmp_path / "esc"])
     assert found.mean("val") == pytest.approx(statistics.mean(best.values()))
     means = [statistics.mean(best[index, fold] for fold in range(1, 6)) for index in (1, 2)]
     assert found.deviation("val") == pytest.approx(statistics.stdev(means))
@@ -143,7 +196,7 @@ def test_missing_folds_are_said_and_get_no_published_figure(tmp_path):
 def test_unfinished_runs_are_said_to_be_and_runs_without_an_epoch_left_out(tmp_path):
     run_folder(tmp_path / "e/r1/mixup/a", [0.3], finished=False)
     run_folder(tmp_path / "e/r1/mixup/b", [])
-    found, = summarise([tmp_path / "e"])
+    (found,) = summarise([tmp_path / "e"])
     assert "1 (1 unfinished)" in as_markdown([found])
 
 
@@ -153,14 +206,31 @@ def test_where_the_run_index_is():
 
 
 def test_the_table_and_the_pictures_of_real_runs(corpus, trained, tmp_path):
-    run_script("eval_all_mixtures.py", "--exp_dir", trained / "r1", "--lbl_map", corpus / "meta/lbl_map.json",
-               "--lmdb_path", corpus / "eval.lmdb", "--results_csv", tmp_path / "results.csv", "--num_workers", 0,
-               "--untrained", "--per_class", check=0)
-    result = run_script("scripts/summarise_results.py", tmp_path / "results.csv", trained, "--out_dir",
-                        tmp_path / "my summary", check=0)
+    run_script(
+        "eval_all_mixtures.py",
+        "--exp_dir",
+        trained / "r1",
+        "--lbl_map",
+        corpus / "meta/lbl_map.json",
+        "--lmdb_path",
+        corpus / "eval.lmdb",
+        "--results_csv",
+        tmp_path / "results.csv",
+        "--num_workers",
+        0,
+        "--untrained",
+        "--per_class",
+        check=0,
+    )
+    result = run_script(
+        "scripts/summarise_results.py", tmp_path / "results.csv", trained, "--out_dir", tmp_path / "my summary", check=0
+    )
     table = [line.split("|") for line in result.stdout.splitlines() if line.startswith("|")][2:]
-    assert [(cells[3].strip(), cells[4].strip()) for cells in table] == [("untrained", ""), ("scratch", "4"),
-                                                                        ("scratch", "8")]
+    assert [(cells[3].strip(), cells[4].strip()) for cells in table] == [
+        ("untrained", ""),
+        ("scratch", "4"),
+        ("scratch", "8"),
+    ]
     with open(tmp_path / "results.csv", newline="") as stream:
         rows = [each for each in csv.DictReader(stream) if each["num_train_clips"] == "8"]
     best = max(rows, key=lambda each: float(each["val_figure"]))
@@ -180,21 +250,31 @@ def test_the_table_and_the_pictures_of_real_runs(corpus, trained, tmp_path):
 
 
 def test_networks_are_drawn_against_their_parameters(tmp_path):
-    rows = [row(of_run(1, 0), 0.5, 0.5), row(of_run(1, 0, "34"), 0.52, 0.5, model_depth=34),
-            row(of_run(2, 0), 0.51, 0.5)]
+    rows = [
+        row(of_run(1, 0), 0.5, 0.5),
+        row(of_run(1, 0, "34"), 0.52, 0.5, model_depth=34),
+        row(of_run(2, 0), 0.51, 0.5),
+    ]
     write_table(tmp_path / "r.csv", rows)
     result = run_script("scripts/summarise_results.py", tmp_path / "r.csv", "--out_dir", tmp_path / "s", check=0)
     assert "map_by_network_gise_mixtures_60k.png" in result.stdout and "ResNet-34" in result.stdout
 
 
-@pytest.mark.parametrize("make, message", [
-    (lambda path: None, "no such results table"),
-    (lambda path: path.mkdir(), "no run folder in it"),
-    (lambda path: path.write_text("a,b\n1,2\n"), "without the column 'Model'"),
-    (lambda path: write_table(path, []), "no results yet"),
-    (lambda path: path.write_text(",".join(COLUMNS) + "\nm,high,0.9,1.8,/a/b/ckpts/c.ckpt,,0.5,9,501,,,,,,,,e\n"),
-     "'high'"),
-])
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda path: None, "no such results table"),
+        (lambda path: path.mkdir(), "no run folder in it"),
+        (lambda path: path.write_text("a,b\n1,2\n"), "without the column 'Model'"),
+        (lambda path: write_table(path, []), "no results yet"),
+        (
+            lambda path: path.write_text(
+                ",".join(COLUMNS) + "\nm,high,0.9,1.8,/a/b/ckpts/c.ckpt,,0.5,9,501,,,,,,,,e\n"
+            ),
+            "'high'",
+        ),
+    ],
+)
 def test_what_is_no_result_is_refused(tmp_path, make, message):
     make(tmp_path / "x")
     line = error_line(run_script("scripts/summarise_results.py", tmp_path / "x", "--out_dir", tmp_path / "s"))

@@ -17,7 +17,7 @@ from src.models.checkpoint import initial_network, read_checkpoint
 
 
 def weights_of(folder, epoch):
-    path, = (folder / "ckpts").glob(f"epoch={epoch:02d}*.ckpt")
+    (path,) = (folder / "ckpts").glob(f"epoch={epoch:02d}*.ckpt")
     return read_checkpoint(path).weights, path.name
 
 
@@ -59,9 +59,14 @@ def test_an_unseeded_run_records_the_seed_it_drew(corpus, tmp_path):
 @pytest.mark.parametrize("setting", ["opt.scheduler=step", "opt.lr=1e-6"])
 def test_the_schedule_goes_on_where_it_stood(corpus, trained, tmp_path, setting):
     """A run that ends just where the learning rate drops, and then goes on, is as one that never ended."""
+
     def train(folder, epochs):
-        run_script(*train_command(corpus, folder, "--set", setting, "--set",
-                                  f"data.train_lmdb={corpus / 'train_4.lmdb'}", epochs=epochs), check=0)
+        run_script(
+            *train_command(
+                corpus, folder, "--set", setting, "--set", f"data.train_lmdb={corpus / 'train_4.lmdb'}", epochs=epochs
+            ),
+            check=0,
+        )
         return (folder / "logs" / "metrics.csv").read_text()
 
     undisturbed = train(tmp_path / "whole", 12)
@@ -75,8 +80,13 @@ def test_the_schedule_goes_on_where_it_stood(corpus, trained, tmp_path, setting)
 def test_an_interrupted_run_goes_on_and_ends_as_if_undisturbed(corpus, tmp_path):
     folder = tmp_path / "run"
     words = [str(word) for word in train_command(corpus, folder, "--use_mixup", epochs=500)]
-    process = subprocess.Popen([sys.executable, str(ROOT / words[0]), *words[1:]], cwd=ROOT, stderr=subprocess.PIPE,
-                               stdout=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / words[0]), *words[1:]],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
     deadline = time.monotonic() + 120
     while not list(folder.glob("ckpts/epoch=00*.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -110,7 +120,7 @@ def test_a_finished_run_is_left_alone_and_more_epochs_go_on(corpus, undisturbed,
 
 
 def test_resume_from_a_named_checkpoint(corpus, undisturbed, tmp_path):
-    path, = (undisturbed / "ckpts").glob("epoch=01*.ckpt")
+    (path,) = (undisturbed / "ckpts").glob("epoch=01*.ckpt")
     run_script(*train_command(corpus, tmp_path / "run", "--use_mixup", "--resume_from", path, epochs=3), check=0)
     assert [p.name[:8] for p in (tmp_path / "run" / "ckpts").iterdir()] == ["epoch=02"]
     assert same_weights(weights_of(tmp_path / "run", 2)[0], weights_of(undisturbed, 2)[0])
@@ -121,18 +131,21 @@ def test_a_truncated_last_checkpoint_is_passed_over(corpus, undisturbed, tmp_pat
     shutil.copytree(undisturbed, folder)
     record = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(record | {"finished": None}))
-    last, = (folder / "ckpts").glob("epoch=02*.ckpt")
+    (last,) = (folder / "ckpts").glob("epoch=02*.ckpt")
     last.write_bytes(last.read_bytes()[:5000])
     result = run_script(*train_command(corpus, folder, "--use_mixup", epochs=3), check=0)
     assert "epoch=01" in result.stderr.split("going on from")[1].splitlines()[0]
 
 
-@pytest.mark.parametrize("more, message", [
-    (("--set", "opt.lr=0.1"), "opt.lr 0.001 instead of 0.1"),
-    (("--seed", "9"), "seed 3 instead of 9"),
-    (("--random_clip_size", "32"), "random_clip_size 64 instead of 32"),
-    (("--val_clip_size", "32"), "val_clip_size 64 instead of 32"),
-])
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (("--set", "opt.lr=0.1"), "opt.lr 0.001 instead of 0.1"),
+        (("--seed", "9"), "seed 3 instead of 9"),
+        (("--random_clip_size", "32"), "random_clip_size 64 instead of 32"),
+        (("--val_clip_size", "32"), "val_clip_size 64 instead of 32"),
+    ],
+)
 def test_a_folder_of_another_run_is_refused(corpus, undisturbed, more, message):
     line = error_line(run_script(*train_command(corpus, undisturbed, "--use_mixup", *more, epochs=9)))
     assert message in line and str(undisturbed) in line
@@ -176,11 +189,17 @@ def test_optimisers_and_schedules(corpus):
         step.step()
 
 
-@pytest.mark.parametrize("overrides", [
-    ("data.in_memory=False",), ("opt.optimizer=SGD", "opt.scheduler=step"), ("opt.focal_loss=True",),
-    ("protocol=corrected",), ("audio_config.precompute_features=True",),
-    ("audio_config.feature=melspectrogram", "audio_config.n_fft=1920", "audio_config.win_len=661"),
-])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("data.in_memory=False",),
+        ("opt.optimizer=SGD", "opt.scheduler=step"),
+        ("opt.focal_loss=True",),
+        ("protocol=corrected",),
+        ("audio_config.precompute_features=True",),
+        ("audio_config.feature=melspectrogram", "audio_config.n_fft=1920", "audio_config.win_len=661"),
+    ],
+)
 def test_other_settings_train(corpus, tmp_path, overrides):
     words = [word for override in overrides for word in ("--set", override)]
     run_script(*train_command(corpus, tmp_path / "run", "--use_mixup", *words), check=0)

@@ -39,8 +39,14 @@ class ClipDataset(Dataset, ABC):
         UserError: when opened, for a label that the map does not have; when read, for a broken clip.
     """
 
-    def __init__(self, audio: AudioConfig, label_map: LabelMap, target_type: Literal["multilabel", "multiclass"],
-                 transform: Transform, seed: int = 0):
+    def __init__(
+        self,
+        audio: AudioConfig,
+        label_map: LabelMap,
+        target_type: Literal["multilabel", "multiclass"],
+        transform: Transform,
+        seed: int = 0,
+    ):
         self.audio = audio
         self.label_map = label_map
         self.target_type = target_type

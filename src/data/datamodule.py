@@ -39,10 +39,20 @@ class ClipDataModule(pl.LightningDataModule):
         UserError: from the data sets, and for a batch that the training set cannot fill.
     """
 
-    def __init__(self, config: Config, label_map: LabelMap, random_clip_size: int, val_clip_size: int,
-                 num_workers: int = 4, prefetch_factor: int = 4, seed: int = 0,
-                 fold_index: int | None = None, crop_validation: bool = True, features: Features = "auto",
-                 **storage):
+    def __init__(
+        self,
+        config: Config,
+        label_map: LabelMap,
+        random_clip_size: int,
+        val_clip_size: int,
+        num_workers: int = 4,
+        prefetch_factor: int = 4,
+        seed: int = 0,
+        fold_index: int | None = None,
+        crop_validation: bool = True,
+        features: Features = "auto",
+        **storage,
+    ):
         super().__init__()
         self.batch_size = config.opt.batch_size
         self.num_workers = num_workers
@@ -52,8 +62,19 @@ class ClipDataModule(pl.LightningDataModule):
 
         def opened(split: Literal["train", "val"], transform: Transform) -> ClipDataset:
             source = config.data.source(split)
-            return open_dataset(config.data, source, config.audio_config, label_map, config.model.type, transform, seed,
-                                fold_index, complement=split == "train", num_workers=num_workers, **storage)
+            return open_dataset(
+                config.data,
+                source,
+                config.audio_config,
+                label_map,
+                config.model.type,
+                transform,
+                seed,
+                fold_index,
+                complement=split == "train",
+                num_workers=num_workers,
+                **storage,
+            )
 
         self.train_set = opened("train", training_chain(random_clip_size))
         self.val_set = opened("val", evaluation_chain(val_clip_size, crop_validation))
@@ -73,8 +94,10 @@ class ClipDataModule(pl.LightningDataModule):
                 f"{self.batch_size}; choose a smaller one with --set opt.batch_size={clips}"
             )
         if len(self.val_set) < num_ranks:
-            raise UserError(f"{self.val_source}: holds {len(self.val_set)} validation clips, fewer than the "
-                            f"{num_ranks} devices that share them; train on {len(self.val_set)} at most")
+            raise UserError(
+                f"{self.val_source}: holds {len(self.val_set)} validation clips, fewer than the "
+                f"{num_ranks} devices that share them; train on {len(self.val_set)} at most"
+            )
 
     def read_ahead(self) -> None:
         """Begin in the background what takes a pass through the files; for one process of a machine."""

@@ -29,8 +29,10 @@ def makes_features(device: torch.device, features: Features, dataset: ClipDatase
     """
     if dataset.audio.precompute_features:
         if features == "device":
-            raise UserError("--features device: spectrograms that audio_config.precompute_features keeps in memory are "
-                            "not made on the device; leave out one of the two")
+            raise UserError(
+                "--features device: spectrograms that audio_config.precompute_features keeps in memory are "
+                "not made on the device; leave out one of the two"
+            )
         return False
     return features == "device" or (features == "auto" and device.type != "cpu")
 
@@ -48,8 +50,7 @@ class DeviceFeatures:
 
     @torch.no_grad()
     def __call__(self, batch: Samples | torch.Tensor) -> torch.Tensor:
-        """(B, 1, F, T) float32 on the batch's device, shorter views zero-padded on the right; inputs stay as they are.
-        """
+        """(B, 1, F, T) float32 on the batch's device, shorter views zero-padded on the right; inputs stay as they are."""
         if isinstance(batch, torch.Tensor):
             return batch
         sizes = [view.size for view in batch.views]

@@ -36,8 +36,18 @@ class LMDBDataset(ClipDataset):
 
     in_memory = False
 
-    def __init__(self, lmdb_path: str, audio: AudioConfig, *args, fold: int | None = None, complement: bool = False,
-                 skip_bad_records: bool = False, cache_samples: str | None = None, num_workers: int = 1, **kwargs):
+    def __init__(
+        self,
+        lmdb_path: str,
+        audio: AudioConfig,
+        *args,
+        fold: int | None = None,
+        complement: bool = False,
+        skip_bad_records: bool = False,
+        cache_samples: str | None = None,
+        num_workers: int = 1,
+        **kwargs,
+    ):
         self.reader = LMDBReader(lmdb_path, readahead=False)  # records are read in random order
         self._ahead: ReadingAhead | None = None
         bad = unusable(self.reader, audio.sample_rate, num_workers) if skip_bad_records else set()

@@ -25,10 +25,20 @@ from src.errors import UserError
 from src.utils.memory import keep_freed_memory
 
 
-def open_dataset(data: DataConfig, source: str, audio: AudioConfig, label_map: LabelMap,
-                 target_type: Literal["multilabel", "multiclass"], transform: Transform, seed: int = 0,
-                 fold: int | None = None, complement: bool = False, skip_bad_records: bool = False,
-                 cache_samples: str | None = None, num_workers: int = 1) -> ClipDataset:
+def open_dataset(
+    data: DataConfig,
+    source: str,
+    audio: AudioConfig,
+    label_map: LabelMap,
+    target_type: Literal["multilabel", "multiclass"],
+    transform: Transform,
+    seed: int = 0,
+    fold: int | None = None,
+    complement: bool = False,
+    skip_bad_records: bool = False,
+    cache_samples: str | None = None,
+    num_workers: int = 1,
+) -> ClipDataset:
     """The data set class that fits where the clips are stored.
 
     Args:
@@ -40,12 +50,25 @@ def open_dataset(data: DataConfig, source: str, audio: AudioConfig, label_map: L
     """
     if data.is_lmdb:
         storage = InMemoryLMDBDataset if data.in_memory else LMDBDataset
-        dataset = storage(source, audio, label_map, target_type, transform, seed, fold=fold, complement=complement,
-                          skip_bad_records=skip_bad_records, cache_samples=cache_samples,
-                          num_workers=max(1, num_workers))
+        dataset = storage(
+            source,
+            audio,
+            label_map,
+            target_type,
+            transform,
+            seed,
+            fold=fold,
+            complement=complement,
+            skip_bad_records=skip_bad_records,
+            cache_samples=cache_samples,
+            num_workers=max(1, num_workers),
+        )
     else:
-        for name, asked in (("folds", fold is not None), ("--skip_bad_records", skip_bad_records),
-                            ("--cache_samples", cache_samples)):
+        for name, asked in (
+            ("folds", fold is not None),
+            ("--skip_bad_records", skip_bad_records),
+            ("--cache_samples", cache_samples),
+        ):
             if asked:
                 raise UserError(f"{source}: is a manifest, and {name} are for LMDBs (data.is_lmdb: True)")
         dataset = ManifestDataset(source, audio, label_map, target_type, transform, seed)
@@ -54,15 +77,27 @@ def open_dataset(data: DataConfig, source: str, audio: AudioConfig, label_map: L
     return dataset
 
 
-def loader(dataset: ClipDataset, sampler: EpochSampler, batch_size: int, num_workers: int, prefetch_factor: int = 4,
-           drop_last: bool = False, device: torch.device | None = None) -> DataLoader:
+def loader(
+    dataset: ClipDataset,
+    sampler: EpochSampler,
+    batch_size: int,
+    num_workers: int,
+    prefetch_factor: int = 4,
+    drop_last: bool = False,
+    device: torch.device | None = None,
+) -> DataLoader:
     """Batches of a data set, in memory that a GPU copies from without waiting where `device` is one."""
     lending = Lending(num_workers)
     return DataLoader(
-        dataset, batch_size=batch_size, sampler=sampler, num_workers=num_workers, drop_last=drop_last,
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=num_workers,
+        drop_last=drop_last,
         collate_fn=functools.partial(hand_over, lending) if num_workers else batch_as_it_is,
         prefetch_factor=prefetch_factor if num_workers else None,
-        persistent_workers=num_workers > 0, worker_init_fn=functools.partial(_start_worker, lending),
+        persistent_workers=num_workers > 0,
+        worker_init_fn=functools.partial(_start_worker, lending),
         pin_memory=device is not None and device.type == "cuda",
     )
 

@@ -52,8 +52,9 @@ class SampleCache:
         return SampleCache, (self.path,)
 
 
-def open_cache(folder: str | Path, reader: LMDBReader, sample_rate: int, num_workers: int,
-               without: Collection[int] = ()) -> SampleCache:
+def open_cache(
+    folder: str | Path, reader: LMDBReader, sample_rate: int, num_workers: int, without: Collection[int] = ()
+) -> SampleCache:
     """The cache of an LMDB in a folder, made by `num_workers` processes if it is not there; others wait for it.
 
     Args:
@@ -75,8 +76,9 @@ def open_cache(folder: str | Path, reader: LMDBReader, sample_rate: int, num_wor
 def _write(path: Path, decode: Callable[[int], bytes], count: int, num_workers: int) -> None:
     starts = [0]
     with whole_file(path) as temporary, open(temporary, "wb") as stream:
-        for samples in map_in_processes(decode, range(count), num_workers, f"decoding for {path.name}", unit="clip",
-                                        chunk=16):
+        for samples in map_in_processes(
+            decode, range(count), num_workers, f"decoding for {path.name}", unit="clip", chunk=16
+        ):
             stream.write(samples)
             starts.append(starts[-1] + len(samples) // 2)
         stream.write(np.array([*starts, count], np.int64).tobytes())

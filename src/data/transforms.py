@@ -167,11 +167,13 @@ class SpecAugment(Transform):
 
 def training_chain(size: int) -> Transform:
     """Pad (wrapped or with the minimum, half the time each), random crop, SpecAugment half the time."""
-    return Compose((
-        OneOf((PadToSize(size, "wrap"), PadToSize(size, "constant"))),
-        RandomCrop(size),
-        UseWithProb(SpecAugment(), 0.5),
-    ))
+    return Compose(
+        (
+            OneOf((PadToSize(size, "wrap"), PadToSize(size, "constant"))),
+            RandomCrop(size),
+            UseWithProb(SpecAugment(), 0.5),
+        )
+    )
 
 
 def evaluation_chain(size: int, crop: bool = True) -> Transform:

@@ -34,8 +34,9 @@ def multilabel_loss(focal: bool, positive_weights: torch.Tensor | None = None) -
     return cross_entropy
 
 
-def multiclass_loss(logits: torch.Tensor, targets: torch.Tensor, class_weights: torch.Tensor | None = None,
-                    reduction: str = "mean") -> torch.Tensor:
+def multiclass_loss(
+    logits: torch.Tensor, targets: torch.Tensor, class_weights: torch.Tensor | None = None, reduction: str = "mean"
+) -> torch.Tensor:
     """Cross-entropy of (B, C) logits with (B,) class indices, classes weighted by (C,) `class_weights`."""
     weights = None if class_weights is None else class_weights.to(logits)
     return functional.cross_entropy(logits, targets, weight=weights, reduction=reduction)

@@ -16,8 +16,9 @@ def build_optimizer(opt: OptConfig, parameters: Iterable[torch.nn.Parameter]) ->
     parameters = list(parameters)
     fused = all(parameter.is_cuda for parameter in parameters) or None
     if opt.optimizer == "SGD":
-        optimizer = torch.optim.SGD(parameters, lr=opt.lr, momentum=0.9, nesterov=True, weight_decay=opt.weight_decay,
-                                    fused=fused)
+        optimizer = torch.optim.SGD(
+            parameters, lr=opt.lr, momentum=0.9, nesterov=True, weight_decay=opt.weight_decay, fused=fused
+        )
     else:
         optimizer = torch.optim.Adam(parameters, lr=opt.lr, weight_decay=opt.weight_decay, fused=fused)
     optimizer.register_load_state_dict_pre_hook(_keep_kernels)

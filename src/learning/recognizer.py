@@ -29,8 +29,15 @@ class Recognizer(pl.LightningModule):
         record: plain data on the run that every checkpoint carries (`hyper_parameters`).
     """
 
-    def __init__(self, network: nn.Module, task: Task, label_map: LabelMap, seed: int = 0, use_mixup: bool = False,
-                 record: dict[str, Any] | None = None):
+    def __init__(
+        self,
+        network: nn.Module,
+        task: Task,
+        label_map: LabelMap,
+        seed: int = 0,
+        use_mixup: bool = False,
+        record: dict[str, Any] | None = None,
+    ):
         super().__init__()
         self.net = network
         self.task = task
@@ -75,8 +82,10 @@ class Recognizer(pl.LightningModule):
         self._validated.clear()
         logits, targets = (gather_over_ranks(part) for part in (logits, targets))
         if not torch.isfinite(logits).all():
-            raise UserError(f"epoch {self.current_epoch}: the network's outputs are not finite, training has diverged; "
-                            f"opt.lr is {self.task.config.opt.lr:g}, try a smaller one")
+            raise UserError(
+                f"epoch {self.current_epoch}: the network's outputs are not finite, training has diverged; "
+                f"opt.lr is {self.task.config.opt.lr:g}, try a smaller one"
+            )
         if not self._reported_undefined:
             self.task.report_undefined(targets.numpy(), self.label_map, "validation set")
             self._reported_undefined = True

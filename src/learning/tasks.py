@@ -70,7 +70,10 @@ class Task(ABC):
         if absent:
             log.warning(
                 "%s: no clip of %d of the %d classes: their AP and AUC are undefined and left out of the means (%s)",
-                where, len(absent), len(label_map), ", ".join(absent),
+                where,
+                len(absent),
+                len(label_map),
+                ", ".join(absent),
             )
 
 

@@ -36,8 +36,10 @@ class Checkpoint:
         trained = self.label_map.names if self.label_map else label_map.names
         for index, (name, own) in enumerate(zip(label_map.names, trained)):
             if name != own:
-                raise UserError(f"{label_map.path}: class {index} is '{name}', but {self.path} was trained with "
-                                f"'{own}' there; is it another data set's map?")
+                raise UserError(
+                    f"{label_map.path}: class {index} is '{name}', but {self.path} was trained with "
+                    f"'{own}' there; is it another data set's map?"
+                )
 
     @property
     def architecture(self) -> tuple[str, int | str, int, int]:

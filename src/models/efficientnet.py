@@ -20,11 +20,24 @@ DROPOUT = {"b0": 0.2, "b1": 0.2, "b2": 0.3, "b3": 0.3, "b4": 0.4, "b5": 0.4, "b6
 DROP_CONNECT = 0.2  # of the last block, growing linearly with depth
 
 OUTSIDE = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1", "classifier": "_fc"}
-SEPARABLE = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "se.conv_reduce": "_se_reduce",
-             "se.conv_expand": "_se_expand", "conv_pw": "_project_conv", "bn2": "_bn2"}
-INVERTED = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1",
-            "se.conv_reduce": "_se_reduce", "se.conv_expand": "_se_expand", "conv_pwl": "_project_conv",
-            "bn3": "_bn2"}
+SEPARABLE = {
+    "conv_dw": "_depthwise_conv",
+    "bn1": "_bn1",
+    "se.conv_reduce": "_se_reduce",
+    "se.conv_expand": "_se_expand",
+    "conv_pw": "_project_conv",
+    "bn2": "_bn2",
+}
+INVERTED = {
+    "conv_pw": "_expand_conv",
+    "bn1": "_bn0",
+    "conv_dw": "_depthwise_conv",
+    "bn2": "_bn1",
+    "se.conv_reduce": "_se_reduce",
+    "se.conv_expand": "_se_expand",
+    "conv_pwl": "_project_conv",
+    "bn3": "_bn2",
+}
 
 
 def build(depth: str, num_classes: int, im_size: int) -> nn.Module:
@@ -36,8 +49,15 @@ class FrozenSameConv2d(nn.Conv2d):
     """A stride-2 convolution whose padding was worked out once, for one input size."""
 
     def __init__(self, like: nn.Conv2d, size: int):
-        super().__init__(like.in_channels, like.out_channels, like.kernel_size, like.stride, 0, groups=like.groups,
-                         bias=like.bias is not None)
+        super().__init__(
+            like.in_channels,
+            like.out_channels,
+            like.kernel_size,
+            like.stride,
+            0,
+            groups=like.groups,
+            bias=like.bias is not None,
+        )
         total = max((-(-size // 2) - 1) * 2 + like.kernel_size[0] - size, 0)
         self.before, self.after = total // 2, total - total // 2  # top and left, bottom and right
 
@@ -50,8 +70,13 @@ class EfficientNet(nn.Module):
 
     def __init__(self, depth: str, num_classes: int, im_size: int):
         super().__init__()
-        self.network = timm.create_model(f"tf_efficientnet_{depth}", in_chans=1, num_classes=num_classes,
-                                         drop_rate=DROPOUT[depth], drop_path_rate=DROP_CONNECT)
+        self.network = timm.create_model(
+            f"tf_efficientnet_{depth}",
+            in_chans=1,
+            num_classes=num_classes,
+            drop_rate=DROPOUT[depth],
+            drop_path_rate=DROP_CONNECT,
+        )
         self._freeze_padding(im_size)
         for module in self.network.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear, nn.BatchNorm2d)):

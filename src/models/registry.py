@@ -15,8 +15,13 @@ from src.errors import UserError
 from src.models import cifar_resnet, densenet, efficientnet, resnet, timm_models
 from src.models.weights import load_weights
 
-FAMILIES = {"resnet": resnet, "cifar_resnet": cifar_resnet, "densenet": densenet, "efficientnet": efficientnet,
-            "timm": timm_models}
+FAMILIES = {
+    "resnet": resnet,
+    "cifar_resnet": cifar_resnet,
+    "densenet": densenet,
+    "efficientnet": efficientnet,
+    "timm": timm_models,
+}
 
 
 def build_network(model: ModelConfig) -> nn.Module:

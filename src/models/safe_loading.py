@@ -34,8 +34,19 @@ class StandIn:
 
 
 RELEASED_CLASSES = [
-    *(f"src.data.transforms.{name}" for name in ("Compose", "OneOf", "UseWithProb", "SpecAugment", "PadToSize",
-                                                 "RandomCrop", "CenterCrop", "ToTensor")),
+    *(
+        f"src.data.transforms.{name}"
+        for name in (
+            "Compose",
+            "OneOf",
+            "UseWithProb",
+            "SpecAugment",
+            "PadToSize",
+            "RandomCrop",
+            "CenterCrop",
+            "ToTensor",
+        )
+    ),
     "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
     "pytorch_lightning.callbacks.lr_monitor.LearningRateMonitor",
     "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",

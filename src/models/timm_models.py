@@ -41,6 +41,8 @@ def build(depth: str, num_classes: int, im_size: int) -> nn.Module:
             network(torch.zeros(1, 1, *TRIED))
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"model.model_depth is '{depth}': timm's network takes no input of {TRIED[0]}×{TRIED[1]} "
-                        f"({reason}); one without a fixed input size is needed") from None
+        raise UserError(
+            f"model.model_depth is '{depth}': timm's network takes no input of {TRIED[0]}×{TRIED[1]} "
+            f"({reason}); one without a fixed input size is needed"
+        ) from None
     return network.train()

@@ -23,8 +23,10 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     """
     state = read_torch_file(path, "a .pth of weights")
     if isinstance(state, dict) and "state_dict" in state:
-        raise UserError(f"{path}: is a checkpoint, and a .pth of weights was expected; "
-                        "make one with eval_gise_mixtures.py --export_weights")
+        raise UserError(
+            f"{path}: is a checkpoint, and a .pth of weights was expected; "
+            "make one with eval_gise_mixtures.py --export_weights"
+        )
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"{path}: is not a plain state dict; export one with --export_weights")
     load_state(network, state, str(path))
@@ -35,8 +37,10 @@ def load_state(network: nn.Module, state: Mapping[str, torch.Tensor], where: str
     require_fit(network, state, where)
     unusable = [name for name, value in state.items() if not is_usable(value)]
     if unusable:
-        raise UserError(f"{where}: does not fit the network: '{unusable[0]}' is no plain tensor of finite numbers; is "
-                        "it of a run that diverged, or damaged?")
+        raise UserError(
+            f"{where}: does not fit the network: '{unusable[0]}' is no plain tensor of finite numbers; is "
+            "it of a run that diverged, or damaged?"
+        )
     try:
         network.load_state_dict(state)
     except RuntimeError as error:  # tensors of a kind that cannot be copied, such as sparse ones
@@ -61,9 +65,18 @@ def is_usable(value: Any) -> bool:
 def misfit(network: nn.Module, state: Mapping[str, Any]) -> str:
     """Missing, unexpected and misshapen keys in words; nothing if the state dict fits."""
     own = network.state_dict()
-    misshapen = [f"{key} {list(state[key].shape)} instead of {list(own[key].shape)}"
-                 for key in own if key in state and state[key].shape != own[key].shape]
-    kinds = (("missing", [key for key in own if key not in state]),
-             ("unexpected", [key for key in state if key not in own]), ("of another shape", misshapen))
-    return "; ".join(f"{len(keys)} {kind}: {', '.join(map(str, keys[:NAMED]))}{', …' if len(keys) > NAMED else ''}"
-                     for kind, keys in kinds if keys)
+    misshapen = [
+        f"{key} {list(state[key].shape)} instead of {list(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    kinds = (
+        ("missing", [key for key in own if key not in state]),
+        ("unexpected", [key for key in state if key not in own]),
+        ("of another shape", misshapen),
+    )
+    return "; ".join(
+        f"{len(keys)} {kind}: {', '.join(map(str, keys[:NAMED]))}{', …' if len(keys) > NAMED else ''}"
+        for kind, keys in kinds
+        if keys
+    )

@@ -19,14 +19,55 @@ VGGSOUND_SPLITS = ("train", "test")
 ESC50_SECONDS = 5.0  # of every clip
 
 ESC50_CLASSES = (  # in the order of the official target numbers
-    "dog", "rooster", "pig", "cow", "frog", "cat", "hen", "insects", "sheep", "crow",
-    "rain", "sea_waves", "crackling_fire", "crickets", "chirping_birds",
-    "water_drops", "wind", "pouring_water", "toilet_flush", "thunderstorm",
-    "crying_baby", "sneezing", "clapping", "breathing", "coughing",
-    "footsteps", "laughing", "brushing_teeth", "snoring", "drinking_sipping",
-    "door_wood_knock", "mouse_click", "keyboard_typing", "door_wood_creaks", "can_opening",
-    "washing_machine", "vacuum_cleaner", "clock_alarm", "clock_tick", "glass_breaking",
-    "helicopter", "chainsaw", "siren", "car_horn", "engine", "train", "church_bells", "airplane", "fireworks",
+    "dog",
+    "rooster",
+    "pig",
+    "cow",
+    "frog",
+    "cat",
+    "hen",
+    "insects",
+    "sheep",
+    "crow",
+    "rain",
+    "sea_waves",
+    "crackling_fire",
+    "crickets",
+    "chirping_birds",
+    "water_drops",
+    "wind",
+    "pouring_water",
+    "toilet_flush",
+    "thunderstorm",
+    "crying_baby",
+    "sneezing",
+    "clapping",
+    "breathing",
+    "coughing",
+    "footsteps",
+    "laughing",
+    "brushing_teeth",
+    "snoring",
+    "drinking_sipping",
+    "door_wood_knock",
+    "mouse_click",
+    "keyboard_typing",
+    "door_wood_creaks",
+    "can_opening",
+    "washing_machine",
+    "vacuum_cleaner",
+    "clock_alarm",
+    "clock_tick",
+    "glass_breaking",
+    "helicopter",
+    "chainsaw",
+    "siren",
+    "car_horn",
+    "engine",
+    "train",
+    "church_bells",
+    "airplane",
+    "fireworks",
     "hand_saw",
 )
 ESC50_FOLDS = range(1, 6)
@@ -65,8 +106,10 @@ def read_esc50(src_dir: str | Path) -> Catalogue:
         target = _whole_number(row["target"], range(len(ESC50_CLASSES)), f"{where}: target")
         fold = _whole_number(row["fold"], ESC50_FOLDS, f"{where}: fold")
         if category != ESC50_CLASSES[target]:
-            raise UserError(f"{where}: category '{category}' has target {target}, but officially "
-                            f"target {target} is '{ESC50_CLASSES[target]}'")
+            raise UserError(
+                f"{where}: category '{category}' has target {target}, but officially "
+                f"target {target} is '{ESC50_CLASSES[target]}'"
+            )
         if not name or name != Path(name).name or name.startswith("."):
             raise UserError(f"{where}: '{name}' is no plain file name")
         stem = Path(name).stem
@@ -74,8 +117,9 @@ def read_esc50(src_dir: str | Path) -> Catalogue:
     return Catalogue(str(path), LabelMap(ESC50_CLASSES, "ESC-50"), {"esc50": _not_empty(clips, path)})
 
 
-def read_audioset(segments_csv: str | Path, class_labels: str | Path, name: str | None = None,
-                  ids: str | Path | None = None) -> Catalogue:
+def read_audioset(
+    segments_csv: str | Path, class_labels: str | Path, name: str | None = None, ids: str | Path | None = None
+) -> Catalogue:
     """The clips of one of AudioSet's segment files, as one set.
 
     Args:
@@ -99,8 +143,9 @@ def read_audioset(segments_csv: str | Path, class_labels: str | Path, name: str 
         clips.append(replace(clip, label=DELIMITER.join(display_names[mid] for mid in clip.label.split(","))))
     if ids is not None:
         clips = _chosen(clips, ids, segments_csv)
-    return Catalogue(str(segments_csv), LabelMap(tuple(sorted(display_names.values())), str(class_labels)),
-                     {name: tuple(clips)})
+    return Catalogue(
+        str(segments_csv), LabelMap(tuple(sorted(display_names.values())), str(class_labels)), {name: tuple(clips)}
+    )
 
 
 def set_name(segments_csv: str | Path) -> str:
@@ -138,8 +183,10 @@ def _segment(fields: Sequence[str], where: str) -> tuple[str, float, float, str]
         video, start, end, label = fields
         times = float(start), float(end)
     except ValueError:
-        raise UserError(f"{where}: is not YTID, start_seconds, end_seconds, \"positive_labels\"; is it an official "
-                        "AudioSet segment CSV?") from None
+        raise UserError(
+            f'{where}: is not YTID, start_seconds, end_seconds, "positive_labels"; is it an official '
+            "AudioSet segment CSV?"
+        ) from None
     _require_youtube_id(video, where)
     if not 0 <= times[0] < times[1] < float("inf"):
         raise UserError(f"{where}: the clip begins at {start} s and ends at {end} s")
@@ -179,8 +226,9 @@ def read_vggsound(path: str | Path, splits: Sequence[str] = VGGSOUND_SPLITS) -> 
     split_of: dict[str, str] = {}
     for where, fields in _rows(path, "VGGSound's vggsound.csv"):
         if len(fields) != 4 or not fields[1].isdecimal() or fields[3] not in VGGSOUND_SPLITS:
-            raise UserError(f"{where}: is not YTID, start second, \"label\", train or test; is it VGGSound's "
-                            "vggsound.csv?")
+            raise UserError(
+                f'{where}: is not YTID, start second, "label", train or test; is it VGGSound\'s vggsound.csv?'
+            )
         video, start, label, split = fields
         _require_youtube_id(video, where)
         _require_label(label, where)
@@ -205,8 +253,10 @@ def _chosen(clips: Sequence[Clip], ids: str | Path, catalogue: str | Path) -> li
     unknown = [(number, line) for number, line in enumerate(lines, 1) if line and line not in known]
     if unknown:
         number, line = unknown[0]
-        raise UserError(f"{ids}, line {number}: '{line}' is not the id of a clip in {catalogue} ({len(unknown)} such "
-                        f"{'line' if len(unknown) == 1 else 'lines'}); is it the list of another set?")
+        raise UserError(
+            f"{ids}, line {number}: '{line}' is not the id of a clip in {catalogue} ({len(unknown)} such "
+            f"{'line' if len(unknown) == 1 else 'lines'}); is it the list of another set?"
+        )
     wanted = set(lines)
     chosen = [clip for clip in clips if clip.id in wanted]
     if not chosen:

@@ -37,8 +37,9 @@ class Job:
     seconds: float  # of the clip that it should hold
 
 
-def prepare_clip_sets(catalogue: Catalogue, clips_dir: str | Path, out_dir: str | Path, num_workers: int = 1,
-                      map_size: float = 5e9) -> None:
+def prepare_clip_sets(
+    catalogue: Catalogue, clips_dir: str | Path, out_dir: str | Path, num_workers: int = 1, map_size: float = 5e9
+) -> None:
     """Convert a data set's clips to 22,050 Hz mono FLAC and pack each of its sets into an LMDB.
 
     Writes, below `out_dir` and for each set, `flac/<set>/<clip id>.flac`, `lmdbs/<set>.lmdb`,
@@ -61,20 +62,24 @@ def prepare_clip_sets(catalogue: Catalogue, clips_dir: str | Path, out_dir: str 
         _require_a_file(name, clips, files, clips_dir, catalogue)
     _claim_label_map(out_dir / "meta" / "lbl_map.json", catalogue.classes)
     for name in catalogue.sets:
-        claim_folder(out_dir / "flac" / name, {"clips_dir": str(Path(clips_dir).resolve())}, f"clips of {name}",
-                     "--out_dir")
+        claim_folder(
+            out_dir / "flac" / name, {"clips_dir": str(Path(clips_dir).resolve())}, f"clips of {name}", "--out_dir"
+        )
     for name, clips in catalogue.sets.items():
         _prepare(name, clips, files, out_dir, num_workers, map_size)
 
 
-def _require_a_file(name: str, clips: Sequence[Clip], files: Mapping[str, Path], clips_dir: str | Path,
-                    catalogue: Catalogue) -> None:
+def _require_a_file(
+    name: str, clips: Sequence[Clip], files: Mapping[str, Path], clips_dir: str | Path, catalogue: Catalogue
+) -> None:
     if not clips:
         raise UserError(f"{catalogue.path}: lists no clips of '{name}'")
     if not any(clip.id in files for clip in clips):
         first = " or ".join(f"{stem}.wav" for stem in clips[0].names)
-        raise UserError(f"{clips_dir}: in this folder is none of the {len(clips)} clips of '{name}' that "
-                        f"{catalogue.path} lists, such as {first}; is it the right one?")
+        raise UserError(
+            f"{clips_dir}: in this folder is none of the {len(clips)} clips of '{name}' that "
+            f"{catalogue.path} lists, such as {first}; is it the right one?"
+        )
 
 
 def _claim_label_map(path: Path, classes: LabelMap) -> None:
@@ -82,12 +87,14 @@ def _claim_label_map(path: Path, classes: LabelMap) -> None:
     if not path.exists():
         classes.save(path)
     elif LabelMap.load(path).names != classes.names:
-        raise UserError(f"{path}: is the label map of other classes than those of {classes.path}; "
-                        "choose another --out_dir")
+        raise UserError(
+            f"{path}: is the label map of other classes than those of {classes.path}; choose another --out_dir"
+        )
 
 
-def _prepare(name: str, clips: Sequence[Clip], files: Mapping[str, Path], out_dir: Path, num_workers: int,
-             map_size: float) -> None:
+def _prepare(
+    name: str, clips: Sequence[Clip], files: Mapping[str, Path], out_dir: Path, num_workers: int, map_size: float
+) -> None:
     """Convert and pack one set."""
     flac_dir, meta = out_dir / "flac" / name, out_dir / "meta"
     unreadable = convert_clips(clips, files, flac_dir, num_workers)
@@ -99,30 +106,47 @@ def _prepare(name: str, clips: Sequence[Clip], files: Mapping[str, Path], out_di
     pack_clips(packed, flac_dir, out_dir / "lmdbs" / f"{name}.lmdb", map_size)
     with whole_file(meta / f"{name}_ids.txt") as temporary:
         temporary.write_text("".join(f"{clip.id}\n" for clip in packed), encoding="utf-8")
-    write_csv(meta / f"{name}_missing.csv", ("id", "file", "reason"), (
-        {"id": clip.id, "file": files.get(clip.id, ""), "reason": unreadable.get(clip.id, NO_FILE)}
-        for clip in clips if clip.id not in files or clip.id in unreadable))
-    log.info("%s: %d of %d clips packed, %d missing, %d unreadable; the others are listed in %s", name, len(packed),
-             len(clips), len(clips) - len(packed) - len(unreadable), len(unreadable), meta / f"{name}_missing.csv")
+    write_csv(
+        meta / f"{name}_missing.csv",
+        ("id", "file", "reason"),
+        (
+            {"id": clip.id, "file": files.get(clip.id, ""), "reason": unreadable.get(clip.id, NO_FILE)}
+            for clip in clips
+            if clip.id not in files or clip.id in unreadable
+        ),
+    )
+    log.info(
+        "%s: %d of %d clips packed, %d missing, %d unreadable; the others are listed in %s",
+        name,
+        len(packed),
+        len(clips),
+        len(clips) - len(packed) - len(unreadable),
+        len(unreadable),
+        meta / f"{name}_missing.csv",
+    )
 
 
-def convert_clips(clips: Sequence[Clip], files: Mapping[str, Path], flac_dir: Path,
-                  num_workers: int = 1) -> dict[str, str]:
+def convert_clips(
+    clips: Sequence[Clip], files: Mapping[str, Path], flac_dir: Path, num_workers: int = 1
+) -> dict[str, str]:
     """Write `<flac_dir>/<clip id>.flac` of every clip that has a file, unless it is there already.
 
     Returns:
         Clip id → what is wrong with its file, for those that cannot be read.
     """
-    jobs = {clip.id: Job(files[clip.id], _flac_file(flac_dir, clip), clip.seconds) for clip in clips
-            if clip.id in files}
+    jobs = {
+        clip.id: Job(files[clip.id], _flac_file(flac_dir, clip), clip.seconds) for clip in clips if clip.id in files
+    }
     problems = list(map_in_processes(_convert, list(jobs.values()), num_workers, f"FLAC for {flac_dir.name}"))
     return {clip_id: problem for clip_id, problem in zip(jobs, problems) if problem}
 
 
 def pack_clips(clips: Sequence[Clip], flac_dir: Path, lmdb_path: Path, map_size: float = 5e9) -> None:
     """Pack the clips' FLAC files, with their labels and folds, into one LMDB."""
-    with (LMDBWriter(lmdb_path, map_size, WRITE_FREQUENCY) as writer,
-          progress(len(clips), f"packing {lmdb_path.name}", "clip") as bar):
+    with (
+        LMDBWriter(lmdb_path, map_size, WRITE_FREQUENCY) as writer,
+        progress(len(clips), f"packing {lmdb_path.name}", "clip") as bar,
+    ):
         for clip in clips:
             writer.add(Record(_flac_file(flac_dir, clip).read_bytes(), clip.label, clip.fold))
             bar.update()

@@ -140,8 +140,9 @@ def audible_phrase(bank: Path, name: str, voices: list[Voice], rng: np.random.Ge
     raise AssertionError(f"20 renderings of {name} were silent")
 
 
-def phrase(name: str, voice: Voice, voices: list[Voice],
-           rng: np.random.Generator) -> list[tuple[float, float, int, int]]:
+def phrase(
+    name: str, voice: Voice, voices: list[Voice], rng: np.random.Generator
+) -> list[tuple[float, float, int, int]]:
     """Notes (start, length in s, key, velocity): strokes of one drum, or a melody on keys of the same share."""
     keys = [voice.key]
     if voice.bank != DRUM_BANK:

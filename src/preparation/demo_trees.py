@@ -58,20 +58,30 @@ def build_esc50(events: Path, folder: Path, classes: Sequence[str], clips: int, 
                 write_clip(folder / "ESC-50" / "audio" / file, [recording(events / "train" / name, 5.0, rng)])
                 rows.append([file, fold, target, ESC50_CLASSES[target], False, source, string.ascii_uppercase[take]])
                 bar.update()
-    write_rows(folder / "ESC-50" / "meta" / "esc50.csv",
-               [["filename", "fold", "target", "category", "esc10", "src_file", "take"], *rows])
+    write_rows(
+        folder / "ESC-50" / "meta" / "esc50.csv",
+        [["filename", "fold", "target", "category", "esc10", "src_file", "take"], *rows],
+    )
 
 
-def build_audioset(events: Path, folder: Path, classes: Sequence[str], clips: int, rng: np.random.Generator,
-                   bar) -> None:
+def build_audioset(
+    events: Path, folder: Path, classes: Sequence[str], clips: int, rng: np.random.Generator, bar
+) -> None:
     """`AudioSet/`: both segment CSVs, `class_labels_indices.csv`, and 10 s clips of one or two classes each."""
     machine_ids = [f"/m/demo{index:02d}" for index in range(len(classes))]
-    write_rows(folder / "AudioSet" / "class_labels_indices.csv", [
-        ["index", "mid", "display_name"], *([index, machine_ids[index], display_name(name)]
-                                            for index, name in enumerate(classes))])
+    write_rows(
+        folder / "AudioSet" / "class_labels_indices.csv",
+        [
+            ["index", "mid", "display_name"],
+            *([index, machine_ids[index], display_name(name)] for index, name in enumerate(classes)),
+        ],
+    )
     for split, name in (("train", "balanced_train"), ("eval", "eval")):
-        lines = ["# Segments csv of the demo corpus", "# num_ytids, num_segs, num_unique_labels, num_positive_labels",
-                 "# YTID, start_seconds, end_seconds, positive_labels"]
+        lines = [
+            "# Segments csv of the demo corpus",
+            "# num_ytids, num_segs, num_unique_labels, num_positive_labels",
+            "# YTID, start_seconds, end_seconds, positive_labels",
+        ]
         for clip_id, start, index in drawn_clips(len(classes), clips, rng):
             also = int(rng.integers(len(classes)))
             present = sorted({index, also})
@@ -84,14 +94,17 @@ def build_audioset(events: Path, folder: Path, classes: Sequence[str], clips: in
             temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def build_vggsound(events: Path, folder: Path, classes: Sequence[str], clips: int, rng: np.random.Generator,
-                   bar) -> None:
+def build_vggsound(
+    events: Path, folder: Path, classes: Sequence[str], clips: int, rng: np.random.Generator, bar
+) -> None:
     """`VGGSound/vggsound.csv`, and 10 s clips of one class each."""
     rows = []
     for split, name in (("train", "train"), ("eval", "test")):
         for clip_id, start, index in drawn_clips(len(classes), clips, rng):
-            write_clip(folder / "VGGSound" / "clips" / f"{clip_id}_{start:06d}.wav",
-                       [recording(events / split / classes[index], 10.0, rng)])
+            write_clip(
+                folder / "VGGSound" / "clips" / f"{clip_id}_{start:06d}.wav",
+                [recording(events / split / classes[index], 10.0, rng)],
+            )
             rows.append([clip_id, start, display_name(classes[index]), name])
             bar.update()
     write_rows(folder / "VGGSound" / "vggsound.csv", rows)
@@ -125,8 +138,9 @@ def write_clip(path: Path, parts: Sequence[np.ndarray]) -> None:
         return
     doubled = resample_poly(np.mean(parts, axis=0), 2, 1)  # (2N,)
     with whole_file(path) as temporary:
-        soundfile.write(temporary, np.stack([doubled, doubled], axis=1).clip(-1, 1), 2 * SAMPLE_RATE, subtype="PCM_16",
-                        format="WAV")
+        soundfile.write(
+            temporary, np.stack([doubled, doubled], axis=1).clip(-1, 1), 2 * SAMPLE_RATE, subtype="PCM_16", format="WAV"
+        )
 
 
 def write_rows(path: Path, rows: Sequence[Sequence[object]]) -> None:

@@ -60,8 +60,10 @@ def list_archives(api: str = API, record: int = RECORD) -> list[Archive]:
                 raise UserError(f"{url}: {error}; given up after {ATTEMPTS} attempts") from None
             _wait(error, attempt)
     try:
-        archives = [Archive(str(file["key"]), int(file["size"]), file["checksum"].removeprefix("md5:"),
-                            file["links"]["self"]) for file in json.loads(body)["files"]]
+        archives = [
+            Archive(str(file["key"]), int(file["size"]), file["checksum"].removeprefix("md5:"), file["links"]["self"])
+            for file in json.loads(body)["files"]
+        ]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{url}: the answer is not a record's list of files") from None
     for archive in archives:
@@ -129,8 +131,11 @@ def unpack(archive: Path, folder: str | Path) -> list[Path]:
         raise UserError("this Python's tarfile has no safe filter; update Python to its latest patch release")
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder) as temporary:
         try:
-            with (open(archive, "rb") as raw, tarfile.open(fileobj=raw) as tar,
-                  progress(archive.stat().st_size, f"unpacking {archive.name}", "B", unit_scale=True) as bar):
+            with (
+                open(archive, "rb") as raw,
+                tarfile.open(fileobj=raw) as tar,
+                progress(archive.stat().st_size, f"unpacking {archive.name}", "B", unit_scale=True) as bar,
+            ):
                 for member in tar:
                     tar.extract(member, temporary, filter="data")
                     bar.update(raw.tell() - bar.n)
@@ -173,8 +178,10 @@ def _fill(partial: Path, archive: Archive) -> None:
                 gained = partial.exists() and partial.stat().st_size > have
                 failures = 0 if gained else failures + 1
                 if failures >= ATTEMPTS:
-                    raise UserError(f"{archive.url}: {error}; given up after {ATTEMPTS} attempts. What has come is "
-                                    "kept and the same command goes on from there") from None
+                    raise UserError(
+                        f"{archive.url}: {error}; given up after {ATTEMPTS} attempts. What has come is "
+                        "kept and the same command goes on from there"
+                    ) from None
                 _wait(error, failures)
 
 
@@ -227,14 +234,18 @@ def _answer(url: str, headers: dict[str, str]):
 def _require_md5(path: Path, archive: Archive) -> None:
     digest = hashlib.md5(usedforsecurity=False)
     size = path.stat().st_size
-    with open(path, "rb") as stream, progress(size, f"checking {archive.name}", "B", unit_scale=True,
-                                              leave=False) as bar:
+    with (
+        open(path, "rb") as stream,
+        progress(size, f"checking {archive.name}", "B", unit_scale=True, leave=False) as bar,
+    ):
         while chunk := stream.read(CHUNK):
             digest.update(chunk)
             bar.update(len(chunk))
     if size != archive.size or digest.hexdigest() != archive.md5:
-        raise UserError(f"{path}: {size} bytes with MD5 {digest.hexdigest()}, but the record promises {archive.size} "
-                        f"with {archive.md5}; it is not that file, download it again")
+        raise UserError(
+            f"{path}: {size} bytes with MD5 {digest.hexdigest()}, but the record promises {archive.size} "
+            f"with {archive.md5}; it is not that file, download it again"
+        )
 
 
 def _require_room(folder: str | Path, needed: int, name: str) -> None:

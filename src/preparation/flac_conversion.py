@@ -19,8 +19,13 @@ from src.utils.parallel import map_in_processes
 log = logging.getLogger(__name__)
 
 
-def convert_folder(src_dir: str | Path, tgt_dir: str | Path, sample_rate: int = 22050, annotations: Sequence[str] = (),
-                   num_workers: int = 1) -> list[str]:
+def convert_folder(
+    src_dir: str | Path,
+    tgt_dir: str | Path,
+    sample_rate: int = 22050,
+    annotations: Sequence[str] = (),
+    num_workers: int = 1,
+) -> list[str]:
     """Convert every `*.wav` of a folder that has no such FLAC, with its annotations, in `tgt_dir` yet.
 
     Args:
@@ -49,8 +54,11 @@ def convert_folder(src_dir: str | Path, tgt_dir: str | Path, sample_rate: int = 
 def _is_converted(file: Path, tgt_dir: Path, sample_rate: int, annotations: Sequence[str]) -> bool:
     target = tgt_dir / f"{file.stem}.flac"
     try:
-        return (all((tgt_dir / file.with_suffix(suffix).name).exists() for suffix in annotations)
-                and target.exists() and soundfile.info(target).samplerate == sample_rate)
+        return (
+            all((tgt_dir / file.with_suffix(suffix).name).exists() for suffix in annotations)
+            and target.exists()
+            and soundfile.info(target).samplerate == sample_rate
+        )
     except soundfile.LibsndfileError:
         return False  # something else left a broken file there
 

@@ -69,8 +69,15 @@ def read_jams(path: str | Path) -> ScaperJams:
 
 def _event(observation: Mapping[str, Any]) -> Event:
     value, onset = observation["value"], float(observation["time"])
-    return Event(str(value["role"]), str(value["label"]), onset, onset + float(observation["duration"]),
-                 str(value["source_file"]), float(value["source_time"]), float(value["event_duration"]))
+    return Event(
+        str(value["role"]),
+        str(value["label"]),
+        onset,
+        onset + float(observation["duration"]),
+        str(value["source_file"]),
+        float(value["source_time"]),
+        float(value["event_duration"]),
+    )
 
 
 def renamed(tree: Any, names: Mapping[str, str]) -> Any:

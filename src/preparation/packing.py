@@ -21,9 +21,17 @@ CHUNK = 8  # soundscapes sent to a worker at a time; each takes a few millisecon
 MOST_PROBLEMS = 20  # broken soundscapes after which packing gives up looking for more
 
 
-def pack_mixtures(folders: Sequence[str], lmdb_path: str, *, map_size: float = 5e9, write_frequency: int = 1000,
-                  min_duration: float = 5.0, sample_rate: int = 22050, delimiter: str = ",",
-                  num_workers: int = 1) -> int:
+def pack_mixtures(
+    folders: Sequence[str],
+    lmdb_path: str,
+    *,
+    map_size: float = 5e9,
+    write_frequency: int = 1000,
+    min_duration: float = 5.0,
+    sample_rate: int = 22050,
+    delimiter: str = ",",
+    num_workers: int = 1,
+) -> int:
     """Pack every `*.flac` of the folders with its `.txt`, in sorted file order, one folder after the other.
 
     FLAC bytes are stored as they are, so that equal input gives equal records, whatever the number
@@ -44,8 +52,10 @@ def pack_mixtures(folders: Sequence[str], lmdb_path: str, *, map_size: float = 5
     files = [file for folder in folders for file in soundscape_files(folder)]
     read = functools.partial(_read_or_problem, min_duration, sample_rate, delimiter)
     description = f"packing {Path(lmdb_path).name}"
-    with (closing(map_in_processes(read, files, num_workers, description, unit="clip", chunk=CHUNK)) as found,
-          LMDBWriter(lmdb_path, map_size, write_frequency) as writer):
+    with (
+        closing(map_in_processes(read, files, num_workers, description, unit="clip", chunk=CHUNK)) as found,
+        LMDBWriter(lmdb_path, map_size, write_frequency) as writer,
+    ):
         problems = _add_while_whole(writer, found)
         if len(problems) == 1:
             raise UserError(problems[0])
@@ -53,8 +63,10 @@ def pack_mixtures(folders: Sequence[str], lmdb_path: str, *, map_size: float = 5
             for problem in problems:
                 log.error("%s", problem)
             at_least = "at least " * (len(problems) == MOST_PROBLEMS)
-            raise UserError(f"{lmdb_path}: is not packed, for {at_least}{len(problems)} of the {len(files)} "
-                            "soundscapes are broken; see above")
+            raise UserError(
+                f"{lmdb_path}: is not packed, for {at_least}{len(problems)} of the {len(files)} "
+                "soundscapes are broken; see above"
+            )
     log.info("%s: %d records, fingerprint %s", lmdb_path, len(writer), writer.fingerprint)
     return len(writer)
 
@@ -92,8 +104,11 @@ def soundscape_files(folder: str | Path) -> list[str]:
     # Plain text, not `Path`s: of 100,000 these would be the largest thing that packing keeps in memory.
     files = [os.path.join(folder, name) for name in sorted(names) if name.endswith(".flac")]
     if not files:
-        found = ("WAV files; convert them with scripts/wav2flac.py" if any(name.endswith(".wav") for name in names)
-                 else "nothing to pack")
+        found = (
+            "WAV files; convert them with scripts/wav2flac.py"
+            if any(name.endswith(".wav") for name in names)
+            else "nothing to pack"
+        )
         raise UserError(f"{folder}: has no FLAC files, but {found}")
     return files
 
@@ -103,8 +118,9 @@ def read_labels(path: Path, delimiter: str = ",") -> list[str]:
     labels = []
     for number, columns in read_annotation(path):
         if delimiter in columns[-1]:
-            raise UserError(f"{path}, line {number}: label {columns[-1]!r} contains the delimiter {delimiter!r}; "
-                            "choose another one")
+            raise UserError(
+                f"{path}, line {number}: label {columns[-1]!r} contains the delimiter {delimiter!r}; choose another one"
+            )
         labels.append(columns[-1])
     return labels
 

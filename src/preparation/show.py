@@ -76,8 +76,11 @@ def events_beside(sound: Path) -> list[LabelledEvent]:
     if txt.exists():
         return [_event(txt, number, columns) for number, columns in read_annotation(txt)]
     if jams.exists():
-        return [LabelledEvent(event.label, event.onset, event.offset) for event in read_jams(jams).events
-                if event.role == "foreground"]
+        return [
+            LabelledEvent(event.label, event.onset, event.offset)
+            for event in read_jams(jams).events
+            if event.role == "foreground"
+        ]
     return []
 
 
@@ -86,8 +89,9 @@ def _event(path: Path, number: int, columns: Sequence[str]) -> LabelledEvent:
         onset, offset, label = columns
         return LabelledEvent(label, float(onset), float(offset))
     except ValueError:
-        raise UserError(f"{path}, line {number}: {' '.join(columns)!r} is not onset and offset in seconds, "
-                        "and a label") from None
+        raise UserError(
+            f"{path}, line {number}: {' '.join(columns)!r} is not onset and offset in seconds, and a label"
+        ) from None
 
 
 def draw_soundscape(path: str | Path, soundscape: Soundscape) -> None:
@@ -108,8 +112,13 @@ def draw_soundscape(path: str | Path, soundscape: Soundscape) -> None:
     timed = [event for event in soundscape.events if event.onset is not None]
     rows = sorted({event.label for event in timed})
     figure, (wave, image, *below) = plt.subplots(
-        3 if rows else 2, 1, figsize=(9, 6), sharex=True, layout="constrained",
-        height_ratios=(2, 4, 0.6 + 0.4 * len(rows)) if rows else (2, 4))
+        3 if rows else 2,
+        1,
+        figsize=(9, 6),
+        sharex=True,
+        layout="constrained",
+        height_ratios=(2, 4, 0.6 + 0.4 * len(rows)) if rows else (2, 4),
+    )
     wave.plot(np.arange(len(soundscape.samples)) / rate, soundscape.samples, linewidth=0.3)
     wave.set(ylabel="amplitude", xlim=(0, len(soundscape.samples) / rate))
     wave.set_title(_title(soundscape), parse_math=False)

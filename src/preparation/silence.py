@@ -22,8 +22,16 @@ log = logging.getLogger(__name__)
 THRESHOLD = "1%"  # of full scale
 SPAN = 0.1  # s that must be louder to count as sound, or softer to count as silence
 SPANS = {  # s, for classes whose sounds are short or soft
-    "Whispering": 0.025, "Wind": 0.025, "Crumpling_and_crinkling_and_crushing": 0.025, "Writing": 0.025,
-    "Cricket": 0.025, "Glass": 0.05, "Tap": 0.05, "Zipper": 0.05, "Rattle": 0.05, "Chirp_and_tweet": 0.05,
+    "Whispering": 0.025,
+    "Wind": 0.025,
+    "Crumpling_and_crinkling_and_crushing": 0.025,
+    "Writing": 0.025,
+    "Cricket": 0.025,
+    "Glass": 0.05,
+    "Tap": 0.05,
+    "Zipper": 0.05,
+    "Rattle": 0.05,
+    "Chirp_and_tweet": 0.05,
     "Tearing": 0.05,
 }
 SHORTEST = 220  # samples; what is shorter is dropped
@@ -63,8 +71,9 @@ def strip_folder(src_dir: str | Path, tgt_dir: str | Path, min_clip: float = 1.2
         log.info("%s: %d of %d WAV files are there already", tgt_dir, len(files) - len(todo), len(files))
     strip = functools.partial(_strip, src_dir, tgt_dir, min_clip)
     outcomes = list(map_in_processes(strip, todo, num_workers, f"trimmed events for {tgt_dir.name}"))
-    return Stripped([line for kind, line in outcomes if kind == "dropped"],
-                    [line for kind, line in outcomes if kind == "problem"])
+    return Stripped(
+        [line for kind, line in outcomes if kind == "dropped"], [line for kind, line in outcomes if kind == "problem"]
+    )
 
 
 def span_of(class_name: str) -> float:

@@ -65,9 +65,15 @@ class Sources:
     backgrounds: dict[str, list[str]]  # kind → files
 
 
-def generate_soundscapes(recipe: Recipe, out_folder: str | Path, numbers: Sequence[int], label_map: LabelMap,
-                         class_weights: Sequence[float] | None = None, num_workers: int = 1,
-                         audio_format: str = "wav") -> list[str]:
+def generate_soundscapes(
+    recipe: Recipe,
+    out_folder: str | Path,
+    numbers: Sequence[int],
+    label_map: LabelMap,
+    class_weights: Sequence[float] | None = None,
+    num_workers: int = 1,
+    audio_format: str = "wav",
+) -> list[str]:
     """Make the soundscapes of these numbers: `soundscape_<number>.wav` or `.flac`, `.txt` and `.jams`.
 
     Those that are there already are left alone. The audio file is written last: where there is
@@ -88,10 +94,16 @@ def generate_soundscapes(recipe: Recipe, out_folder: str | Path, numbers: Sequen
     out_folder = Path(out_folder)
     files = event_files(recipe.fg_path, label_map)
     bg_root, backgrounds = background_files(recipe.bg_path)
-    sources = Sources(tuple(sorted(files)), tuple(file for group in files.values() for file in group),
-                      file_weights(files, label_map, class_weights), bg_root, backgrounds)
-    claim_folder(out_folder, asdict(recipe) | {"classes": list(label_map.names), "class_weights": class_weights},
-                 "soundscapes")
+    sources = Sources(
+        tuple(sorted(files)),
+        tuple(file for group in files.values() for file in group),
+        file_weights(files, label_map, class_weights),
+        bg_root,
+        backgrounds,
+    )
+    claim_folder(
+        out_folder, asdict(recipe) | {"classes": list(label_map.names), "class_weights": class_weights}, "soundscapes"
+    )
     missing = [number for number in numbers if not is_complete(sound_file(out_folder, number, audio_format))]
     if len(missing) < len(numbers):
         log.info("%s: %d of %d soundscapes are there already", out_folder, len(numbers) - len(missing), len(numbers))
@@ -159,8 +171,11 @@ def write_soundscape(sound: Path, audio: np.ndarray, sample_rate: int, events: S
     """
     lines = "".join("\t".join(map(str, event)) + "\n" for event in events)
     samples = (as_int32(audio) >> 16).astype(np.int16)  # as libsndfile does for WAV; for FLAC it rounds otherwise
-    contents = {sound.with_suffix(".txt"): lines.encode(), sound.with_suffix(".jams"): jams.encode(),
-                sound: encode(samples, sample_rate, sound.suffix[1:].upper())}
+    contents = {
+        sound.with_suffix(".txt"): lines.encode(),
+        sound.with_suffix(".jams"): jams.encode(),
+        sound: encode(samples, sample_rate, sound.suffix[1:].upper()),
+    }
     for path, content in contents.items():
         with whole_file(path) as temporary:
             temporary.write_bytes(content)
@@ -186,11 +201,13 @@ def _make(recipe: Recipe, sources: Sources, out_folder: Path, audio_format: str,
     return None
 
 
-def _mix(recipe: Recipe, sources: Sources, background: tuple[str, str], events: Sequence[str],
-         draws: np.random.RandomState) -> tuple[np.ndarray, str, list[list]]:
+def _mix(
+    recipe: Recipe, sources: Sources, background: tuple[str, str], events: Sequence[str], draws: np.random.RandomState
+) -> tuple[np.ndarray, str, list[list]]:
     """(N, 1) samples, the text of the JAMS file, and onset, offset and label of each event."""
-    soundscape = import_scaper().Scaper(recipe.duration, recipe.fg_path, sources.bg_root, protected_labels=[],
-                                        random_state=draws)
+    soundscape = import_scaper().Scaper(
+        recipe.duration, recipe.fg_path, sources.bg_root, protected_labels=[], random_state=draws
+    )
     soundscape.sr = SAMPLE_RATE
     soundscape.ref_db = REF_DB
     soundscape.fg_labels, soundscape.bg_labels = list(sources.classes), sorted(sources.backgrounds)
@@ -198,10 +215,19 @@ def _mix(recipe: Recipe, sources: Sources, background: tuple[str, str], events: 
     # takes a folder's name for a pattern.
     soundscape.add_background(("const", background[0]), ("const", background[1]), BACKGROUND_TIME)
     for file in events:
-        soundscape.add_event(("const", Path(file).parent.name), ("const", file), SOURCE_TIME, EVENT_TIME,
-                             EVENT_DURATION, SNR, pitch_shift=None, time_stretch=TIME_STRETCH)
-    audio, jam, lines, _ = soundscape.generate(fix_clipping=True, allow_repeated_label=True,
-                                               allow_repeated_source=True, reverb=None, disable_sox_warnings=True)
+        soundscape.add_event(
+            ("const", Path(file).parent.name),
+            ("const", file),
+            SOURCE_TIME,
+            EVENT_TIME,
+            EVENT_DURATION,
+            SNR,
+            pitch_shift=None,
+            time_stretch=TIME_STRETCH,
+        )
+    audio, jam, lines, _ = soundscape.generate(
+        fix_clipping=True, allow_repeated_label=True, allow_repeated_source=True, reverb=None, disable_sox_warnings=True
+    )
     names = _portable_names((recipe.fg_path, *events), recipe.fg_path)
     names |= _portable_names((sources.bg_root, background[1]), recipe.bg_path)
     return audio, json.dumps(renamed(json.loads(jam.dumps()), names), indent=2), lines

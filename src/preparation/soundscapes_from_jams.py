@@ -20,8 +20,14 @@ SCAPERS_RATE = 44100  # Hz; of soundscapes whose JAMS file, of an early Scaper, 
 TOLERANCE = 1e-3  # s by which an event may end after its source
 
 
-def regenerate_soundscapes(jams_path: str | Path, fg_path: str | Path, bg_path: str | Path, out_folder: str | Path,
-                           num_workers: int = 1, audio_format: str = "wav") -> list[str]:
+def regenerate_soundscapes(
+    jams_path: str | Path,
+    fg_path: str | Path,
+    bg_path: str | Path,
+    out_folder: str | Path,
+    num_workers: int = 1,
+    audio_format: str = "wav",
+) -> list[str]:
     """Make soundscapes again, each with its `.txt` and a copy of its `.jams`, in the JAMS files' own tree.
 
     Those that are there already are left alone. Audio files are written last.
@@ -110,8 +116,9 @@ def _sources(jams: ScaperJams, fg_path: Path, bg_path: Path) -> dict[str, str]:
         seconds, end = require_source(source), event.source_time + event.source_duration
         tiled = event.role == "background" and event.source_time == 0  # Scaper repeats one that is too short
         if end > seconds + TOLERANCE and not tiled:
-            raise UserError(f"needs {source} up to {end:.2f} s, but it lasts {seconds:.2f} s; is it another release "
-                            "of the file?")
+            raise UserError(
+                f"needs {source} up to {end:.2f} s, but it lasts {seconds:.2f} s; is it another release of the file?"
+            )
         sources[event.source_file] = str(source)
     if not sources:
         raise UserError("has no events, and no background")

@@ -47,8 +47,10 @@ def cause_on_disk(error: BaseException | None) -> OSError | None:
 def no_room(path: Path, checkpoint: dict[str, Any], refused: OSError) -> str:
     """The message: how much a checkpoint takes, and how much there is."""
     needed, free = tensor_bytes(checkpoint), shutil.disk_usage(path.parent).free
-    return (f"{path}: {refused.strerror}: a checkpoint takes {needed / 1e6:.1f} MB and {free / 1e6:.1f} MB are free; "
-            "the earlier ones are whole, and once there is room the same command goes on")
+    return (
+        f"{path}: {refused.strerror}: a checkpoint takes {needed / 1e6:.1f} MB and {free / 1e6:.1f} MB are free; "
+        "the earlier ones are whole, and once there is room the same command goes on"
+    )
 
 
 def tensor_bytes(tree: Any) -> int:

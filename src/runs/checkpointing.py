@@ -34,8 +34,15 @@ class Checkpoints(Checkpoint):
         interrupts: end the run after the step under way, once it is written.
     """
 
-    def __init__(self, folder: RunFolder, monitor: str, keep: str | int, every_n_steps: int, watch: LossWatch,
-                 interrupts: Interrupts):
+    def __init__(
+        self,
+        folder: RunFolder,
+        monitor: str,
+        keep: str | int,
+        every_n_steps: int,
+        watch: LossWatch,
+        interrupts: Interrupts,
+    ):
         self.folder = folder
         self.monitor = monitor
         self.keep = keep
@@ -56,8 +63,9 @@ class Checkpoints(Checkpoint):
         if self.interrupts.wanted(trainer):
             raise self.interrupts.exception()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any,
-                           batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         done = batch_idx + 1
         if done % trainer.accumulate_grad_batches and done < trainer.num_training_batches:
             return  # gradients that wait for their step are in no checkpoint
@@ -76,8 +84,10 @@ class Checkpoints(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         figures = trainer.callback_metrics
-        name = (f"epoch={trainer.current_epoch:02d}_train_loss={figures['train_loss']:.3f}_"
-                f"{self.monitor}={figures[self.monitor]:.3f}.ckpt")
+        name = (
+            f"epoch={trainer.current_epoch:02d}_train_loss={figures['train_loss']:.3f}_"
+            f"{self.monitor}={figures[self.monitor]:.3f}.ckpt"
+        )
         path = self.folder.checkpoints / name
         files = [file for file in self.folder.checkpoint_files() if file != path] + [path]
         stay = chosen(files, self.keep)
@@ -89,8 +99,12 @@ class Checkpoints(Checkpoint):
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
-            log.error("%s: interrupted in epoch %d, after step %d; the same command goes on from the last checkpoint",
-                      self.folder.path, trainer.current_epoch, trainer.global_step)
+            log.error(
+                "%s: interrupted in epoch %d, after step %d; the same command goes on from the last checkpoint",
+                self.folder.path,
+                trainer.current_epoch,
+                trainer.global_step,
+            )
 
     def _save(self, trainer: pl.Trainer, module: pl.LightningModule, path: Path) -> None:
         self.watch.look(trainer)

@@ -27,8 +27,7 @@ class DataIdentity(Callback):
         UserError: at once or with the first checkpoint, for other records than the earlier run's.
     """
 
-    def __init__(self, folder: RunFolder, earlier: dict[str, Any] | None, record: dict[str, Any],
-                 data: ClipDataModule):
+    def __init__(self, folder: RunFolder, earlier: dict[str, Any] | None, record: dict[str, Any], data: ClipDataModule):
         self.folder, self.earlier, self.record = folder, earlier, record
         self.sets = {"train": data.train_set, "val": data.val_set}
         self.complete = False

@@ -42,8 +42,11 @@ def changes(origins: Sequence[Mapping[str, Any]]) -> list[str]:
     if len(origins) < 2:
         return []
     then, now = (flat(origin) for origin in origins[-2:])
-    return [f"resumed with {name} {now[name]!r} instead of {then[name]!r}"
-            for name in now if name in then and now[name] != then[name]]
+    return [
+        f"resumed with {name} {now[name]!r} instead of {then[name]!r}"
+        for name in now
+        if name in then and now[name] != then[name]
+    ]
 
 
 def flat(origin: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,9 +39,13 @@ class Devices:
 
     def arguments(self) -> dict[str, Any]:
         """Lightning's words for these devices."""
-        return {"accelerator": "gpu" if self.on_gpu else "cpu", "devices": list(self.gpus) or self.per_node,
-                "num_nodes": self.num_nodes, "strategy": "ddp" if self.num_processes > 1 else "auto",
-                "precision": lightning_precision(self.precision, self.on_gpu)}
+        return {
+            "accelerator": "gpu" if self.on_gpu else "cpu",
+            "devices": list(self.gpus) or self.per_node,
+            "num_nodes": self.num_nodes,
+            "strategy": "ddp" if self.num_processes > 1 else "auto",
+            "precision": lightning_precision(self.precision, self.on_gpu),
+        }
 
 
 def lightning_precision(precision: str, on_gpu: bool) -> str:
@@ -49,8 +53,14 @@ def lightning_precision(precision: str, on_gpu: bool) -> str:
     return "32-true" if precision == "32" or (precision == "16-mixed" and not on_gpu) else precision
 
 
-def choose_devices(gpus: Sequence[int] | None = None, accelerator: str = "auto", devices: int | None = None,
-                   num_nodes: int = 1, precision: str = "32", compile: bool = False) -> Devices:
+def choose_devices(
+    gpus: Sequence[int] | None = None,
+    accelerator: str = "auto",
+    devices: int | None = None,
+    num_nodes: int = 1,
+    precision: str = "32",
+    compile: bool = False,
+) -> Devices:
     """The devices that a training script's flags ask for, of those that are here.
 
     Args:
@@ -100,21 +110,30 @@ def present_gpus(wanted: Sequence[int]) -> list[int]:
     if not present:
         log.info("--gpus %s: no such GPU here; running on the CPU", names)
     elif len(present) < len(wanted):
-        log.warning("--gpus %s: of these only %s are here; the batch over all devices shrinks with their number",
-                    names, ", ".join(map(str, present)))
+        log.warning(
+            "--gpus %s: of these only %s are here; the batch over all devices shrinks with their number",
+            names,
+            ", ".join(map(str, present)),
+        )
     return present
 
 
 def require_processes(devices: Devices) -> None:
     """Refuse a number of processes other than that which a launcher has started."""
-    for launcher, variable, hint in (("torchrun", "WORLD_SIZE", "they are --nproc_per_node and --nnodes"),
-                                     ("SLURM", "SLURM_NTASKS", "they are --ntasks-per-node and --nodes of the job")):
+    for launcher, variable, hint in (
+        ("torchrun", "WORLD_SIZE", "they are --nproc_per_node and --nnodes"),
+        ("SLURM", "SLURM_NTASKS", "they are --ntasks-per-node and --nodes of the job"),
+    ):
         if launcher == started_by() and int(os.environ[variable]) != devices.num_processes:
-            raise UserError(f"--devices {devices.per_node} and --num_nodes {devices.num_nodes}: {launcher} has started "
-                            f"{os.environ[variable]} processes, not {devices.num_processes}; {hint}")
+            raise UserError(
+                f"--devices {devices.per_node} and --num_nodes {devices.num_nodes}: {launcher} has started "
+                f"{os.environ[variable]} processes, not {devices.num_processes}; {hint}"
+            )
     if started_by() == "SLURM" and int(os.environ.get("SLURM_NTASKS_PER_NODE", devices.per_node)) != devices.per_node:
-        raise UserError(f"--devices {devices.per_node}: SLURM starts {os.environ['SLURM_NTASKS_PER_NODE']} processes "
-                        "on each node (--ntasks-per-node of the job)")
+        raise UserError(
+            f"--devices {devices.per_node}: SLURM starts {os.environ['SLURM_NTASKS_PER_NODE']} processes "
+            "on each node (--ntasks-per-node of the job)"
+        )
 
 
 def started_by() -> str | None:
@@ -130,8 +149,12 @@ def require_compiler() -> None:
     """Refuse to compile for a CPU without the compiler and the headers that it takes."""
     compiler = os.environ.get("CXX", "g++")
     if not shutil.which(compiler):
-        raise UserError(f"--compile: on a CPU it needs a C++ compiler, and there is no {compiler}; "
-                        "install g++, name another in $CXX, or leave --compile out")
+        raise UserError(
+            f"--compile: on a CPU it needs a C++ compiler, and there is no {compiler}; "
+            "install g++, name another in $CXX, or leave --compile out"
+        )
     if not Path(sysconfig.get_path("include"), "Python.h").exists():
-        raise UserError("--compile: on a CPU it needs Python's headers (the package python3-dev); "
-                        "install them, or leave --compile out")
+        raise UserError(
+            "--compile: on a CPU it needs Python's headers (the package python3-dev); "
+            "install them, or leave --compile out"
+        )

@@ -112,8 +112,10 @@ def _shared_fate(devices: Devices) -> Iterator[None]:
         if first != own:
             sys.exit(1)  # here things only broke in consequence
         if LOST.search(str(error)):
-            raise UserError("another process of this run has ended without a word; was it killed, for want of memory "
-                            "perhaps? The same command goes on from the last checkpoint") from None
+            raise UserError(
+                "another process of this run has ended without a word; was it killed, for want of memory "
+                "perhaps? The same command goes on from the last checkpoint"
+            ) from None
         raise
     except KeyboardInterrupt:
         if is_joined():
@@ -136,8 +138,9 @@ def _start_others(devices: Devices) -> None:
     os.environ |= {"LOCAL_RANK": "0", "WORLD_SIZE": str(devices.num_processes)}
     atexit.register(_see_out)
     for local_rank in range(1, devices.per_node):
-        other = subprocess.Popen([sys.executable, *sys.argv], env=os.environ | {"LOCAL_RANK": str(local_rank)},
-                                 stdin=subprocess.DEVNULL)
+        other = subprocess.Popen(
+            [sys.executable, *sys.argv], env=os.environ | {"LOCAL_RANK": str(local_rank)}, stdin=subprocess.DEVNULL
+        )
         _others.append(other)
         threading.Thread(target=_end_with, args=(other,), daemon=True).start()
 

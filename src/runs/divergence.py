@@ -21,8 +21,9 @@ class LossWatch(Callback):
     def __init__(self) -> None:
         self._unseen: list[tuple[int, torch.Tensor]] = []  # batch index, loss
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any,
-                           batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         self._unseen.append((batch_idx, outputs["loss"]))
         last = batch_idx + 1 == trainer.num_training_batches
         if last or module.device.type == "cpu" or (batch_idx + 1) % INTERVAL == 0:
@@ -56,9 +57,11 @@ class LossWatch(Callback):
         step = trainer.global_step - steps + batch // accumulate + 1
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         records = trainer.datamodule.records_of_batch(trainer.current_epoch, batch, rank, trainer.world_size)
-        return (f"epoch {trainer.current_epoch}, step {step}: the loss {what}, training has diverged; learning rate "
-                f"{rate:g}; batch {batch} was of {records}; the last checkpoint from before is kept; try a smaller "
-                "opt.lr")
+        return (
+            f"epoch {trainer.current_epoch}, step {step}: the loss {what}, training has diverged; learning rate "
+            f"{rate:g}; batch {batch} was of {records}; the last checkpoint from before is kept; try a smaller "
+            "opt.lr"
+        )
 
 
 def require_finite(module: torch.nn.Module, where: str) -> None:
@@ -69,5 +72,7 @@ def require_finite(module: torch.nn.Module, where: str) -> None:
     """
     finite = [tensor.isfinite().all() for tensor in module.state_dict().values() if tensor.is_floating_point()]
     if finite and not bool(torch.stack(finite).all()):
-        raise UserError(f"{where}: weights are no longer finite numbers, training has diverged; the last checkpoint "
-                        "from before is kept; try a smaller opt.lr")
+        raise UserError(
+            f"{where}: weights are no longer finite numbers, training has diverged; the last checkpoint "
+            "from before is kept; try a smaller opt.lr"
+        )

@@ -18,8 +18,13 @@ CHECKPOINT_NAME = re.compile(
     r"epoch=(?P<epoch>\d+)_train_loss=(?P<train_loss>[^_]+)_val_(?:mAP|acc)=(?P<figure>.+?)(?:-v\d+)?\.ckpt"
 )
 COLUMNS = {"epoch", "step", "lr", "train_loss", "val_loss", "val_mAP", "val_acc"}  # of metrics.csv
-PLACES = {f"cfg.data.{name}" for name in ("label_map", *(f"{split}_{kind}" for split in ("train", "val", "test")
-                                                         for kind in ("lmdb", "manifest")))} | {"cfg.model.pretrained"}
+PLACES = {
+    f"cfg.data.{name}"
+    for name in (
+        "label_map",
+        *(f"{split}_{kind}" for split in ("train", "val", "test") for kind in ("lmdb", "manifest")),
+    )
+} | {"cfg.model.pretrained"}
 
 
 @dataclass(frozen=True)
@@ -119,16 +124,20 @@ def require_same_run(folder: RunFolder, earlier: dict[str, Any] | None, settings
     """
     if earlier is None:
         if folder.checkpoint_files():
-            raise UserError(f"{folder.checkpoints}: holds checkpoints, but no {folder.record_file.name} beside it says "
-                            "of which run; choose another --expdir")
+            raise UserError(
+                f"{folder.checkpoints}: holds checkpoints, but no {folder.record_file.name} beside it says "
+                "of which run; choose another --expdir"
+            )
         return
     folder.epochs()  # a table that cannot be gone on with is refused now, not after an epoch
     now = without_folders(flattened(settings))
     then = without_folders(flattened({name: earlier[name] for name in settings if name in earlier}))
     for name in sorted(now):
         if name in then and now.get(name) != then[name]:
-            raise UserError(f"{folder.path}: belongs to another run, with {name.removeprefix('cfg.')} "
-                            f"{then.get(name)!r} instead of {now.get(name)!r}; choose another --expdir")
+            raise UserError(
+                f"{folder.path}: belongs to another run, with {name.removeprefix('cfg.')} "
+                f"{then.get(name)!r} instead of {now.get(name)!r}; choose another --expdir"
+            )
 
 
 def require_same_data(folder: RunFolder, earlier: dict[str, Any] | None, fingerprints: dict[str, str | None]) -> None:
@@ -136,14 +145,19 @@ def require_same_data(folder: RunFolder, earlier: dict[str, Any] | None, fingerp
     for split, found in fingerprints.items():
         known = ((earlier or {}).get("data") or {}).get(split)
         if known and known != found:
-            raise UserError(f"{folder.path}: belongs to a run on other {split} data, with fingerprint {known[:12]}… "
-                            f"instead of {str(found)[:12]}…; choose another --expdir")
+            raise UserError(
+                f"{folder.path}: belongs to a run on other {split} data, with fingerprint {known[:12]}… "
+                f"instead of {str(found)[:12]}…; choose another --expdir"
+            )
 
 
 def without_folders(flat: dict[str, Any]) -> dict[str, Any]:
     """Settings with the names of data files alone: data may be moved while a run is under way."""
-    return {name: os.path.basename(value) if name in PLACES and isinstance(value, str) else value
-            for name, value in flat.items() if name != "cfg.data.meta_root"}
+    return {
+        name: os.path.basename(value) if name in PLACES and isinstance(value, str) else value
+        for name, value in flat.items()
+        if name != "cfg.data.meta_root"
+    }
 
 
 def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -59,8 +59,9 @@ def _take(path: Path) -> int:
                 os.close(descriptor)
                 continue
             if holder:
-                log.info("%s: process %s on %s ended without giving it back", path.parent, holder["pid"],
-                         holder["host"])
+                log.info(
+                    "%s: process %s on %s ended without giving it back", path.parent, holder["pid"], holder["host"]
+                )
             os.truncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(_myself()).encode(), 0)
             return descriptor
@@ -94,8 +95,11 @@ def _holder(descriptor: int) -> dict | None:
 
 
 def _myself() -> dict:
-    return {"pid": os.getpid(), "host": platform.node(),
-            "since": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+    return {
+        "pid": os.getpid(),
+        "host": platform.node(),
+        "since": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
 
 
 def _is_still(path: Path, descriptor: int) -> bool:

@@ -11,16 +11,32 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "torchvision", "torchaudio", "pytorch-lightning", "timm", "lmdb", "soundfile", "numpy", "scipy",
-            "scikit-learn")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "torchaudio",
+    "pytorch-lightning",
+    "timm",
+    "lmdb",
+    "soundfile",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+)
 
 
 def origin() -> dict[str, Any]:
     """Of a start of a run: what was called, when, and on what it stood."""
     import torch
 
-    return {"command": command_line(), "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "versions": versions(), "git_commit": git_commit(), "cpu": cpu(), "threads": torch.get_num_threads()}
+    return {
+        "command": command_line(),
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "cpu": cpu(),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def command_line() -> str:
@@ -45,8 +61,10 @@ def cpu() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
-                platform.processor() or platform.machine())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.processor() or platform.machine(),
+    )
 
 
 def git_commit() -> str:

@@ -51,12 +51,17 @@ def resume_point(path: Path) -> ResumePoint:
         UserError: it cannot be gone on from.
     """
     content = read_torch_file(path, "a checkpoint to resume from")
-    if not isinstance(content, dict) or "optimizer_states" not in content or not isinstance(
-            content.get("state_dict"), dict):
+    if (
+        not isinstance(content, dict)
+        or "optimizer_states" not in content
+        or not isinstance(content.get("state_dict"), dict)
+    ):
         raise UserError(f"{path}: cannot be resumed from: it is no training checkpoint (is it a .pth of weights?)")
     if "loops" not in content:
-        raise UserError(f"{path}: is of an early Lightning, {content.get('pytorch-lightning_version')}, and cannot be "
-                        "resumed; export its weights with --export_weights and start from them with model.pretrained")
+        raise UserError(
+            f"{path}: is of an early Lightning, {content.get('pytorch-lightning_version')}, and cannot be "
+            "resumed; export its weights with --export_weights and start from them with model.pretrained"
+        )
     try:
         fit = content["loops"]["fit_loop"]
         epochs = fit["epoch_progress"]["current"]["processed"]
@@ -64,10 +69,12 @@ def resume_point(path: Path) -> ResumePoint:
         early = any(state.get("stopped_epoch") for state in content["callbacks"].values())
     except (KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: does not say how far its run had come; the file is damaged") from None
-    if not all(is_usable(value) for value in (*content["state_dict"].values(),
-                                              *tensors_in(content["optimizer_states"]))):
-        raise UserError(f"{path}: cannot be resumed from: it holds something else than tensors of finite numbers; is "
-                        "it damaged?")
+    if not all(
+        is_usable(value) for value in (*content["state_dict"].values(), *tensors_in(content["optimizer_states"]))
+    ):
+        raise UserError(
+            f"{path}: cannot be resumed from: it holds something else than tensors of finite numbers; is it damaged?"
+        )
     weights = {str(name).removeprefix(WEIGHTS_PREFIX): value for name, value in content["state_dict"].items()}
     return ResumePoint(path, epochs, batches, early, weights)
 
@@ -119,7 +126,8 @@ def go_on_within_epoch(checkpoint: dict[str, Any], trainer: pl.Trainer) -> None:
     progress["total"] = _counted(progress["total"]["ready"])
     # A validation that is under way: Lightning would otherwise skip it after an epoch's last batch.
     fit["epoch_loop.val_loop.batch_progress"] = {
-        "total": {"ready": 1, "started": 1, "processed": 0, "completed": 0}, "current": _counted(0),
+        "total": {"ready": 1, "started": 1, "processed": 0, "completed": 0},
+        "current": _counted(0),
         "is_last_batch": False,
     }
     fit["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"]

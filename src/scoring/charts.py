@@ -30,8 +30,12 @@ def draw_all(summaries: Sequence[Summary], parameters: Mapping[Setting, int | No
     Returns:
         The files.
     """
-    return [*draw_sizes(summaries, folder), *draw_networks(summaries, parameters, folder),
-            *draw_classes(summaries, folder), *draw_training(summaries, folder)]
+    return [
+        *draw_sizes(summaries, folder),
+        *draw_networks(summaries, parameters, folder),
+        *draw_classes(summaries, folder),
+        *draw_training(summaries, folder),
+    ]
 
 
 def draw_sizes(summaries: Sequence[Summary], folder: Path) -> list[Path]:
@@ -53,14 +57,27 @@ def draw_sizes(summaries: Sequence[Summary], folder: Path) -> list[Path]:
                 known = [each for each in line if math.isfinite(each.mean(score))]
                 if known:
                     sizes = [each.setting.num_train_clips for each in known]
-                    axes.errorbar(sizes, [each.mean(score) for each in known], yerr=spread_of(known, score), marker="o",
-                                  capsize=3, color=f"C{number}", linestyle=style, label=f"{network}, {start}: {name}")
+                    axes.errorbar(
+                        sizes,
+                        [each.mean(score) for each in known],
+                        yerr=spread_of(known, score),
+                        marker="o",
+                        capsize=3,
+                        color=f"C{number}",
+                        linestyle=style,
+                        label=f"{network}, {start}: {name}",
+                    )
         for each in members:
             if each.setting.start == UNTRAINED:
                 axes.axhline(each.mean("mAP"), color="grey", linestyle="--", label=f"{each.setting.network}, untrained")
         sizes = sorted({each.setting.num_train_clips for line in lines.values() for each in line})
-        axes.set(xscale="log", xlabel="training soundscapes", ylabel="mAP of the best validation checkpoints",
-                 ylim=(0, None), xticks=sizes)
+        axes.set(
+            xscale="log",
+            xlabel="training soundscapes",
+            ylabel="mAP of the best validation checkpoints",
+            ylim=(0, None),
+            xticks=sizes,
+        )
         axes.set_xticklabels(map(str, sizes), rotation=90 if len(sizes) > 5 else 0, fontsize="small")
         axes.minorticks_off()
         axes.grid(alpha=0.3)
@@ -79,19 +96,34 @@ def draw_networks(summaries: Sequence[Summary], parameters: Mapping[Setting, int
             if setting.start != UNTRAINED and parameters[setting] and math.isfinite(each.mean("mAP")):
                 groups[setting.start, setting.root, setting.num_train_clips].append(each)
         # Of several training-set sizes or roots, the one with most networks.
-        best = {start: max((group for key, group in groups.items() if key[0] == start), key=variety)
-                for start in {start for start, _, _ in groups}}
+        best = {
+            start: max((group for key, group in groups.items() if key[0] == start), key=variety)
+            for start in {start for start, _, _ in groups}
+        }
         if not best or max(variety(group) for group in best.values())[0] < 2:
             continue
         figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
         for start, group in sorted(best.items()):
             millions = [parameters[each.setting] / 1e6 for each in group]
-            axes.errorbar(millions, [each.mean("mAP") for each in group], yerr=spread_of(group, "mAP"),
-                          marker="o" if start == "scratch" else "s", linestyle="none", capsize=3, label=start)
+            axes.errorbar(
+                millions,
+                [each.mean("mAP") for each in group],
+                yerr=spread_of(group, "mAP"),
+                marker="o" if start == "scratch" else "s",
+                linestyle="none",
+                capsize=3,
+                label=start,
+            )
             by_height = sorted(zip(millions, group), key=lambda pair: pair[1].mean("mAP"))
             for position, (x, each) in enumerate(by_height):  # every other name below its point, for room
-                axes.annotate(each.setting.network, (x, each.mean("mAP")), xytext=(0, (7, -14)[position % 2 == 0]),
-                              textcoords="offset points", fontsize="x-small", ha="center")
+                axes.annotate(
+                    each.setting.network,
+                    (x, each.mean("mAP")),
+                    xytext=(0, (7, -14)[position % 2 == 0]),
+                    textcoords="offset points",
+                    fontsize="x-small",
+                    ha="center",
+                )
         size = group[0].setting.num_train_clips
         axes.set(xlabel="parameters (millions)", ylabel="evaluation mAP", title=f"{experiment}, {size} training clips")
         axes.margins(x=0.15, y=0.15)
@@ -118,8 +150,11 @@ def draw_classes(summaries: Sequence[Summary], folder: Path) -> list[Path]:
         else:
             axes.set_ylabel(f"{len(classes)} classes, from {classes[0][0]} to {classes[-1][0]}")
         axes.set(xlabel="average precision", xlim=(0, 1), ylim=(-0.6, len(classes) - 0.4))
-        figure.suptitle(f"{experiment}: {best.setting.network}, {best.setting.start}, "
-                        f"{best.setting.num_train_clips} training clips", fontsize="medium")
+        figure.suptitle(
+            f"{experiment}: {best.setting.network}, {best.setting.start}, "
+            f"{best.setting.num_train_clips} training clips",
+            fontsize="medium",
+        )
         axes.grid(axis="x", alpha=0.3)
         files.append(save(figure, folder / f"class_ap_{file_name(experiment)}.png"))
     return files
@@ -129,20 +164,27 @@ def draw_training(summaries: Sequence[Summary], folder: Path) -> list[Path]:
     """Training loss and validation figure over the epochs, a picture an experiment, a line a run."""
     files = []
     for experiment, members in by_experiment(summaries).items():
-        figure, (loss_axes, figure_axes) = plt.subplots(1, 2, figsize=(13, max(4, 0.19 * len(members))),
-                                                        layout="constrained")
+        figure, (loss_axes, figure_axes) = plt.subplots(
+            1, 2, figsize=(13, max(4, 0.19 * len(members))), layout="constrained"
+        )
         metric = "validation figure"
         for number, each in enumerate(members):
             for position, run in enumerate(each.runs):
                 rows = RunFolder(run.folder).epochs() if each.setting.start != UNTRAINED else []
                 label = f"{each.setting.network}, {each.setting.start}, {each.setting.num_train_clips} clips"
                 for axes, names in ((loss_axes, ("train_loss",)), (figure_axes, ("val_mAP", "val_acc"))):
-                    points = [(int(row["epoch"]) + 1, float(row[name])) for row in rows for name in names
-                              if row.get(name)]
+                    points = [
+                        (int(row["epoch"]) + 1, float(row[name])) for row in rows for name in names if row.get(name)
+                    ]
                     if points:
-                        axes.plot(*zip(*points), color=f"C{number % 10}", linestyle=("-", "--", ":")[number // 10 % 3],
-                                  marker="." if len(points) == 1 else None, alpha=0.8,
-                                  label=label if position == 0 else None)
+                        axes.plot(
+                            *zip(*points),
+                            color=f"C{number % 10}",
+                            linestyle=("-", "--", ":")[number // 10 % 3],
+                            marker="." if len(points) == 1 else None,
+                            alpha=0.8,
+                            label=label if position == 0 else None,
+                        )
                 metric = next((name for row in rows for name in ("val_mAP", "val_acc") if row.get(name)), metric)
         if not loss_axes.lines and not figure_axes.lines:
             plt.close(figure)

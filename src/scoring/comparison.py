@@ -45,18 +45,22 @@ def compare(first: str, second: str, options: EvaluationOptions) -> list[Compari
     one, other = predictions(entries, LabelMap.load(options.lbl_map), options)
     folds = [each.checkpoint.record.get("fold_index") for each in (one, other)]
     if not np.array_equal(one.dataset.records, other.dataset.records):
-        raise UserError(f"{first} and {second} would be scored on other clips of {options.lmdb_path}: their folds are "
-                        f"{folds[0]} and {folds[1]}")
+        raise UserError(
+            f"{first} and {second} would be scored on other clips of {options.lmdb_path}: their folds are "
+            f"{folds[0]} and {folds[1]}"
+        )
     scores = [ranking_scores(each.probabilities, each.multi_hot) for each in (one, other)]
-    resampled = [bootstrap(each.probabilities, each.multi_hot, options.bootstrap, options.seed)
-                 for each in (one, other)]
+    resampled = [
+        bootstrap(each.probabilities, each.multi_hot, options.bootstrap, options.seed) for each in (one, other)
+    ]
     found = []
     for name in ("mAP", "mAUC", "dprime"):
         with np.errstate(invalid="ignore"):  # two infinite d′
             differences = getattr(resampled[1], name) - getattr(resampled[0], name)  # (R,)
         low, high = interval(differences)
-        found.append(Comparison(name, getattr(scores[0], name), getattr(scores[1], name), low, high,
-                                two_sided(differences)))
+        found.append(
+            Comparison(name, getattr(scores[0], name), getattr(scores[1], name), low, high, two_sided(differences))
+        )
     return found
 
 

@@ -56,8 +56,9 @@ def most_to_keep(device: torch.device) -> int:
     return min(MOST_KEPT, int(free * SHARE_KEPT))
 
 
-def batches_of(dataset: ClipDataset, batch_size: int, num_workers: int, device: torch.device,
-               features: Features = "auto") -> Iterator[Batch]:
+def batches_of(
+    dataset: ClipDataset, batch_size: int, num_workers: int, device: torch.device, features: Features = "auto"
+) -> Iterator[Batch]:
     """All clips in order; `features` says where spectrograms are made."""
     sampler = EpochSampler(len(dataset), 0, training=False)
     dataset.on_device = makes_features(device, features, dataset)
@@ -78,8 +79,9 @@ def private(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.clone() if tensor.device.type == "cpu" and tensor.is_shared() else tensor
 
 
-def outputs_of(networks: Sequence[Callable[[], nn.Module]], batches: Iterable[Batch], num_clips: int,
-               budget: int) -> Iterator[Outputs]:
+def outputs_of(
+    networks: Sequence[Callable[[], nn.Module]], batches: Iterable[Batch], num_clips: int, budget: int
+) -> Iterator[Outputs]:
     """Every network's outputs, in their order, in one pass over the batches.
 
     Args:

@@ -92,16 +92,19 @@ def predictions(entries: Sequence[Entry], label_map: LabelMap, options: Inferenc
         task = build_task(first.config)
         dataset = open_for(first, label_map, options)
         batches = batches_of(dataset, options.batch_size, options.num_workers, device, options.features)
-        outputs = outputs_of([partial(one_network.of, alike[0]) for alike in networks], batches, len(dataset),
-                             most_to_keep(device))
+        outputs = outputs_of(
+            [partial(one_network.of, alike[0]) for alike in networks], batches, len(dataset), most_to_keep(device)
+        )
         with closing(outputs):  # its progress bar goes before an error is told
             for number, (output, alike) in enumerate(zip(outputs, networks)):
                 if number == 0:
                     task.report_undefined(output.targets, label_map, options.lmdb_path)
                 probabilities = task.probabilities(output.logits).numpy()
                 if not np.isfinite(probabilities).all():
-                    raise UserError(f"{alike[0].path}: its network's outputs are not finite; is it of a run that "
-                                    "diverged, or damaged?")
+                    raise UserError(
+                        f"{alike[0].path}: its network's outputs are not finite; is it of a run that "
+                        "diverged, or damaged?"
+                    )
                 for entry in alike:
                     yield Prediction(entry, read_checkpoint(entry.path), dataset, probabilities, output.targets)
 
@@ -152,6 +155,14 @@ def open_for(checkpoint: Checkpoint, label_map: LabelMap, options: InferenceOpti
     fold = checkpoint.record.get("fold_index")
     if fold is not None and not any(found is not None for _, found in LMDBReader(options.lmdb_path).annotations()):
         fold = None  # another data set, all of which is new to it
-    return open_dataset(replace(config.data, is_lmdb=True), options.lmdb_path, config.audio_config, label_map,
-                        config.model.type, evaluation_chain(options.num_timesteps), fold=fold,
-                        skip_bad_records=options.skip_bad_records, num_workers=options.num_workers)
+    return open_dataset(
+        replace(config.data, is_lmdb=True),
+        options.lmdb_path,
+        config.audio_config,
+        label_map,
+        config.model.type,
+        evaluation_chain(options.num_timesteps),
+        fold=fold,
+        skip_bad_records=options.skip_bad_records,
+        num_workers=options.num_workers,
+    )

@@ -49,8 +49,9 @@ FIGURES = {
 }
 
 
-def published_figure(arch: str, depth: str, fine_tuned: bool, num_classes: int,
-                     num_train_clips: int) -> Published | None:
+def published_figure(
+    arch: str, depth: str, fine_tuned: bool, num_classes: int, num_train_clips: int
+) -> Published | None:
     """The figure of the same experiment on the same amount of data, if one was published."""
     for name, full in FULL_SETS.items():
         enough = full.num_train_clips * (1 - full.tolerance) <= num_train_clips <= full.num_train_clips

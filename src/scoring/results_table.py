@@ -33,7 +33,6 @@ def find_checkpoints(exp_dir: str | Path, levels: int) -> list[Path]:
 def best_of_each_run(checkpoints: Iterable[Path]) -> list[Path]:
     """Of each run folder, the first checkpoint with the highest validation figure in its name."""
 
-
     def rank(checkpoint: Path) -> float:
         figure = validation_figure(checkpoint)
         return -math.inf if math.isnan(figure) else figure

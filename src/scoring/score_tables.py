@@ -16,8 +16,11 @@ from src.scoring.results_table import ResultsTable
 log = logging.getLogger(__name__)
 
 KEY = ["ckpt_path", "lmdb_path", "num_timesteps"]  # what tells rows apart
-INTERVALS = ["bootstrap", "bootstrap_seed",
-             *(f"{name}_{end}" for name in ("mAP", "mAUC", "dprime") for end in ("low", "high"))]
+INTERVALS = [
+    "bootstrap",
+    "bootstrap_seed",
+    *(f"{name}_{end}" for name in ("mAP", "mAUC", "dprime") for end in ("low", "high")),
+]
 
 
 def intervals(probabilities: np.ndarray, multi_hot: np.ndarray, resamples: int, seed: int) -> dict[str, float]:
@@ -53,8 +56,11 @@ def write_overlap_analysis(row: dict[str, Any], prediction: Prediction, results_
     for number in np.unique(events):
         chosen = events == number
         scores = ranking_scores(prediction.probabilities[chosen], multi_hot[chosen])
-        rows.append(row | as_columns(scores) | {
-            "events": int(number), "clips": int(chosen.sum()), "classes": int(np.isfinite(scores.ap).sum())})
+        rows.append(
+            row
+            | as_columns(scores)
+            | {"events": int(number), "clips": int(chosen.sum()), "classes": int(np.isfinite(scores.ap).sum())}
+        )
     table.put(rows)
     log.info("by number of events: %s", path)
 
@@ -66,9 +72,17 @@ def write_per_class(row: dict[str, Any], scores: RankingScores, prediction: Pred
     recalls = prediction.task.class_accuracy(prediction.probabilities, prediction.targets)
     clips = prediction.multi_hot.sum(axis=0)
     names = prediction.dataset.label_map.names
-    table.put([
-        row | {"class": names[c], "clips": int(clips[c]), "AP": scores.ap[c], "AUC": scores.auc[c],
-               "accuracy": "" if recalls is None else recalls[c]}
-        for c in np.flatnonzero(clips)
-    ])
+    table.put(
+        [
+            row
+            | {
+                "class": names[c],
+                "clips": int(clips[c]),
+                "AP": scores.ap[c],
+                "AUC": scores.auc[c],
+                "accuracy": "" if recalls is None else recalls[c],
+            }
+            for c in np.flatnonzero(clips)
+        ]
+    )
     log.info("by class: %s", path)

@@ -112,8 +112,13 @@ class Summary:
         setting = self.setting
         if setting.start == UNTRAINED or setting.protocol != "paper" or not self.is_complete:
             return None
-        figure = published_figure(setting.arch, setting.model_depth, setting.start == "fine-tuned",
-                                  setting.num_classes, setting.num_train_clips)
+        figure = published_figure(
+            setting.arch,
+            setting.model_depth,
+            setting.start == "fine-tuned",
+            setting.num_classes,
+            setting.num_train_clips,
+        )
         if figure is None or math.isnan(self.mean(figure.score)):
             return None
         if figure.score == "mAP" and not setting.evaluated_on.endswith(f"eval.lmdb, {figure.num_timesteps} frames"):
@@ -147,9 +152,17 @@ def summarise(inputs: Iterable[str | Path]) -> list[Summary]:
     for run in runs:
         groups[run.setting].append(run)
     summaries = [Summary(setting, group) for setting, group in groups.items()]
-    return sorted(summaries, key=lambda each: (each.setting.experiment, each.setting.num_train_clips,
-                                               each.setting.network, each.setting.start, each.setting.name,
-                                               each.setting.evaluated_on))
+    return sorted(
+        summaries,
+        key=lambda each: (
+            each.setting.experiment,
+            each.setting.num_train_clips,
+            each.setting.network,
+            each.setting.start,
+            each.setting.name,
+            each.setting.evaluated_on,
+        ),
+    )
 
 
 def runs_of_table(path: Path) -> Iterator[Run]:
@@ -166,8 +179,14 @@ def runs_of_table(path: Path) -> Iterator[Run]:
     class_table = path.with_name(f"{path.stem}_per_class.csv")
     classes = read_table(class_table, ("class", "AP", "ckpt_path")) if class_table.exists() else []
     for row in best.values():
-        yield run_of_row(row, {each["class"]: float(each["AP"]) for each in classes
-                               if all(each[name] == row[name] for name in ("ckpt_path", "lmdb_path", "num_timesteps"))})
+        yield run_of_row(
+            row,
+            {
+                each["class"]: float(each["AP"])
+                for each in classes
+                if all(each[name] == row[name] for name in ("ckpt_path", "lmdb_path", "num_timesteps"))
+            },
+        )
 
 
 def require_numbers(row: Mapping[str, str], where: str) -> None:
@@ -188,15 +207,26 @@ def run_of_row(row: Mapping[str, str], class_ap: dict[str, float]) -> Run:
         experiment=Path(row.get("cfg_file") or "-").parent.name or "-",
         network=network_name(row.get("arch", ""), row.get("model_depth", "")) or row["Model"],
         start=UNTRAINED if untrained else "fine-tuned" if row.get("pretrained") else "scratch",
-        root="" if untrained else os.path.dirname(index), name="" if untrained else name,
-        num_train_clips=0 if untrained else int(row["num_train_clips"] or 0), protocol=row.get("protocol") or "paper",
-        evaluated_on=f"{os.path.abspath(row['lmdb_path'])}, {row['num_timesteps']} frames", arch=row.get("arch", ""),
-        model_depth=row.get("model_depth", ""), num_classes=int(row.get("num_classes") or 0),
+        root="" if untrained else os.path.dirname(index),
+        name="" if untrained else name,
+        num_train_clips=0 if untrained else int(row["num_train_clips"] or 0),
+        protocol=row.get("protocol") or "paper",
+        evaluated_on=f"{os.path.abspath(row['lmdb_path'])}, {row['num_timesteps']} frames",
+        arch=row.get("arch", ""),
+        model_depth=row.get("model_depth", ""),
+        num_classes=int(row.get("num_classes") or 0),
     )
     scores = {score: float(row[score]) for score in SCORES if row.get(score)} | {"val": figure_of(row)}
     record = record_of(folder)
-    return Run(setting, index, int(row["fold"]) if row.get("fold") else None, folder,
-               record is None or bool(record["finished"]), scores, class_ap)
+    return Run(
+        setting,
+        index,
+        int(row["fold"]) if row.get("fold") else None,
+        folder,
+        record is None or bool(record["finished"]),
+        scores,
+        class_ap,
+    )
 
 
 def run_of_folder(folder: Path) -> Run | None:
@@ -210,10 +240,16 @@ def run_of_folder(folder: Path) -> Run | None:
     model = record["cfg"]["model"]
     arch, depth = str(model.get("arch")), str(model.get("model_depth"))
     setting = Setting(
-        experiment=Path(record.get("cfg_file", "-")).parent.name or "-", network=network_name(arch, depth),
-        start="fine-tuned" if model.get("pretrained") else "scratch", root=os.path.dirname(index), name=name,
-        num_train_clips=int(record.get("num_train_clips", 0)), protocol=record.get("protocol", "paper"),
-        evaluated_on="", arch=arch, model_depth=depth,
+        experiment=Path(record.get("cfg_file", "-")).parent.name or "-",
+        network=network_name(arch, depth),
+        start="fine-tuned" if model.get("pretrained") else "scratch",
+        root=os.path.dirname(index),
+        name=name,
+        num_train_clips=int(record.get("num_train_clips", 0)),
+        protocol=record.get("protocol", "paper"),
+        evaluated_on="",
+        arch=arch,
+        model_depth=depth,
         num_classes=int(model.get("num_classes", 0)),
     )
     return Run(setting, index, record.get("fold_index"), folder, bool(record["finished"]), {"val": max(figures)})
@@ -250,6 +286,11 @@ def figure_of(row: Mapping[str, str]) -> float:
 
 def network_name(arch: str, depth: str) -> str:
     """ResNet-18 and so on; empty for an unknown one."""
-    names = {"resnet": "ResNet-", "cifar_resnet": "CIFAR-style ResNet-", "densenet": "DenseNet-",
-             "efficientnet": "EfficientNet-", "timm": ""}
+    names = {
+        "resnet": "ResNet-",
+        "cifar_resnet": "CIFAR-style ResNet-",
+        "densenet": "DenseNet-",
+        "efficientnet": "EfficientNet-",
+        "timm": "",
+    }
     return f"{names.get(arch, arch + ' ')}{depth.upper() if arch == 'efficientnet' else depth}" if arch else ""

@@ -24,8 +24,10 @@ def as_markdown(summaries: Sequence[Summary]) -> str:
     with_published = any(each.published for each in summaries)
     labels = distinct_labels(summaries)
     header = ["experiment", "network", "start", "training clips", "runs", *(SCORES[score] for score in shown)]
-    lines = [f"| {' | '.join(header + ['published'] * with_published)} |",
-             "| --- | --- | --- |" + " ---: |" * (len(header) - 3 + with_published)]
+    lines = [
+        f"| {' | '.join(header + ['published'] * with_published)} |",
+        "| --- | --- | --- |" + " ---: |" * (len(header) - 3 + with_published),
+    ]
     for each in summaries:
         setting = each.setting
         runs = str(each.num_runs)
@@ -34,9 +36,13 @@ def as_markdown(summaries: Sequence[Summary]) -> str:
             if len(each.runs) < each.num_runs * NUM_FOLDS:
                 runs += f" ({len(each.runs)} of {each.num_runs * NUM_FOLDS})"
         unfinished = sum(not run.finished for run in each.runs)
-        cells = [labels[setting], setting.network, setting.start,
-                 str(setting.num_train_clips) if setting.start != UNTRAINED else "",
-                 runs + (f" ({unfinished} unfinished)" if unfinished else "")]
+        cells = [
+            labels[setting],
+            setting.network,
+            setting.start,
+            str(setting.num_train_clips) if setting.start != UNTRAINED else "",
+            runs + (f" ({unfinished} unfinished)" if unfinished else ""),
+        ]
         cells += [cell(each.mean(score), each.deviation(score)) for score in shown]
         if with_published:
             figure = each.published
@@ -53,11 +59,15 @@ def distinct_labels(summaries: Sequence[Summary]) -> dict[Setting, str]:
         alike[setting.experiment, setting.network, setting.start, setting.num_train_clips].append(setting)
     labels = {}
     for group in alike.values():
-        differing = [key for key in ("root", "name", "protocol", "evaluated_on")
-                     if len({getattr(setting, key) for setting in group}) > 1]
+        differing = [
+            key
+            for key in ("root", "name", "protocol", "evaluated_on")
+            if len({getattr(setting, key) for setting in group}) > 1
+        ]
         for setting in group:
-            parts = [os.path.basename(getattr(setting, key)) if key == "root" else getattr(setting, key)
-                     for key in differing]
+            parts = [
+                os.path.basename(getattr(setting, key)) if key == "root" else getattr(setting, key) for key in differing
+            ]
             labels[setting] = " · ".join([setting.experiment, *filter(None, parts)])
     return labels
 
@@ -68,16 +78,26 @@ def as_rows(summaries: Sequence[Summary], parameters: Mapping[Setting, int | Non
     for each in summaries:
         setting, figure = each.setting, each.published
         row: dict[str, Any] = {
-            "experiment": setting.experiment, "network": setting.network, "parameters": parameters[setting] or "",
-            "start": setting.start, "root": setting.root, "name": setting.name, "protocol": setting.protocol,
+            "experiment": setting.experiment,
+            "network": setting.network,
+            "parameters": parameters[setting] or "",
+            "start": setting.start,
+            "root": setting.root,
+            "name": setting.name,
+            "protocol": setting.protocol,
             "num_train_clips": setting.num_train_clips,
-            "evaluated_on": setting.evaluated_on, "runs": each.num_runs, "folds": each.num_folds or "",
+            "evaluated_on": setting.evaluated_on,
+            "runs": each.num_runs,
+            "folds": each.num_folds or "",
             "unfinished": sum(not run.finished for run in each.runs),
         }
         for score in SCORES:
             row[f"{score}_mean"] = "" if math.isnan(each.mean(score)) else each.mean(score)
             row[f"{score}_sd"] = "" if math.isnan(each.deviation(score)) else each.deviation(score)
-        row |= {"published_score": figure.score if figure else "", "published_mean": figure.mean if figure else "",
-                "published_released": figure.released if figure else ""}
+        row |= {
+            "published_score": figure.score if figure else "",
+            "published_mean": figure.mean if figure else "",
+            "published_released": figure.released if figure else "",
+        }
         rows.append(row)
     return rows

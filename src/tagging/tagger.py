@@ -46,8 +46,11 @@ class Tagged:
         """(class, highest score, when in s) of the top_k classes that reach the threshold."""
         peaks = self.scores.max(axis=0)  # (C,)
         order = np.argsort(-peaks, kind="stable")[:top_k]
-        return [(names[c], float(peaks[c]), float(self.starts[self.scores[:, c].argmax()])) for c in order
-                if peaks[c] >= threshold]
+        return [
+            (names[c], float(peaks[c]), float(self.starts[self.scores[:, c].argmax()]))
+            for c in order
+            if peaks[c] >= threshold
+        ]
 
 
 class Tagger:
@@ -102,8 +105,9 @@ class Tagger:
                 with progress(len(starts), path.name, "window", leave=False) as bar:
                     for first in range(0, len(starts), BATCH):
                         batch = range(first, min(first + BATCH, len(starts)))
-                        spectrograms = [self.features(read_window(file, starts[k], self.window, self.sample_rate))
-                                        for k in batch]
+                        spectrograms = [
+                            self.features(read_window(file, starts[k], self.window, self.sample_rate)) for k in batch
+                        ]
                         scores[batch.start : batch.stop] = self._scores(spectrograms)
                         for k, spectrogram in zip(batch, spectrograms):
                             frames = max((own[k + 1] - own[k]) // self.features.hop_len, 1)
@@ -181,8 +185,9 @@ def audio_files(paths: Sequence[str]) -> list[Path]:
     found = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*")
-                            if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file())
+            inside = sorted(
+                file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file()
+            )
             if not inside:
                 raise UserError(f"{path}: no audio files in this folder")
             found += inside
@@ -200,8 +205,13 @@ def rows_of(tagged: Tagged, names: Sequence[str]) -> Iterator[dict[str, str]]:
     """A CSV row for every window and class."""
     for start, end, scores in zip(tagged.starts, tagged.ends, tagged.scores):
         for name, score in zip(names, scores):
-            yield {"file": str(tagged.path), "start": f"{start:.3f}", "end": f"{end:.3f}", "class": name,
-                   "score": f"{score:.6f}"}
+            yield {
+                "file": str(tagged.path),
+                "start": f"{start:.3f}",
+                "end": f"{end:.3f}",
+                "class": name,
+                "score": f"{score:.6f}",
+            }
 
 
 def draw(path: str | Path, tagged: Tagged, names: Sequence[str], top_k: int) -> None:
@@ -213,16 +223,22 @@ def draw(path: str | Path, tagged: Tagged, names: Sequence[str], top_k: int) -> 
 
     chosen = np.argsort(-tagged.scores.max(axis=0), kind="stable")[:top_k]
     end = float(tagged.ends[-1])
-    figure, (above, below) = plt.subplots(2, 1, figsize=(9, 5.5), sharex=True, layout="constrained",
-                                          height_ratios=(3, max(2, 0.35 * len(chosen))))
+    figure, (above, below) = plt.subplots(
+        2, 1, figsize=(9, 5.5), sharex=True, layout="constrained", height_ratios=(3, max(2, 0.35 * len(chosen)))
+    )
     above.imshow(tagged.picture, origin="lower", aspect="auto", extent=(0, end, 0, 1), cmap="magma")
     above.set(title=tagged.path.name, ylabel="frequency", yticks=())
     centres = (tagged.starts + tagged.ends) / 2
     edges = np.concatenate([[0.0], (centres[1:] + centres[:-1]) / 2, [end]])  # halfway between windows' centres
-    mesh = below.pcolormesh(edges, np.arange(len(chosen) + 1), tagged.scores[:, chosen].T, vmin=0, vmax=1,
-                            cmap="viridis")
-    below.set(xlabel="time (s); each window around its centre", yticks=np.arange(len(chosen)) + 0.5,
-              yticklabels=[names[c] for c in chosen], xlim=(0, end))
+    mesh = below.pcolormesh(
+        edges, np.arange(len(chosen) + 1), tagged.scores[:, chosen].T, vmin=0, vmax=1, cmap="viridis"
+    )
+    below.set(
+        xlabel="time (s); each window around its centre",
+        yticks=np.arange(len(chosen)) + 0.5,
+        yticklabels=[names[c] for c in chosen],
+        xlim=(0, end),
+    )
     below.invert_yaxis()
     figure.colorbar(mesh, ax=below, label="score")
     with whole_file(path) as temporary:

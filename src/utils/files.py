@@ -80,11 +80,14 @@ def claim_folder(folder: str | os.PathLike, recipe: Mapping[str, Any], what: str
             raise UserError(f"{note}: cannot be read; choose another {flag}") from None
         for name, value in recipe.items():
             if found.get(name) != value:
-                raise UserError(f"{folder}: holds {what} with {name} {found.get(name)!r} instead of {value!r}; "
-                                f"choose another {flag}")
+                raise UserError(
+                    f"{folder}: holds {what} with {name} {found.get(name)!r} instead of {value!r}; "
+                    f"choose another {flag}"
+                )
     elif any(file.suffix in (".wav", ".flac") for file in folder.rglob("*")):
-        raise UserError(f"{folder}: holds audio files, but no recipe.json that says how they were made; "
-                        f"choose another {flag}")
+        raise UserError(
+            f"{folder}: holds audio files, but no recipe.json that says how they were made; choose another {flag}"
+        )
     else:
         with whole_file(note) as temporary:
             temporary.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")

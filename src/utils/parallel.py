@@ -25,8 +25,16 @@ class WorkerKilled(UserError):
     """A worker process ended before its work did."""
 
 
-def map_in_processes(function: Callable[[Item], Result], items: Sequence[Item], num_workers: int, description: str, *,
-                     unit: str = "file", chunk: int = 1, isolate: bool = False) -> Iterator[Result]:
+def map_in_processes(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    num_workers: int,
+    description: str,
+    *,
+    unit: str = "file",
+    chunk: int = 1,
+    isolate: bool = False,
+) -> Iterator[Result]:
     """`function` of every item, in order; what it raises is raised here, and ends the other workers.
 
     Memory does not grow with the number of items. Workers end with the process that started them,
@@ -58,19 +66,21 @@ def in_another_process(function: Callable[[Item], Result], item: Item, descripti
     Raises:
         WorkerKilled: the other process was killed.
     """
-    result, = _in_workers(function, [item], 1, 1, description)
+    (result,) = _in_workers(function, [item], 1, 1, description)
     return result
 
 
-def _in_workers(function: Callable[[Item], Result], items: Sequence[Item], num_workers: int, chunk: int,
-                description: str) -> Iterator[Result]:
+def _in_workers(
+    function: Callable[[Item], Result], items: Sequence[Item], num_workers: int, chunk: int, description: str
+) -> Iterator[Result]:
     workers = max(1, min(num_workers, len(items)))
     with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(function,)) as pool:
         try:
             yield from _in_order(pool, items, chunk, AHEAD * workers)
         except BrokenProcessPool:
-            raise WorkerKilled(f"{description}: a worker process was killed; is there too little memory? "
-                               "What was complete is kept") from None
+            raise WorkerKilled(
+                f"{description}: a worker process was killed; is there too little memory? What was complete is kept"
+            ) from None
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -105,6 +115,7 @@ def end_with_the_parent() -> None:
 
     A worker would wait for work for ever once its parent was killed, and keep what that had locked.
     """
+
     def wait() -> None:
         multiprocessing.parent_process().join()
         os._exit(1)

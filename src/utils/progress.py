@@ -13,15 +13,31 @@ from src.utils.processes import is_first
 def progress(total: int | None, description: str, unit: str, **options: Any) -> tqdm:
     """A tqdm bar on standard error; without a total it only counts."""
     interval = 0.1 if sys.stderr.isatty() else 5.0  # s
-    return tqdm(total=total, desc=description, unit=unit, mininterval=interval, dynamic_ncols=True,
-                disable=not is_first(), **options)
+    return tqdm(
+        total=total,
+        desc=description,
+        unit=unit,
+        mininterval=interval,
+        dynamic_ncols=True,
+        disable=not is_first(),
+        **options,
+    )
 
 
 def progress_lines(total: int, description: str, unit: str, **options: Any) -> tqdm:
     """The same for work in the background of other work that has a bar: a line every ten seconds."""
     interval = 10.0  # s
-    return tqdm(total=total, desc=description, unit=unit, mininterval=interval, maxinterval=interval, delay=interval,
-                ncols=100, file=_Lines(), **options)
+    return tqdm(
+        total=total,
+        desc=description,
+        unit=unit,
+        mininterval=interval,
+        maxinterval=interval,
+        delay=interval,
+        ncols=100,
+        file=_Lines(),
+        **options,
+    )
 
 
 class _Lines:

@@ -117,9 +117,11 @@ def _until(tallies: dict[str, Tally], landed: int) -> Iterator[int]:
 
 def table(tallies: dict[str, Tally], columns: tuple[str, ...], what: str) -> str:
     """A Markdown table, a row a kind and one for all."""
-    whole = Tally(sum(tally.cases for tally in tallies.values()),
-                  sum((tally.counts for tally in tallies.values()), Counter()),
-                  {name: found for tally in tallies.values() for name, found in tally.failures.items()})
+    whole = Tally(
+        sum(tally.cases for tally in tallies.values()),
+        sum((tally.counts for tally in tallies.values()), Counter()),
+        {name: found for tally in tallies.values() for name, found in tally.failures.items()},
+    )
     lines = [f"| {' | '.join((what, 'cases', *columns, 'failures'))} |", "| --- |" + " ---: |" * (len(columns) + 2)]
     for name, tally in [*tallies.items(), ("all", whole)]:
         numbers = (tally.cases, *(tally.counts[column] for column in columns), len(tally.failures))
@@ -158,8 +160,13 @@ def main() -> None:
     if arguments.work_dir:
         Path(arguments.work_dir).mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="faults_", dir=arguments.work_dir))
-    campaign = Campaign(arguments.seed, make_corpus(folder / "corpus"), folder / "cases", arguments.timeout,
-                        keep=arguments.only is not None)
+    campaign = Campaign(
+        arguments.seed,
+        make_corpus(folder / "corpus"),
+        folder / "cases",
+        arguments.timeout,
+        keep=arguments.only is not None,
+    )
     what, _, number = (arguments.only or "").partition(":")
     if arguments.only and (what not in ("kill", "malformed") or not number.isdigit()):
         raise UserError(f"--only {arguments.only}: expected kill:NUMBER or malformed:NUMBER")
@@ -167,8 +174,10 @@ def main() -> None:
     killed = run_kills(campaign, arguments.kills, int(number) if number else None) if what != "malformed" else {}
     spoilt = run_malformed(campaign, numbers, arguments.jobs) if what != "kill" else {}
     failed = report(killed | spoilt, arguments.seed)
-    for tallies, columns, name in ((killed, ("landed", "late"), "killed"),
-                                   (spoilt, ("refused", "accepted"), "malformed")):
+    for tallies, columns, name in (
+        (killed, ("landed", "late"), "killed"),
+        (spoilt, ("refused", "accepted"), "malformed"),
+    ):
         if any(tally.cases for tally in tallies.values()):
             print(f"\n{table(tallies, columns, name)}")
     print(f"\nseed {arguments.seed}, {(time.monotonic() - started) / 60:.1f} minutes")

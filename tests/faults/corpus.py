@@ -18,16 +18,35 @@ def make_corpus(folder: Path) -> Path:
     write_lbl_map(folder / "meta" / "lbl_map.json")
     for split, count, seed in SPLITS:
         write_folder(folder / split, count, seed)
-        run_script("pack_mixtures_into_lmdb.py", "--mixture_dir", folder / split, "--lmdb_path",
-                   folder / f"{split}.lmdb", *LMDB_FLAGS, check=0)
+        run_script(
+            "pack_mixtures_into_lmdb.py",
+            "--mixture_dir",
+            folder / split,
+            "--lmdb_path",
+            folder / f"{split}.lmdb",
+            *LMDB_FLAGS,
+            check=0,
+        )
     write_cfg(folder / "tiny.cfg", cfg_tree(folder))
     files = sorted((folder / "eval").glob("*.flac"))
     (folder / "manifest.csv").write_text("files,labels\n" + "".join(f"{file},Drum\n" for file in files))
     for group in ("one", "other"):
         run_script(*train_command(folder, folder / "runs" / group / "tiny", epochs=EPOCHS), check=0)
     exports = folder / "exported"
-    run_script("eval_gise_mixtures.py", "--exp_dir", folder / "runs", *reading(folder), "--results_csv",
-               folder / "results.csv", "--export_weights", "--export_dir", exports, "--num_workers", 0, check=0)
+    run_script(
+        "eval_gise_mixtures.py",
+        "--exp_dir",
+        folder / "runs",
+        *reading(folder),
+        "--results_csv",
+        folder / "results.csv",
+        "--export_weights",
+        "--export_dir",
+        exports,
+        "--num_workers",
+        0,
+        check=0,
+    )
     next(exports.rglob("*.pth")).rename(folder / "weights.pth")
     write_sources(folder / "sources")
     generate(folder / "sources", folder / "soundscapes", count=2, check=0)

@@ -83,8 +83,18 @@ class Packing(Work):
 
     def words(self, place: Place, rng: Random) -> tuple[object, ...]:
         folders = ";".join([str(self.corpus / split) for split in ("train", "val", "eval")] * 6)
-        return ("pack_mixtures_into_lmdb.py", "--mixture_dir", folders, "--lmdb_path", place.named / "a.lmdb",
-                *LMDB_FLAGS, "--write_frequency", 5, "--num_workers", rng.choice([1, 2]))
+        return (
+            "pack_mixtures_into_lmdb.py",
+            "--mixture_dir",
+            folders,
+            "--lmdb_path",
+            place.named / "a.lmdb",
+            *LMDB_FLAGS,
+            "--write_frequency",
+            5,
+            "--num_workers",
+            rng.choice([1, 2]),
+        )
 
     def damage(self, place: Place) -> list[str]:
         whole = [path.read_bytes() for path in (self.corpus / "val.lmdb", self.undisturbed.named / "a.lmdb")]
@@ -103,8 +113,16 @@ class Training(Work):
         pass
 
     def words(self, place: Place, rng: Random) -> tuple[object, ...]:
-        return train_command(self.corpus, place.named / "run", "--use_mixup", "--num_workers", rng.choice([0, 0, 2]),
-                             "--checkpoint_every_n_steps", rng.choice([0, 1, 2]), epochs=4)
+        return train_command(
+            self.corpus,
+            place.named / "run",
+            "--use_mixup",
+            "--num_workers",
+            rng.choice([0, 0, 2]),
+            "--checkpoint_every_n_steps",
+            rng.choice([0, 1, 2]),
+            epochs=4,
+        )
 
     def differences(self, place: Place) -> list[str]:
         ours, theirs = (RunFolder(each.named / "run") for each in (place, self.undisturbed))
@@ -129,8 +147,19 @@ class Evaluation(Work):
             writer.writerows(row | {"lmdb_path": "another.lmdb"} for row in rows)
 
     def words(self, place: Place, rng: Random) -> tuple[object, ...]:
-        return ("eval_gise_mixtures.py", "--exp_dir", self.corpus / "runs", *reading(self.corpus), "--results_csv",
-                place.named / "results.csv", "--batch_size", 1, "--num_workers", rng.choice([0, 0, 2]), "--per_class")
+        return (
+            "eval_gise_mixtures.py",
+            "--exp_dir",
+            self.corpus / "runs",
+            *reading(self.corpus),
+            "--results_csv",
+            place.named / "results.csv",
+            "--batch_size",
+            1,
+            "--num_workers",
+            rng.choice([0, 0, 2]),
+            "--per_class",
+        )
 
     def rows(self, place: Place) -> list[dict[str, str]]:
         """The table's rows without the time at which they were made."""
@@ -142,7 +171,8 @@ class Evaluation(Work):
         expected, found = self.rows(self.undisturbed), self.rows(place)
         lost = [row for row in expected if row["lmdb_path"] == "another.lmdb" and row not in found]
         return [f"{len(lost)} rows that were there are lost"] * bool(lost) + [
-            f"a row of {row['ckpt_path']} is not as undisturbed" for row in found if row not in expected]
+            f"a row of {row['ckpt_path']} is not as undisturbed" for row in found if row not in expected
+        ]
 
     def differences(self, place: Place) -> list[str]:
         return [] if self.rows(place) == self.rows(self.undisturbed) else ["results.csv differs"]
@@ -155,16 +185,24 @@ class Exporting(Evaluation):
         return (*super().words(place, rng), "--export_weights", "--export_dir", place.named / "weights")
 
     def differences(self, place: Place) -> list[str]:
-        names = [{str(file.relative_to(each.named)) for file in each.named.rglob("*.pth")}
-                 for each in (place, self.undisturbed)]
+        names = [
+            {str(file.relative_to(each.named)) for file in each.named.rglob("*.pth")}
+            for each in (place, self.undisturbed)
+        ]
         if names[0] != names[1]:
             return [f"exported {', '.join(sorted(names[0]))} instead of {', '.join(sorted(names[1]))}"]
-        return super().differences(place) + [f"{name} differs" for name in sorted(names[0]) if not same_tensors(
-            place.named / name, self.undisturbed.named / name)]
+        return super().differences(place) + [
+            f"{name} differs"
+            for name in sorted(names[0])
+            if not same_tensors(place.named / name, self.undisturbed.named / name)
+        ]
 
 
 WORKS: dict[str, Callable[[Path, Path], Work]] = {
-    "packing": Packing, "training": Training, "evaluation": Evaluation, "exporting": Exporting,
+    "packing": Packing,
+    "training": Training,
+    "evaluation": Evaluation,
+    "exporting": Exporting,
 }
 
 

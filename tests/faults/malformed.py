@@ -50,8 +50,9 @@ def make_case(seed: int, number: int, corpus: Path, place: Place) -> Case:
     kind = kinds[number % len(kinds)]
     rng = Random(f"{seed} malformed {number}")
     words, named, what = KINDS[kind](corpus, place, rng, number // len(kinds))
-    return Case(number, kind, UMASKS[number // len(kinds) % len(UMASKS)], words, re.compile(named), what,
-                kind == "command line")
+    return Case(
+        number, kind, UMASKS[number // len(kinds) % len(UMASKS)], words, re.compile(named), what, kind == "command line"
+    )
 
 
 def in_turn(choices: Any, turn: int) -> Any:
@@ -84,8 +85,18 @@ def evaluation(corpus: Path, place: Place, *more: object) -> tuple:
     """An evaluation into a table that has rows already."""
     table = place.named / "results.csv"
     shutil.copy(corpus / "results.csv", table)
-    return ("eval_gise_mixtures.py", *reading(corpus), "--ckpt_path", checkpoint(corpus), "--results_csv", table,
-            "--num_workers", 0, "--overwrite", *more)
+    return (
+        "eval_gise_mixtures.py",
+        *reading(corpus),
+        "--ckpt_path",
+        checkpoint(corpus),
+        "--results_csv",
+        table,
+        "--num_workers",
+        0,
+        "--overwrite",
+        *more,
+    )
 
 
 def packing(corpus: Path, place: Place, folder: Path, *more: object) -> tuple:
@@ -117,8 +128,19 @@ def spoilt_label_map(corpus: Path, place: Place, rng: Random, turn: int) -> tupl
     if how == "bytes":
         what = spoil_file(corpus / "meta" / "lbl_map.json", path, rng, turn // 4)
     elif how == "indices":
-        indices = rng.choice([(0, 1, 3), (0, 0, 1), (-1, 0, 1), (0.0, 1.0, 2.0), ("0", "1", "2"), (True, False, 2),
-                              (1, 2, 3), (2, 0, 1), (0, 1, 10**30)])
+        indices = rng.choice(
+            [
+                (0, 1, 3),
+                (0, 0, 1),
+                (-1, 0, 1),
+                (0.0, 1.0, 2.0),
+                ("0", "1", "2"),
+                (True, False, 2),
+                (1, 2, 3),
+                (2, 0, 1),
+                (0, 1, 10**30),
+            ]
+        )
         path.write_text(mutations.as_json(dict(zip(mapping, indices))))
         what = f"indices {indices}"
     elif how == "text":
@@ -128,8 +150,9 @@ def spoilt_label_map(corpus: Path, place: Place, rng: Random, turn: int) -> tupl
         mutate = in_turn(mutations.TREES, turn // 2)
         path.write_text(mutations.as_json(mutate(mapping, rng)))
         what = f"tree: {mutate.__name__}"
-    words = in_turn((training(corpus, place, "--set", f"data.label_map={path}"),
-                     evaluation(corpus, place, "--lbl_map", path)), turn)
+    words = in_turn(
+        (training(corpus, place, "--set", f"data.label_map={path}"), evaluation(corpus, place, "--lbl_map", path)), turn
+    )
     return words, r"case\.json|label map", what
 
 
@@ -141,10 +164,23 @@ def spoilt_lmdb(corpus: Path, place: Place, rng: Random, turn: int) -> tuple[tup
     else:
         shutil.copy(corpus / "eval.lmdb", path)
         what = spoil_pages(path, rng) if how == "pages" else spoil_records(path, rng, turn // 2)
-    words = in_turn((training(corpus, place, "--set", f"data.val_lmdb={path}"),
-                     evaluation(corpus, place, "--lmdb_path", path),
-                     ("scripts/check_lmdb.py", path, "--lbl_map", corpus / "meta" / "lbl_map.json", "--num_workers", 1,
-                      "--json", place.named / "check.json")), turn)
+    words = in_turn(
+        (
+            training(corpus, place, "--set", f"data.val_lmdb={path}"),
+            evaluation(corpus, place, "--lmdb_path", path),
+            (
+                "scripts/check_lmdb.py",
+                path,
+                "--lbl_map",
+                corpus / "meta" / "lbl_map.json",
+                "--num_workers",
+                1,
+                "--json",
+                place.named / "check.json",
+            ),
+        ),
+        turn,
+    )
     return words, r"case\.lmdb", what
 
 
@@ -165,8 +201,25 @@ def spoil_pages(path: Path, rng: Random) -> str:
     return f"page {one // size} {how}"
 
 
-ODD_LABELS = ("", ",", ",,", "Drum,,Harp", "Bagpipe", "Drum;Harp", "x" * 10**5, "\0", 3, -1, 1.5, None, True, [], {},
-              b"Drum", 2**63)
+ODD_LABELS = (
+    "",
+    ",",
+    ",,",
+    "Drum,,Harp",
+    "Bagpipe",
+    "Drum;Harp",
+    "x" * 10**5,
+    "\0",
+    3,
+    -1,
+    1.5,
+    None,
+    True,
+    [],
+    {},
+    b"Drum",
+    2**63,
+)
 
 
 def spoil_records(path: Path, rng: Random, turn: int) -> str:
@@ -181,17 +234,34 @@ def spoil_records(path: Path, rng: Random, turn: int) -> str:
             "label odd": msgpack.packb((flac, rng.choice(ODD_LABELS))),
             "record spoilt": mutate(Record(flac, label).pack(), rng),
             "fold odd": msgpack.packb((flac, 1, rng.choice([0, 6, -1, "1", None, 2**63, 1.5, [1]]))),
-            "record odd": rng.choice([b"", b"\xc1", msgpack.packb([]), msgpack.packb([flac]), msgpack.packb({1: 2}),
-                                      b"\x91" * 5000, msgpack.packb((flac, label, 1, 2)), msgpack.packb((label, flac)),
-                                      b"\x92\xc6\xff\xff\xff\xff", b"\x92\xdd\xff\xff\xff\xff",
-                                      msgpack.packb(msgpack.Timestamp(1)), msgpack.packb(msgpack.ExtType(3, b"x"))]),
+            "record odd": rng.choice(
+                [
+                    b"",
+                    b"\xc1",
+                    msgpack.packb([]),
+                    msgpack.packb([flac]),
+                    msgpack.packb({1: 2}),
+                    b"\x91" * 5000,
+                    msgpack.packb((flac, label, 1, 2)),
+                    msgpack.packb((label, flac)),
+                    b"\x92\xc6\xff\xff\xff\xff",
+                    b"\x92\xdd\xff\xff\xff\xff",
+                    msgpack.packb(msgpack.Timestamp(1)),
+                    msgpack.packb(msgpack.ExtType(3, b"x")),
+                ]
+            ),
             "record missing": b"gone",
             "keys spoilt": None,
         }
         what = in_turn(list(values), turn)
         if what == "length spoilt":
-            key, value = b"__len__", rng.choice([msgpack.packb(odd) for odd in (
-                0, 5, 7, -1, 2**40, 2**63, 1.5, "6", None, True, [6], b"6")] + [b"", b"\xc1"])
+            key, value = (
+                b"__len__",
+                rng.choice(
+                    [msgpack.packb(odd) for odd in (0, 5, 7, -1, 2**40, 2**63, 1.5, "6", None, True, [6], b"6")]
+                    + [b"", b"\xc1"]
+                ),
+            )
         elif what == "keys spoilt":
             key, value = b"__keys__", rng.choice([b"", b"\xc1", msgpack.packb(6), msgpack.packb([b"0"] * 6)])
         else:
@@ -209,18 +279,36 @@ def spoilt_flac(corpus: Path, place: Place, rng: Random, turn: int) -> tuple[tup
     path = folder / "s003.flac"
     path.unlink()
     what = spoil_file(corpus / "eval" / "s003.flac", path, rng, turn)
-    words = in_turn((packing(corpus, place, folder),
-                     ("predict.py", "--ckpt_path", checkpoint(corpus), "--audio", folder, "--csv",
-                      place.named / "scores.csv"),
-                     packing(corpus, place, folder, "--num_workers", 2)), turn)
+    words = in_turn(
+        (
+            packing(corpus, place, folder),
+            ("predict.py", "--ckpt_path", checkpoint(corpus), "--audio", folder, "--csv", place.named / "scores.csv"),
+            packing(corpus, place, folder, "--num_workers", 2),
+        ),
+        turn,
+    )
     return words, r"s003\.flac", what
 
 
 ODD_LINES = (
-    "nan\tnan\tDrum\n", "0.1\tDrum\n", "Drum\n", "0.1\t0.2\t\n", "\t\t\t\n", "0.1 0.2 Drum\n", "a\tb\tc\n",
-    "0.2\t0.1\tDrum\n", "-1\t0\tDrum\n", "0\t1\tDrum\0\n", "0\t1\tDr,um\n",
-    "0\t1e999\tDrum\n", "0\t1\t" + "x" * 10**6 + "\n",
-    "0\t1\tDrum\r0\t1\tHarp\r", "0\t1\tDrum" * 1000, "\ufeff0\t1\tDrum", "0\t1\t \n", "0\t1\tDrum\u2028Harp\n",
+    "nan\tnan\tDrum\n",
+    "0.1\tDrum\n",
+    "Drum\n",
+    "0.1\t0.2\t\n",
+    "\t\t\t\n",
+    "0.1 0.2 Drum\n",
+    "a\tb\tc\n",
+    "0.2\t0.1\tDrum\n",
+    "-1\t0\tDrum\n",
+    "0\t1\tDrum\0\n",
+    "0\t1\tDr,um\n",
+    "0\t1e999\tDrum\n",
+    "0\t1\t" + "x" * 10**6 + "\n",
+    "0\t1\tDrum\r0\t1\tHarp\r",
+    "0\t1\tDrum" * 1000,
+    "\ufeff0\t1\tDrum",
+    "0\t1\t \n",
+    "0\t1\tDrum\u2028Harp\n",
 )
 
 
@@ -236,9 +324,20 @@ def spoilt_txt(corpus: Path, place: Place, rng: Random, turn: int) -> tuple[tupl
         lines = rng.choice(ODD_LINES)
         path.write_bytes((lines if rng.random() < 0.5 else valid.decode() + lines).encode())
         what = f"the line {lines[:40]!r}"
-    words = in_turn((packing(corpus, place, folder),
-                     ("scripts/show_soundscape.py", folder / "s003.flac", "--out_wav", place.named / "s.wav",
-                      "--out_png", place.named / "s.png")), turn)
+    words = in_turn(
+        (
+            packing(corpus, place, folder),
+            (
+                "scripts/show_soundscape.py",
+                folder / "s003.flac",
+                "--out_wav",
+                place.named / "s.wav",
+                "--out_png",
+                place.named / "s.png",
+            ),
+        ),
+        turn,
+    )
     return words, r"s003\.txt", what
 
 
@@ -298,11 +397,19 @@ def spoil_state(content: dict[str, Any], rng: Random) -> tuple[dict[str, Any], s
     name = rng.choice([name for name in state if state[name].ndim])
     value = state[name]
     odd = {
-        "NaN": torch.full_like(value, float("nan")), "inf": torch.full_like(value, float("inf")),
-        "huge": torch.full_like(value, 1e38), "another shape": value.flatten()[:-1], "one more axis": value[None],
-        "complex": value.to(torch.complex64), "sparse": value.to_sparse(), "double": value.double(),
-        "whole numbers": value.int(), "empty": value[:0], "no tensor": rng.choice([None, 3, "x", [1.0]]),
-        "half": value.half(), "on no device": torch.empty_like(value, device="meta"),
+        "NaN": torch.full_like(value, float("nan")),
+        "inf": torch.full_like(value, float("inf")),
+        "huge": torch.full_like(value, 1e38),
+        "another shape": value.flatten()[:-1],
+        "one more axis": value[None],
+        "complex": value.to(torch.complex64),
+        "sparse": value.to_sparse(),
+        "double": value.double(),
+        "whole numbers": value.int(),
+        "empty": value[:0],
+        "no tensor": rng.choice([None, 3, "x", [1.0]]),
+        "half": value.half(),
+        "on no device": torch.empty_like(value, device="meta"),
     }
     what = rng.choice([*odd, "missing", "renamed", "a key that is no text"])
     if what in odd:
@@ -331,11 +438,28 @@ def spoil_hyper_parameters(content: dict[str, Any], rng: Random, turn: int) -> t
 def spoilt_checkpoint(corpus: Path, place: Place, rng: Random, turn: int) -> tuple[tuple, str, str]:
     path = place.inputs / "case.ckpt"
     what = spoil_torch_file(checkpoint(corpus), path, rng, turn)
-    words = in_turn((evaluation(corpus, place, "--ckpt_path", path, "--export_weights", "--export_dir", place.named),
-                     training(corpus, place, "--resume_from", path, "--epochs", 3),
-                     ("predict.py", "--ckpt_path", path, "--audio", corpus / "eval", "--csv", place.named / "s.csv"),
-                     ("scripts/compare_checkpoints.py", "--ckpt_path", path, "--other_ckpt_path", checkpoint(corpus),
-                      *reading(corpus), "--bootstrap", 3, "--json", place.named / "c.json", "--num_workers", 0)), turn)
+    words = in_turn(
+        (
+            evaluation(corpus, place, "--ckpt_path", path, "--export_weights", "--export_dir", place.named),
+            training(corpus, place, "--resume_from", path, "--epochs", 3),
+            ("predict.py", "--ckpt_path", path, "--audio", corpus / "eval", "--csv", place.named / "s.csv"),
+            (
+                "scripts/compare_checkpoints.py",
+                "--ckpt_path",
+                path,
+                "--other_ckpt_path",
+                checkpoint(corpus),
+                *reading(corpus),
+                "--bootstrap",
+                3,
+                "--json",
+                place.named / "c.json",
+                "--num_workers",
+                0,
+            ),
+        ),
+        turn,
+    )
     return words, r"case\.ckpt", what
 
 
@@ -343,9 +467,22 @@ def spoilt_weights(corpus: Path, place: Place, rng: Random, turn: int) -> tuple[
     if turn % 4 == 3:
         path = place.inputs / "case.pt"
         three = torch.ones(3)
-        content = rng.choice([three[:2], three[None], float("nan") * three, three.tolist(), three[0], {"a": three},
-                              -three, 0 * three, three.to(torch.complex64), three.to_sparse(), three.to("meta"),
-                              three / 0])
+        content = rng.choice(
+            [
+                three[:2],
+                three[None],
+                float("nan") * three,
+                three.tolist(),
+                three[0],
+                {"a": three},
+                -three,
+                0 * three,
+                three.to(torch.complex64),
+                three.to_sparse(),
+                three.to("meta"),
+                three / 0,
+            ]
+        )
         torch.save(content, path)
         return training(corpus, place, "--cw", path), r"case\.pt|--cw", f"class weights {str(content)[:40]!r}"
     path = place.inputs / "case.pth"
@@ -375,8 +512,21 @@ def spoilt_jams(corpus: Path, place: Place, rng: Random, turn: int) -> tuple[tup
         path.write_text(mutations.as_json(tree))
         what = f"{how}: {mutate.__name__}"
     sources = corpus / "sources"
-    return ("scripts/generate_from_jams.py", "--jams_dir", path, "--fg_path", sources / "events", "--bg_path",
-            sources / "noises", "--out_folder", place.named / "made"), r"case\.jams", what
+    return (
+        (
+            "scripts/generate_from_jams.py",
+            "--jams_dir",
+            path,
+            "--fg_path",
+            sources / "events",
+            "--bg_path",
+            sources / "noises",
+            "--out_folder",
+            place.named / "made",
+        ),
+        r"case\.jams",
+        what,
+    )
 
 
 def spoilt_table(corpus: Path, place: Place, rng: Random, turn: int) -> tuple[tuple, str, str]:
@@ -400,17 +550,57 @@ def spoilt_table(corpus: Path, place: Place, rng: Random, turn: int) -> tuple[tu
         what = f"bytes: {mutate.__name__}"
     words = {
         "results.csv": ("scripts/summarise_results.py", path, "--out_dir", place.named / "summary"),
-        "manifest.csv": training(corpus, place, "-e", place.named / "new", "--set", "data.is_lmdb=False", "--set",
-                                 f"data.train_manifest={path}", "--set", f"data.val_manifest={corpus}/manifest.csv"),
+        "manifest.csv": training(
+            corpus,
+            place,
+            "-e",
+            place.named / "new",
+            "--set",
+            "data.is_lmdb=False",
+            "--set",
+            f"data.train_manifest={path}",
+            "--set",
+            f"data.val_manifest={corpus}/manifest.csv",
+        ),
         "run.json": training(corpus, place, "--epochs", 3),
         "metrics.csv": training(corpus, place, "--epochs", 3),
     }[which]
     return words, rf"{re.escape(which)}|{re.escape(str(run))}|s00\d", f"{which}: {what}"
 
 
-ODD_WORDS = ("", " ", "-1", "0", "1.5", "nan", "inf", "1e999", "x", "x" * 5000, "..", "/dev/null/x", ".", "~", "None",
-             "[]", "Łódź 音", "\u202e", "0x10", "1_0", "٣", "a;b", ";", "a\nb", "--", "-", "%s", "1e18", "\udcff",
-             "=", "1,2")
+ODD_WORDS = (
+    "",
+    " ",
+    "-1",
+    "0",
+    "1.5",
+    "nan",
+    "inf",
+    "1e999",
+    "x",
+    "x" * 5000,
+    "..",
+    "/dev/null/x",
+    ".",
+    "~",
+    "None",
+    "[]",
+    "Łódź 音",
+    "\u202e",
+    "0x10",
+    "1_0",
+    "٣",
+    "a;b",
+    ";",
+    "a\nb",
+    "--",
+    "-",
+    "%s",
+    "1e18",
+    "\udcff",
+    "=",
+    "1,2",
+)
 ENDLESS = ("--epochs", "--num_soundscapes", "--max_events")  # with 1e18, what is asked for takes for ever
 
 
@@ -431,8 +621,18 @@ def spoilt_command_line(corpus: Path, place: Place, rng: Random, turn: int) -> t
     elif how == "unknown":
         words[index] = flag = flag + "s"
     else:
-        words += rng.choice([("--fold_index", "2"), ("--use_mixers",), ("--exp_dir", str(corpus / "runs")), ("--fp16",),
-                             ("--fold_index", "x"), ("--set", "model"), ("--set", "a.b.c=1"), ("--set", "opt.lr=[")])
+        words += rng.choice(
+            [
+                ("--fold_index", "2"),
+                ("--use_mixers",),
+                ("--exp_dir", str(corpus / "runs")),
+                ("--fp16",),
+                ("--fold_index", "x"),
+                ("--set", "model"),
+                ("--set", "a.b.c=1"),
+                ("--set", "opt.lr=["),
+            ]
+        )
     return tuple(words), r"--\w+|-e\b|\w", f"{Path(words[0]).name} {flag}: {how}"
 
 
@@ -443,38 +643,151 @@ def command_lines(corpus: Path, place: Place) -> list[tuple]:
     sounds = ("--fg_path", sources / "events", "--bg_path", sources / "noises", "--out_folder", out / "made")
     workers = ("--num_workers", 1)
     return [
-        packing(corpus, place, corpus / "eval", "--map_size", "1e7", "--write_frequency", 5, "--sample_rate", 22050,
-                "--delimiter", ",", *workers),
-        training(corpus, place, "--gpus", "0", "--set", "opt.lr=0.01", "--accumulate_grad_batches", 1, "--data_root",
-                 corpus, "--prefetch_factor", 2),
-        evaluation(corpus, place, "--batch_size", 4, "--gpus", "0", "--num_timesteps", 64, "--bootstrap", 3, "--seed",
-                   1),
-        ("predict.py", *network, "--audio", corpus / "eval", "--csv", out / "s.csv", "--window", 0.5, "--hop", 0.3,
-         "--top_k", 2, "--threshold", 0.1),
+        packing(
+            corpus,
+            place,
+            corpus / "eval",
+            "--map_size",
+            "1e7",
+            "--write_frequency",
+            5,
+            "--sample_rate",
+            22050,
+            "--delimiter",
+            ",",
+            *workers,
+        ),
+        training(
+            corpus,
+            place,
+            "--gpus",
+            "0",
+            "--set",
+            "opt.lr=0.01",
+            "--accumulate_grad_batches",
+            1,
+            "--data_root",
+            corpus,
+            "--prefetch_factor",
+            2,
+        ),
+        evaluation(
+            corpus, place, "--batch_size", 4, "--gpus", "0", "--num_timesteps", 64, "--bootstrap", 3, "--seed", 1
+        ),
+        (
+            "predict.py",
+            *network,
+            "--audio",
+            corpus / "eval",
+            "--csv",
+            out / "s.csv",
+            "--window",
+            0.5,
+            "--hop",
+            0.3,
+            "--top_k",
+            2,
+            "--threshold",
+            0.1,
+        ),
         train_command(corpus, out / "run", "--lmdbs_list", corpus / "train.lmdb", script="train_all_mixtures.py"),
         ("eval_all_mixtures.py", *reading(corpus), *network, "--results_csv", out / "r.csv", "--num_workers", 0),
-        ("scripts/check_lmdb.py", corpus / "eval.lmdb", "--lbl_map", lbl_map, "--json", out / "c.json",
-         "--min_duration", 0.1, "--max_duration", 9, "--silence", "-60", "--clipping", 0.1, *workers),
+        (
+            "scripts/check_lmdb.py",
+            corpus / "eval.lmdb",
+            "--lbl_map",
+            lbl_map,
+            "--json",
+            out / "c.json",
+            "--min_duration",
+            0.1,
+            "--max_duration",
+            9,
+            "--silence",
+            "-60",
+            "--clipping",
+            0.1,
+            *workers,
+        ),
         train_command(corpus, out / "run", "--set", "model.type=multiclass", script="train_classifier.py"),
         ("scripts/generate_from_jams.py", "--jams_dir", corpus / "soundscapes", *sounds, "--format", "flac", *workers),
-        ("scripts/wav2flac.py", "--src_dir", corpus / "soundscapes", "--tgt_dir", out / "flac", "--tgt_sample_rate",
-         22050, *workers),
+        (
+            "scripts/wav2flac.py",
+            "--src_dir",
+            corpus / "soundscapes",
+            "--tgt_dir",
+            out / "flac",
+            "--tgt_sample_rate",
+            22050,
+            *workers,
+        ),
         ("eval_vggsound.py", *reading(corpus), *network, "--results_csv", out / "r.csv", "--num_workers", 0),
         ("scripts/summarise_results.py", corpus / "results.csv", "--out_dir", out / "summary"),
-        ("scripts/compare_checkpoints.py", *network, "--other_ckpt_path", checkpoint(corpus), *reading(corpus),
-         "--bootstrap", 3, "--num_timesteps", 64, "--seed", 1, "--num_workers", 0, "--json", out / "c.json"),
-        ("scripts/generate_mixtures.py", *sounds, "--num_soundscapes", 1, "--lbl_map", sources / "lbl_map.json",
-         "--seed", 1, "--max_events", 2, "--duration", 2, "--proc_idx", 1, *workers),
-        ("scripts/strip_silence_sox.py", "--src_dir", sources / "events", "--tgt_dir", out / "events", "--min_clip", 1,
-         *workers),
+        (
+            "scripts/compare_checkpoints.py",
+            *network,
+            "--other_ckpt_path",
+            checkpoint(corpus),
+            *reading(corpus),
+            "--bootstrap",
+            3,
+            "--num_timesteps",
+            64,
+            "--seed",
+            1,
+            "--num_workers",
+            0,
+            "--json",
+            out / "c.json",
+        ),
+        (
+            "scripts/generate_mixtures.py",
+            *sounds,
+            "--num_soundscapes",
+            1,
+            "--lbl_map",
+            sources / "lbl_map.json",
+            "--seed",
+            1,
+            "--max_events",
+            2,
+            "--duration",
+            2,
+            "--proc_idx",
+            1,
+            *workers,
+        ),
+        (
+            "scripts/strip_silence_sox.py",
+            "--src_dir",
+            sources / "events",
+            "--tgt_dir",
+            out / "events",
+            "--min_clip",
+            1,
+            *workers,
+        ),
         train_command(corpus, out / "run", "--fold_index", 1, script="train_esc50_classifier.py"),
-        ("scripts/show_soundscape.py", corpus / "eval" / "s003.flac", "--out_wav", out / "s.wav", "--out_png",
-         out / "s.png"),
+        (
+            "scripts/show_soundscape.py",
+            corpus / "eval" / "s003.flac",
+            "--out_wav",
+            out / "s.wav",
+            "--out_png",
+            out / "s.png",
+        ),
     ]
 
 
 KINDS: dict[str, Maker] = {
-    "cfg": spoilt_cfg, "label map": spoilt_label_map, "LMDB": spoilt_lmdb, "FLAC": spoilt_flac, ".txt": spoilt_txt,
-    "checkpoint": spoilt_checkpoint, ".pth": spoilt_weights, "JAMS": spoilt_jams, "table": spoilt_table,
+    "cfg": spoilt_cfg,
+    "label map": spoilt_label_map,
+    "LMDB": spoilt_lmdb,
+    "FLAC": spoilt_flac,
+    ".txt": spoilt_txt,
+    "checkpoint": spoilt_checkpoint,
+    ".pth": spoilt_weights,
+    "JAMS": spoilt_jams,
+    "table": spoilt_table,
     "command line": spoilt_command_line,
 }

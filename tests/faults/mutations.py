@@ -13,9 +13,50 @@ from typing import Any
 
 # What a value is replaced by. Whole numbers of thousands of digits and deep nesting have limits of their own in Python.
 ODD_VALUES: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 3, 7, 2**31, 2**63, 10**400, -(10**400), 0.5, -0.0, 1e-300, 1e308, float("nan"),
-    float("inf"), float("-inf"), "", " ", "None", "nan", "1e400", "x" * 5000, "a\0b", "\ud800", "../../..", "/", "~",
-    "-", "--help", "%s%n", "Łódź 音", "\u202e", "a\nb", [], [1], [[]], ["x"], {}, {"a": 1}, {"": {}}, b"\xff\x00",
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    3,
+    7,
+    2**31,
+    2**63,
+    10**400,
+    -(10**400),
+    0.5,
+    -0.0,
+    1e-300,
+    1e308,
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+    "",
+    " ",
+    "None",
+    "nan",
+    "1e400",
+    "x" * 5000,
+    "a\0b",
+    "\ud800",
+    "../../..",
+    "/",
+    "~",
+    "-",
+    "--help",
+    "%s%n",
+    "Łódź 音",
+    "\u202e",
+    "a\nb",
+    [],
+    [1],
+    [[]],
+    ["x"],
+    {},
+    {"a": 1},
+    {"": {}},
+    b"\xff\x00",
 )
 
 
@@ -90,7 +131,18 @@ def as_utf16(data: bytes, rng: Random) -> bytes:
 
 
 BYTES: tuple[Callable[[bytes, Random], bytes], ...] = (
-    flip, truncate, flip_near_the_start, insert, swap, zero, empty, repeat, noise, append, cut_the_start, as_utf16,
+    flip,
+    truncate,
+    flip_near_the_start,
+    insert,
+    swap,
+    zero,
+    empty,
+    repeat,
+    noise,
+    append,
+    cut_the_start,
+    as_utf16,
 )
 
 
@@ -115,8 +167,9 @@ def replaced(tree: Any, path: tuple, change: Callable[[Any, Any], None]) -> Any:
 
 def retype(tree: Any, rng: Random) -> Any:
     """One value replaced by an odd one."""
-    return replaced(tree, rng.choice(paths_of(tree)), lambda container, key: container.__setitem__(
-        key, rng.choice(ODD_VALUES)))
+    return replaced(
+        tree, rng.choice(paths_of(tree)), lambda container, key: container.__setitem__(key, rng.choice(ODD_VALUES))
+    )
 
 
 def drop(tree: Any, rng: Random) -> Any:
@@ -126,6 +179,7 @@ def drop(tree: Any, rng: Random) -> Any:
 
 def rename(tree: Any, rng: Random) -> Any:
     """One key called otherwise."""
+
     def change(container: Any, key: Any) -> None:
         value = container.pop(key)
         if isinstance(container, dict):
@@ -159,24 +213,56 @@ def as_json(tree: Any) -> str:
 
 def odd_json(text: str, rng: Random) -> str:
     """JSON that parsers stumble over: nesting, numbers without end, keys twice, a byte order mark."""
-    return rng.choice([
-        "[" * 100_000, '{"a":' * 50_000, '{"a": ' + "9" * 10_000 + "}", text[:-1] + "," + text[1:], "\ufeff" + text,
-        text + text, text.replace('"', "'"), "NaN", '"\\ud800"', text.replace(":", ": -", 1), f"// a word\n{text}",
-        '{"a": 1e999999}', "\0" * 100,
-    ])
+    return rng.choice(
+        [
+            "[" * 100_000,
+            '{"a":' * 50_000,
+            '{"a": ' + "9" * 10_000 + "}",
+            text[:-1] + "," + text[1:],
+            "\ufeff" + text,
+            text + text,
+            text.replace('"', "'"),
+            "NaN",
+            '"\\ud800"',
+            text.replace(":", ": -", 1),
+            f"// a word\n{text}",
+            '{"a": 1e999999}',
+            "\0" * 100,
+        ]
+    )
 
 
 def odd_yaml(text: str, rng: Random) -> str:
     """YAML that parsers stumble over: bombs, tags, loops, dates, nesting, keys twice, control characters."""
     bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
-        f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9))
-    return rng.choice([
-        bomb + text, bomb + "opt: *a8\n" + text, text.replace("opt:", "opt: &o\n  again: *o", 1), f"{text}\n{text}",
-        "x: !!python/object/apply:os.system ['touch owned']\n" + text, "model: &m\n  <<: *m\n" + text,
-        text + "\ndata: 2001-99-99\n", "[" * 5000, "{" * 5000, "- " * 5000, text + "\n---\n" + text, "\t" + text,
-        text.replace("opt:", "opt: !!binary |\n  ////\nx:", 1), text + "\nopt: !unknown 3\n", text + "\n\x07\n",
-        "? [a]\n: b\n",
-        text.replace("0.001", "9" * 10_000).replace("1e-3", "9" * 10_000), "=\n", "%YAML 9.9\n---\n" + text, "*nothing",
-        text.replace("batch_size: 4", "batch_size: 0x" + "f" * 9000), "&a [*a]", "# nothing but a comment\n",
-        text + "\n" + "y" * 200_000 + ": 1\n", text.replace("lr:", "lr: 1\n  lr:", 1),
-    ])
+        f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9)
+    )
+    return rng.choice(
+        [
+            bomb + text,
+            bomb + "opt: *a8\n" + text,
+            text.replace("opt:", "opt: &o\n  again: *o", 1),
+            f"{text}\n{text}",
+            "x: !!python/object/apply:os.system ['touch owned']\n" + text,
+            "model: &m\n  <<: *m\n" + text,
+            text + "\ndata: 2001-99-99\n",
+            "[" * 5000,
+            "{" * 5000,
+            "- " * 5000,
+            text + "\n---\n" + text,
+            "\t" + text,
+            text.replace("opt:", "opt: !!binary |\n  ////\nx:", 1),
+            text + "\nopt: !unknown 3\n",
+            text + "\n\x07\n",
+            "? [a]\n: b\n",
+            text.replace("0.001", "9" * 10_000).replace("1e-3", "9" * 10_000),
+            "=\n",
+            "%YAML 9.9\n---\n" + text,
+            "*nothing",
+            text.replace("batch_size: 4", "batch_size: 0x" + "f" * 9000),
+            "&a [*a]",
+            "# nothing but a comment\n",
+            text + "\n" + "y" * 200_000 + ": 1\n",
+            text.replace("lr:", "lr: 1\n  lr:", 1),
+        ]
+    )

@@ -93,8 +93,10 @@ def run(place: Place, *words: object, umask: int = 0o022, timeout: float = 60) -
 
 def outcome(place: Place, status: int | None) -> Outcome:
     """What a command that ended in a place left in its logs."""
-    texts = [path.read_text(encoding="utf-8", errors="backslashreplace") if path.exists() else ""
-             for path in (place.logs / name for name in ("out", "err", "misdeeds"))]
+    texts = [
+        path.read_text(encoding="utf-8", errors="backslashreplace") if path.exists() else ""
+        for path in (place.logs / name for name in ("out", "err", "misdeeds"))
+    ]
     return Outcome(status, *texts)
 
 

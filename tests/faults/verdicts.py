@@ -40,8 +40,11 @@ def snapshot(folder: Path) -> dict[Path, str]:
 
 def changed(before: Mapping[Path, str], after: Mapping[Path, str]) -> list[str]:
     """What existed before and is gone or different."""
-    return [f"{path} is {'changed' if path in after else 'gone'}" for path, found in before.items()
-            if after.get(path) != found]
+    return [
+        f"{path} is {'changed' if path in after else 'gone'}"
+        for path, found in before.items()
+        if after.get(path) != found
+    ]
 
 
 def created(before: Mapping[Path, str], after: Mapping[Path, str]) -> list[Path]:
@@ -62,8 +65,15 @@ class Before:
         return cls(snapshot(corpus), snapshot(place.inputs), snapshot(place.named))
 
 
-def failures(outcome: Outcome, corpus: Path, place: Place, before: Before, umask: int, faulty: re.Pattern[str],
-             cwd_is_named: bool = False) -> list[str]:
+def failures(
+    outcome: Outcome,
+    corpus: Path,
+    place: Place,
+    before: Before,
+    umask: int,
+    faulty: re.Pattern[str],
+    cwd_is_named: bool = False,
+) -> list[str]:
     """What is wrong with how a command dealt with malformed input; nothing if all is well.
 
     Args:
@@ -161,8 +171,16 @@ def _broken_csv(path: Path) -> str | None:
     return None
 
 
-CHECKS = {".lmdb": _broken_lmdb, ".ckpt": _broken_torch_file, ".pth": _broken_torch_file, ".json": _broken_json,
-          ".jams": _broken_json, ".csv": _broken_csv, ".flac": _broken_sound, ".wav": _broken_sound}
+CHECKS = {
+    ".lmdb": _broken_lmdb,
+    ".ckpt": _broken_torch_file,
+    ".pth": _broken_torch_file,
+    ".json": _broken_json,
+    ".jams": _broken_json,
+    ".csv": _broken_csv,
+    ".flac": _broken_sound,
+    ".wav": _broken_sound,
+}
 
 
 def same_tensors(one: Path, other: Path) -> bool:

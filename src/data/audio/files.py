@@ -21,13 +21,15 @@ LARGEST_BLOCK = 1 << 13  # samples for a byte of FLAC: a frame has at most 65,53
 LARGEST_RATIO = 1000  # the larger term of the rates' ratio, up to which torchaudio resamples
 
 # What libsndfile reads. RAW files have no header: nothing says how to read them.
-AUDIO_SUFFIXES = frozenset({f".{name.lower()}" for name in soundfile.available_formats()}
-                           | {".aif", ".oga", ".opus"}) - {".raw"}
+AUDIO_SUFFIXES = frozenset(
+    {f".{name.lower()}" for name in soundfile.available_formats()} | {".aif", ".oga", ".opus"}
+) - {".raw"}
 PIPED_WAV = 0x7FFF0000  # bytes of data from which on a WAV file's header only says that it was written to a pipe
 
 
-def decode(source: bytes | str | Path, sample_rate: int, where: str | None = None,
-           dtype: str = "float32") -> np.ndarray:
+def decode(
+    source: bytes | str | Path, sample_rate: int, where: str | None = None, dtype: str = "float32"
+) -> np.ndarray:
     """Samples of a mono clip.
 
     Args:
@@ -144,8 +146,9 @@ def resampled(samples: np.ndarray, old: int, new: int) -> np.ndarray:
     return scipy.signal.resample(whole, len(whole) // old * new)[new : new + math.ceil(len(samples) * new / old)]
 
 
-def read_audio(source: bytes | str | Path, where: str | None = None, dtype: str = "float32",
-               longest: float = math.inf) -> tuple[np.ndarray, int]:
+def read_audio(
+    source: bytes | str | Path, where: str | None = None, dtype: str = "float32", longest: float = math.inf
+) -> tuple[np.ndarray, int]:
     """Samples and sample rate of a whole audio file, whatever its rate and number of channels.
 
     Args:
@@ -161,13 +164,17 @@ def read_audio(source: bytes | str | Path, where: str | None = None, dtype: str 
     with _opened(source, where or str(source)) as file:
         if file.frames > longest * file.samplerate:
             seconds = file.frames / file.samplerate
-            raise UserError(f"{where or source}: lasts {seconds:.1f} s, and {longest:g} s at most were expected; is it "
-                            "the whole recording that the clip was cut from?")
+            raise UserError(
+                f"{where or source}: lasts {seconds:.1f} s, and {longest:g} s at most were expected; is it "
+                "the whole recording that the clip was cut from?"
+            )
         try:
             samples = file.read(dtype=dtype, always_2d=True)  # (N, channels)
         except MemoryError:
-            raise UserError(f"{where or source}: says that it has {file.frames} samples, more than there is memory "
-                            "for; is it damaged?") from None
+            raise UserError(
+                f"{where or source}: says that it has {file.frames} samples, more than there is memory "
+                "for; is it damaged?"
+            ) from None
         if len(samples) != file.frames:
             raise UserError(f"{where or source}: is truncated: {len(samples)} of its {file.frames} samples can be read")
         return samples, file.samplerate

@@ -98,10 +98,19 @@ class FeatureExtractor:
         """(n_fft // 2 + 1, 96) Slaney filters, as librosa's default."""
         import torchaudio.functional  # here, because plain spectrograms need not wait for it
 
-        return torchaudio.functional.melscale_fbanks(
-            1 + self.n_fft // 2, 0.0, self.sample_rate / 2, MEL_BANDS, self.sample_rate, norm="slaney",
-            mel_scale="slaney",
-        ).double().numpy()
+        return (
+            torchaudio.functional.melscale_fbanks(
+                1 + self.n_fft // 2,
+                0.0,
+                self.sample_rate / 2,
+                MEL_BANDS,
+                self.sample_rate,
+                norm="slaney",
+                mel_scale="slaney",
+            )
+            .double()
+            .numpy()
+        )
 
 
 class Workspace:
@@ -112,8 +121,10 @@ class Workspace:
         dtype = np.dtype(np.float32) if samples_dtype == np.int16 else samples_dtype
         padded = np.empty(num_samples + 2 * margin, dtype)
         self.parts = padded[:margin], padded[margin : margin + num_samples], padded[margin + num_samples :]
-        self.reflections = (reflected(np.arange(-margin, 0), num_samples),
-                            reflected(np.arange(num_samples, num_samples + margin), num_samples))
+        self.reflections = (
+            reflected(np.arange(-margin, 0), num_samples),
+            reflected(np.arange(num_samples, num_samples + margin), num_samples),
+        )
         self.frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[:: extractor.hop_len]  # (T, n_fft)
         # The window takes 16-bit integers to [-1, 1) on the way.
         self.window = (extractor.window * (2**-15 if samples_dtype == np.int16 else 1)).astype(dtype)

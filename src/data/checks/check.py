@@ -179,13 +179,18 @@ def _examined(report: Report, limits: Limits, num_workers: int) -> Iterator[tupl
             report.findings.add(problem)
         records = range(min(len(reader), num_entries))  # a wild __len__ would have it look for ever
         look = functools.partial(examine, reader, limits)
-        for index, facts in enumerate(map_in_processes(look, records, num_workers, f"checking {name}", unit="clip",
-                                                       chunk=CHUNK, isolate=True)):
+        for index, facts in enumerate(
+            map_in_processes(look, records, num_workers, f"checking {name}", unit="clip", chunk=CHUNK, isolate=True)
+        ):
             digests += facts.digest or b""
             yield index, facts
     except WorkerKilled:
-        report.findings.add(Problem("damaged", f"reading it ended the process, at record {index + 1} or soon behind; "
-                                    "or there is too little memory"))
+        report.findings.add(
+            Problem(
+                "damaged",
+                f"reading it ended the process, at record {index + 1} or soon behind; or there is too little memory",
+            )
+        )
         return
     except UserError as error:
         report.findings.add(Problem("damaged", str(error).removeprefix(f"{report.path}: ")))
@@ -222,8 +227,9 @@ def _compare(report: Report, facts: Facts, index: int, sounds: dict[bytes, tuple
     if fold == facts.fold:
         report.findings.add(Problem("duplicate", f"record {index}: that of record {first}"), index)
     else:
-        report.findings.add(Problem("fold_leak", f"record {index} of fold {facts.fold}: that of record {first} of fold "
-                                    f"{fold}"), index)
+        report.findings.add(
+            Problem("fold_leak", f"record {index} of fold {facts.fold}: that of record {first} of fold {fold}"), index
+        )
 
 
 def _conclude(report: Report, limits: Limits) -> None:

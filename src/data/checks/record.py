@@ -63,8 +63,12 @@ def examine(reader: LMDBReader, limits: Limits, index: int) -> Facts:
         return Facts(digest, names=names, fold=record.fold, problems=(*problems, Problem("undecodable", str(error))))
     channels = samples.shape[1]
     return Facts(
-        digest, sound_hash(samples), len(samples) / rate,
-        f"{encoding(record.flac, where)}, {rate} Hz, {channels} channel{'s' * (channels > 1)}", names, record.fold,
+        digest,
+        sound_hash(samples),
+        len(samples) / rate,
+        f"{encoding(record.flac, where)}, {rate} Hz, {channels} channel{'s' * (channels > 1)}",
+        names,
+        record.fold,
         (*problems, *_audio_problems(samples, rate, limits, where)),
     )
 

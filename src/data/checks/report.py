@@ -24,8 +24,14 @@ def as_text(check: Check, label_map: LabelMap | None = None) -> str:
     names = class_order(check.reports, label_map)
     if 0 < len(names) <= MOST_CLASSES:
         paragraphs.append("\n".join(_class_table(check.reports, names)))
-    paragraphs.append("\n".join([*(f"error: {leak}" for leak in check.leaks),
-                                 f"{_number(len(check.errors), 'error')}, {_number(len(check.warnings), 'warning')}"]))
+    paragraphs.append(
+        "\n".join(
+            [
+                *(f"error: {leak}" for leak in check.leaks),
+                f"{_number(len(check.errors), 'error')}, {_number(len(check.warnings), 'warning')}",
+            ]
+        )
+    )
     return "\n\n".join(paragraphs)
 
 
@@ -68,8 +74,10 @@ def _class_table(reports: Sequence[Report], names: Sequence[str]) -> list[str]:
     first = max(len("clips of a class"), *map(len, names))
     rows = [("clips of a class", heads)]
     rows += [(name, [f"{report.clips[name]:,}" for report in reports]) for name in names]
-    return ["  ".join([f"{name:{first}}", *(f"{cell:>{width}}" for cell, width in zip(cells, widths))])
-            for name, cells in rows]
+    return [
+        "  ".join([f"{name:{first}}", *(f"{cell:>{width}}" for cell, width in zip(cells, widths))])
+        for name, cells in rows
+    ]
 
 
 def _number(count: int, noun: str) -> str:
@@ -83,7 +91,8 @@ def _counts(counter: dict[int, int]) -> str:
 def as_json(check: Check, label_map: LabelMap | None = None) -> dict[str, Any]:
     """Everything that was found; of each finding all records, and the details of the first."""
     return {
-        "errors": check.errors, "warnings": check.warnings,
+        "errors": check.errors,
+        "warnings": check.warnings,
         "lmdbs": [_report_json(report, label_map) for report in check.reports],
         "leaks": [{"one": leak.one, "other": leak.other, "records": leak.pairs} for leak in check.leaks],
     }
@@ -93,18 +102,27 @@ def _report_json(report: Report, label_map: LabelMap | None) -> dict[str, Any]:
     names = class_order([report], label_map)
     shortest, median, longest = durations(report) if report.durations else (None, None, None)
     return {
-        "path": report.path, "fingerprint": report.fingerprint, "bytes": report.num_bytes, "clips": report.num_clips,
+        "path": report.path,
+        "fingerprint": report.fingerprint,
+        "bytes": report.num_bytes,
+        "clips": report.num_clips,
         "encodings": dict(report.encodings),
         "seconds": {"shortest": shortest, "median": median, "longest": longest, "total": sum(report.durations)},
         "classes": {name: {"clips": report.clips[name], "events": report.events[name]} for name in names},
-        "labels_of_a_clip": dict(sorted(report.polyphony.items())), "folds": dict(sorted(report.folds.items())),
+        "labels_of_a_clip": dict(sorted(report.polyphony.items())),
+        "folds": dict(sorted(report.folds.items())),
         "findings": [_finding_json(finding) for finding in report.findings],
     }
 
 
 def _finding_json(finding: Finding) -> dict[str, Any]:
-    return {"kind": finding.kind, "severity": finding.severity, "count": finding.count, "records": finding.records,
-            "details": finding.details}
+    return {
+        "kind": finding.kind,
+        "severity": finding.severity,
+        "count": finding.count,
+        "records": finding.records,
+        "details": finding.details,
+    }
 
 
 def draw_class_balance(check: Check, path: str | Path, label_map: LabelMap | None = None) -> None:
@@ -116,8 +134,9 @@ def draw_class_balance(check: Check, path: str | Path, label_map: LabelMap | Non
 
     names = class_order(check.reports, label_map)
     size = (3 + 3 * len(check.reports), 1 + 0.16 * len(names))  # inches: 527 names can be read as well
-    figure, columns = plt.subplots(1, len(check.reports), figsize=size, layout="constrained", sharey=True,
-                                   squeeze=False)
+    figure, columns = plt.subplots(
+        1, len(check.reports), figsize=size, layout="constrained", sharey=True, squeeze=False
+    )
     known = set(label_map.names) if label_map else set(names)
     colours = ["tab:blue" if name in known else "tab:red" for name in names]
     for axes, report in zip(columns[0], check.reports):

@@ -37,11 +37,16 @@ class ReadingAhead:
         state, free = FileState.of(reader.file), available_memory()
         unknown = known_fingerprint(state) is None
         if warm and state.size > free:
-            log.warning("%s: has %.1f GB, and %.1f GB of memory are free: records are read from disk as they come",
-                        reader.path, state.size / 1e9, free / 1e9)
+            log.warning(
+                "%s: has %.1f GB, and %.1f GB of memory are free: records are read from disk as they come",
+                reader.path,
+                state.size / 1e9,
+                free / 1e9,
+            )
         if state.size > SMALL and (unknown or (warm and state.size <= free)):
             self._process = multiprocessing.get_context("spawn").Process(
-                target=read_through, args=(reader.path, unknown), daemon=True)
+                target=read_through, args=(reader.path, unknown), daemon=True
+            )
             self._process.start()
 
     def fingerprint(self) -> str:
@@ -60,8 +65,11 @@ def read_through(path: str, for_fingerprint: bool) -> None:
         fingerprint(reader, progress_lines)
         return
     buffer = bytearray(CHUNK)
-    with (open(reader.file, "rb", buffering=0) as stream,
-          progress_lines(os.path.getsize(reader.file), f"reading {os.path.basename(path)} ahead", "B",
-                         unit_scale=True) as bar):
+    with (
+        open(reader.file, "rb", buffering=0) as stream,
+        progress_lines(
+            os.path.getsize(reader.file), f"reading {os.path.basename(path)} ahead", "B", unit_scale=True
+        ) as bar,
+    ):
         while count := stream.readinto(buffer):
             bar.update(count)

@@ -52,8 +52,12 @@ class Record:
             flac, label, *fold = msgpack.unpackb(value)
         except (ValueError, TypeError, msgpack.UnpackException):
             raise ValueError("not MessagePack of (flac, label)") from None
-        if not (isinstance(flac, bytes) and isinstance(label, (str, int)) and len(fold) <= 1
-                and all(isinstance(one, int) for one in fold)):
+        if not (
+            isinstance(flac, bytes)
+            and isinstance(label, (str, int))
+            and len(fold) <= 1
+            and all(isinstance(one, int) for one in fold)
+        ):
             raise ValueError("fields of other types")
         return cls(flac, label, *fold)
 
@@ -69,8 +73,12 @@ def known_annotations(state: FileState, count: int) -> list[Annotation] | None:
     if not isinstance(found, list) or len(found) != count:
         return None
     for one in found:
-        if not (isinstance(one, list) and len(one) == 2 and isinstance(one[0], (str, int))
-                and isinstance(one[1], (int, type(None)))):
+        if not (
+            isinstance(one, list)
+            and len(one) == 2
+            and isinstance(one[0], (str, int))
+            and isinstance(one[1], (int, type(None)))
+        ):
             return None
     return [tuple(one) for one in found]
 
@@ -112,8 +120,9 @@ class LMDBReader:
         if self._length is None:
             raise UserError(f"{path}: has no __len__ entry; was its packing interrupted?")
         if type(self._length) is not int or not 0 <= self._length <= sys.maxsize:
-            raise UserError(f"{path}: its __len__ entry, {self._length!r}, is no number of records; the file is "
-                            "damaged")
+            raise UserError(
+                f"{path}: its __len__ entry, {self._length!r}, is no number of records; the file is damaged"
+            )
 
     def __len__(self) -> int:
         return self._length
@@ -175,8 +184,10 @@ class LMDBReader:
         if known is not None:
             return known
         found = []
-        with (values_in(self.file) as values,
-              progress(len(self), f"labels of {os.path.basename(self.path)}", "clip", leave=False, delay=1) as bar):
+        with (
+            values_in(self.file) as values,
+            progress(len(self), f"labels of {os.path.basename(self.path)}", "clip", leave=False, delay=1) as bar,
+        ):
             for index in range(len(self)):
                 value = values.get(str(index).encode())
                 found.append(("", None) if index in without else self._annotation(index, value))
@@ -288,8 +299,9 @@ def _environment(process: int, path: str, inode: int, readahead: bool) -> lmdb.E
     for other in [other for other in _environments if other[0] != key[0] or _same_place(other[1], path)]:
         _environments.pop(other).close()
     try:
-        environment = lmdb.open(os.fsencode(path), subdir=Path(path).is_dir(), readonly=True, lock=False,
-                                readahead=readahead)
+        environment = lmdb.open(
+            os.fsencode(path), subdir=Path(path).is_dir(), readonly=True, lock=False, readahead=readahead
+        )
     except lmdb.Error as error:
         raise UserError(f"{path}: is not an LMDB, or is damaged ({error})") from None
     needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]

@@ -59,8 +59,9 @@ class LMDBWriter:
         os.ftruncate(self._lock, 0)  # what an interrupted packing may have left
         try:
             # Nobody reads the file before it is whole, and synced once: a transaction need not wait for the disk.
-            self._env = lmdb.open(os.fsencode(self._partial), subdir=False, map_size=self.map_size, lock=False,
-                                  mode=0o666, sync=False)
+            self._env = lmdb.open(
+                os.fsencode(self._partial), subdir=False, map_size=self.map_size, lock=False, mode=0o666, sync=False
+            )
         except (lmdb.Error, OverflowError) as error:
             self._partial.unlink()
             os.close(self._lock)
@@ -135,8 +136,9 @@ class LMDBWriter:
 
     def _grow(self) -> None:
         grown = 2 * self.map_size
-        log.warning("%s: --map_size %.3g bytes is too small; grown to %.3g, nothing is lost",
-                    self.path, self.map_size, grown)
+        log.warning(
+            "%s: --map_size %.3g bytes is too small; grown to %.3g, nothing is lost", self.path, self.map_size, grown
+        )
         try:
             self._env.set_mapsize(grown)
         except (lmdb.Error, OverflowError) as error:
