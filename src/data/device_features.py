@@ -50,7 +50,7 @@ class DeviceFeatures:
 
     @torch.no_grad()
     def __call__(self, batch: Samples | torch.Tensor) -> torch.Tensor:
-        """(B, 1, F, T) float32 on the batch's device, shorter views zero-padded on the right; inputs stay as they are."""
+        """(B, 1, F, T) float32 on the batch's device. Shorter views are zero-padded on the right."""
         if isinstance(batch, torch.Tensor):
             return batch
         sizes = [view.size for view in batch.views]

@@ -1,4 +1,4 @@
-"""The fault campaign in short, and that it sees what it looks for; tests/faults/README.md has the long form."""
+"""The fault campaign in short, and that it sees what it looks for. Its README has the long form."""
 
 import re
 import stat

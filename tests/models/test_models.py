@@ -12,7 +12,7 @@ from src.errors import UserError
 from src.models.registry import FAMILIES, build_network, create
 from src.models.weights import load_weights
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "models.json").read_text())
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "models.json").read_text())
 NETWORKS = [(arch, depth) for arch, family in FAMILIES.items() if arch != "timm" for depth in family.DEPTHS]
 PUBLISHED = [(arch, depth) for arch, depth in NETWORKS if f"{arch}_{depth}" in GOLDEN]
 

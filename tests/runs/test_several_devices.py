@@ -174,9 +174,9 @@ def _whole(records, seed, epoch):
 
 @pytest.fixture(scope="module")
 def witnesses(odd, tmp_path_factory):
-    """What tests/ranks_script.py wrote as one process with batches of 4, and as two with batches of 2."""
+    """What tests/runs/ranks_script.py wrote as one process with batches of 4, and as two with batches of 2."""
     folder = tmp_path_factory.mktemp("witnesses")
-    script = ("tests/ranks_script.py", odd / "tiny.cfg", folder)
+    script = ("tests/runs/ranks_script.py", odd / "tiny.cfg", folder)
     for result in run_together((*script, 2, 2), two_ranks()) + run_together((*script, 1, 4), [{}]):
         assert result.returncode == 0, result.stderr[-3000:]
     return [

@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-TESTS = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(TESTS), str(TESTS.parent)]
+TESTS = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(TESTS / "robustness"), str(TESTS), str(TESTS.parent)]
 
 from conftest import SERVER  # noqa: E402
 
@@ -133,14 +133,14 @@ def report(tallies: dict[str, Tally], seed: int) -> int:
     """Print what failed and how to see it again; how many failed."""
     failed = {name: found for tally in tallies.values() for name, found in tally.failures.items()}
     for name, found in failed.items():
-        print(f"\nFAILED {name}: python tests/faults/campaign.py --seed {seed} --only {name}")
+        print(f"\nFAILED {name}: python tests/robustness/faults/campaign.py --seed {seed} --only {name}")
         print("".join(f"  {line}\n" for line in found), end="")
     return len(failed)
 
 
 def preload() -> None:
     """Have the commands forked from a process that has imported what they need."""
-    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])  # the server's only way to find it
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:3])  # the server's only way to find it
     SERVER.set_forkserver_preload(["faults.warm"])
 
 

@@ -1,4 +1,4 @@
-"""Run by tests/test_several_devices.py as each rank of a run: one training step and one validation, written down.
+"""Run by tests/runs/test_several_devices.py as each rank of a run: one training step and one validation, written down.
 
 Usage: ranks_script.py CFG FOLDER PROCESSES CLIPS_A_RANK. The networks' batch norms are in evaluation mode, for their
 statistics in training are those of a rank's own clips; arithmetic is in double precision.
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from src.config import load_config  # noqa: E402
 from src.data.datamodule import ClipDataModule  # noqa: E402
