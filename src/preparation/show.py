@@ -15,7 +15,7 @@ from src.data.lmdb.store import LMDBReader
 from src.errors import UserError
 from src.preparation.jams import read_jams
 from src.preparation.packing import read_annotation
-from src.utils.files import whole_file
+from src.utils.pictures import blank_figure, save_figure
 
 
 @dataclass(frozen=True)
@@ -100,23 +100,17 @@ def draw_soundscape(path: str | Path, soundscape: Soundscape) -> None:
     Raises:
         UserError: the soundscape is shorter than the spectrogram's window.
     """
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
     features = FeatureExtractor.of(AudioConfig(sample_rate=soundscape.sample_rate))
     if len(soundscape.samples) < features.n_fft:
         raise UserError(f"{soundscape.name}: has {len(soundscape.samples)} samples; {features.n_fft} are needed")
     rate, spectrogram = soundscape.sample_rate, features(soundscape.samples)  # (F, T)
     timed = [event for event in soundscape.events if event.onset is not None]
     rows = sorted({event.label for event in timed})
-    figure, (wave, image, *below) = plt.subplots(
+    figure = blank_figure(9, 6)
+    wave, image, *below = figure.subplots(
         3 if rows else 2,
         1,
-        figsize=(9, 6),
         sharex=True,
-        layout="constrained",
         height_ratios=(2, 4, 0.6 + 0.4 * len(rows)) if rows else (2, 4),
     )
     wave.plot(np.arange(len(soundscape.samples)) / rate, soundscape.samples, linewidth=0.3)
@@ -128,9 +122,7 @@ def draw_soundscape(path: str | Path, soundscape: Soundscape) -> None:
     if rows:
         _draw_events(below[0], timed, rows)
     figure.axes[-1].set_xlabel("time (s)")
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
-    plt.close(figure)
+    save_figure(figure, path, dpi=110, kind="png")
 
 
 def _draw_events(axes, events: Sequence[LabelledEvent], rows: Sequence[str]) -> None:
