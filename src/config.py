@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -159,12 +159,15 @@ class Config:
 VALIDATOR = TypeAdapter(Config)
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = (), data_root: str | None = None) -> Config:
+def load_config(
+    path: str | Path, overrides: Sequence[str] = (), data_root: str | None = None, values: Mapping[str, Any] = {}
+) -> Config:
     """Read a .cfg, apply `section.key=value` overrides, check every key, type and limit.
 
     Args:
         data_root: the folder that the file's relative paths start from. By default it is $GISE_DATA_ROOT,
             else the current folder. Paths in overrides start from the current folder.
+        values: `section.key` → what takes the place of the file's value.
 
     Raises:
         UserError: the file cannot be read, or something in it does not fit.
@@ -181,6 +184,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), data_root: str 
         _apply_root(tree, root)
         for override in overrides:
             _apply_override(tree, override)
+        for name, value in values.items():
+            section, key = name.split(".")
+            if isinstance(tree.get(section), dict):
+                tree[section][key] = value
     return parse_config(tree, str(path))
 
 
