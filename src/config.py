@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,7 +37,8 @@ def _bool_as_text(value: Any) -> Any:
 
 
 Count = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
-Number = Annotated[float, BeforeValidator(_bool_as_text), Field(allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_bool_as_text)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_bool_as_text)]
 Separator = Annotated[str, Field(strict=True, min_length=1), AfterValidator(_text)]
 Text = Annotated[str, PlainValidator(_text, json_schema_input_type=str)]
 
@@ -53,7 +54,7 @@ class ModelConfig:
     pool: Literal["avgpool"] = Field(default="avgpool", description="pooling before the last layer")
     im_size: Count = Field(default=221, description="input side that efficientnet's padding is frozen for")
     pretrained: Text | None = Field(default=None, description=".pth file of the weights to start from")
-    pretrained_fc: Count | None = Field(default=None, description="classes that `pretrained` was trained with")
+    pretrained_fc: Count | None = Field(default=None, description="number of classes of the file in pretrained")
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -61,13 +62,13 @@ class OptConfig:
     """Loss, optimiser and schedule."""
 
     optimizer: Literal["Adam", "SGD"] = Field(description="SGD: with Nesterov momentum of 0.9")
-    lr: Number = Field(gt=0, description="learning rate at the start")
+    lr: Positive = Field(description="learning rate at the start")
     batch_size: Count = Field(description="clips per device")
-    weight_decay: Number = Field(default=0.0, ge=0, description="L2 penalty on the weights")
+    weight_decay: NonNegative = Field(default=0.0, description="L2 penalty on the weights")
     scheduler: Literal["reduce", "step"] = Field(
-        default="reduce", description="lower lr at a plateau, or every 10 epochs"
+        default="reduce", description="lower lr at a plateau of the validation figure, or every 10 epochs"
     )
-    focal_loss: StrictBool = Field(default=False, description="sigmoid focal loss, not binary cross-entropy")
+    focal_loss: StrictBool = Field(default=False, description="sigmoid focal loss. For type multilabel alone")
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -86,9 +87,7 @@ class AudioConfig:
     )
     sample_rate: Count = Field(default=22050, description="Hz. A clip at another rate is refused")
     normalize: StrictBool = Field(default=False, description="not used. The published cfgs have it")
-    min_duration: Number | None = Field(
-        default=None, gt=0, description="seconds that files are tiled up to (manifests)"
-    )
+    min_duration: Positive | None = Field(default=None, description="seconds that a manifest's clips are tiled up to")
     delimiter: Separator = Field(default=",", description="between the labels of one clip")
     mixup: StrictBool = Field(default=False, description="mix the clips of a training batch")
     precompute_features: StrictBool = Field(default=False, description="keep spectrograms, not FLAC, in memory")
@@ -127,7 +126,9 @@ class Config:
     opt: OptConfig
     audio_config: AudioConfig
     data: DataConfig
-    protocol: Literal["paper", "corrected"] = Field(default="paper", description="paper: with two published quirks")
+    protocol: Literal["paper", "corrected"] = Field(
+        default="paper", description="paper: with the two quirks of the published runs (src/data/mixup.py)"
+    )
     path: str = dataclasses.field(default="", compare=False)  # the .cfg it came from, for messages
 
     @model_validator(mode="after")
@@ -158,12 +159,15 @@ class Config:
 VALIDATOR = TypeAdapter(Config)
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = (), data_root: str | None = None) -> Config:
+def load_config(
+    path: str | Path, overrides: Sequence[str] = (), data_root: str | None = None, values: Mapping[str, Any] = {}
+) -> Config:
     """Read a .cfg, apply `section.key=value` overrides, check every key, type and limit.
 
     Args:
         data_root: the folder that the file's relative paths start from. By default it is $GISE_DATA_ROOT,
             else the current folder. Paths in overrides start from the current folder.
+        values: `section.key` → what takes the place of the file's value.
 
     Raises:
         UserError: the file cannot be read, or something in it does not fit.
@@ -180,6 +184,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), data_root: str 
         _apply_root(tree, root)
         for override in overrides:
             _apply_override(tree, override)
+        for name, value in values.items():
+            section, key = name.split(".")
+            if isinstance(tree.get(section), dict):
+                tree[section][key] = value
     return parse_config(tree, str(path))
 
 

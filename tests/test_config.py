@@ -74,7 +74,7 @@ BROKEN = [
     (("opt", "batch_size"), True, "opt.batch_size is True"),
     (("opt", "batch_size"), 0, "opt.batch_size is 0. It should be greater than or equal to 1"),
     (("opt", "lr"), "fast", "opt.lr is 'fast'. It should be a valid number"),
-    (("opt", "lr"), "nan", "opt.lr is 'nan'. It should be greater than 0"),
+    (("opt", "lr"), "nan", "opt.lr is 'nan'. It should be a finite number"),
     (("opt", "optimizer"), "Adagrad", "opt.optimizer is 'Adagrad'. It should be 'Adam' or 'SGD'"),
     (("audio_config", "win_len"), 500, "audio_config.win_len is 500. It should fit n_fft (441)"),
     (("audio_config", "bg_files"), "bg.txt", "mixers are retired"),
