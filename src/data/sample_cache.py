@@ -21,7 +21,8 @@ from src.data.audio.files import decode_record
 from src.data.lmdb.notes import FileState
 from src.data.lmdb.store import LMDBReader
 from src.errors import UserError
-from src.utils.files import exclusive, whole_file
+from src.utils.files import whole_file
+from src.utils.locks import exclusive
 from src.utils.parallel import map_in_processes
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import errno
-import fcntl
 import json
 import os
 import tempfile
@@ -99,18 +98,6 @@ def write_csv(path: str | os.PathLike, columns: Sequence[str], rows: Iterable[Ma
         writer = csv.DictWriter(stream, columns)
         writer.writeheader()
         writer.writerows(rows)
-
-
-@contextmanager
-def exclusive(folder: str | os.PathLike) -> Iterator[None]:
-    """Keep other processes that ask for the same folder waiting. The folder is made if it is missing."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def sync(path: str | os.PathLike) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 from pathlib import Path
@@ -15,6 +14,7 @@ from src.data.lmdb.fingerprint import combined, digest
 from src.data.lmdb.notes import FileState, remember
 from src.data.lmdb.store import NOTE, Annotation, Record, data_file
 from src.errors import UserError
+from src.utils import locks
 from src.utils.files import sync, sync_folder
 
 log = logging.getLogger(__name__)
@@ -48,13 +48,9 @@ class LMDBWriter:
 
     def __enter__(self) -> LMDBWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self._partial, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(self._lock).st_ino != self._partial.stat().st_ino:
-                raise BlockingIOError  # another packing ended just now, and took the file along
-        except (BlockingIOError, FileNotFoundError):
-            os.close(self._lock)
+            self._lock = locks.take(self._partial)
+        except BlockingIOError:
             raise UserError(f"{self.path}: another process is packing into it") from None
         os.ftruncate(self._lock, 0)  # what an interrupted packing may have left
         try:
@@ -64,7 +60,7 @@ class LMDBWriter:
             )
         except (lmdb.Error, OverflowError) as error:
             self._partial.unlink()
-            os.close(self._lock)
+            locks.release(self._lock)
             raise UserError(f"{self.path}: cannot be made with --map_size {self.map_size:.3g} ({error})") from None
         return self
 
@@ -97,7 +93,7 @@ class LMDBWriter:
             self._env.close()
             if not done:
                 self._partial.unlink(missing_ok=True)
-            os.close(self._lock)
+            locks.release(self._lock)
 
     def _complete(self) -> None:
         """Write what is left, and have all of it on the disk before the file gets its name."""
