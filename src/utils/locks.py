@@ -34,7 +34,7 @@ def take(path: str | os.PathLike, flags: int = os.O_RDWR | os.O_CREAT, wait: boo
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BaseException:
-            release(descriptor)
+            _close(descriptor)
             raise
         with suppress(FileNotFoundError):  # whoever held it may have renamed or deleted the file
             if os.path.samestat(os.stat(path), os.fstat(descriptor)):
@@ -45,8 +45,8 @@ def take(path: str | os.PathLike, flags: int = os.O_RDWR | os.O_CREAT, wait: boo
 def release(descriptor: int) -> None:
     """End a lock. In a child of the process that took it, nothing is left to do."""
     if descriptor in _held:
-        _held.remove(descriptor)
-        os.close(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child that was forked just now may still have its copy open
+        _close(descriptor)
 
 
 @contextmanager
@@ -60,9 +60,14 @@ def exclusive(folder: str | os.PathLike) -> Iterator[None]:
         release(descriptor)
 
 
+def _close(descriptor: int) -> None:
+    _held.remove(descriptor)
+    os.close(descriptor)
+
+
 def _close_in_a_child() -> None:
     for descriptor in tuple(_held):
-        release(descriptor)
+        _close(descriptor)
 
 
 os.register_at_fork(after_in_child=_close_in_a_child)
