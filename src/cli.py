@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 from src.config import DATA_ROOT
 from src.errors import UserError
-from src.utils.processes import LAST_WORDS, is_first
+from src.utils.processes import TIME_TO_SPEAK, is_first
 
 log = logging.getLogger(__name__)
 
@@ -316,7 +316,7 @@ def _devices(arguments: argparse.Namespace):
         )
     except UserError:
         if any(os.environ.get(name, "0") != "0" for name in ("LOCAL_RANK", "SLURM_LOCALID")):
-            time.sleep(LAST_WORDS)
+            time.sleep(TIME_TO_SPEAK)
             sys.exit(1)
         raise
 

@@ -70,9 +70,9 @@ class ClipDataModule(pl.LightningDataModule):
                 config.model.type,
                 transform,
                 seed,
-                fold_index,
+                num_workers,
+                fold=fold_index,
                 complement=split == "train",
-                num_workers=num_workers,
                 **storage,
             )
 
@@ -108,7 +108,7 @@ class ClipDataModule(pl.LightningDataModule):
         """Training batches of a rank in an epoch."""
         return len(self._sampler(0, num_ranks)) // self.batch_size
 
-    def go_on(self, epoch: int, batches: int) -> None:
+    def resume(self, epoch: int, batches: int) -> None:
         """Start training with that epoch, of which each rank has done so many batches."""
         self._within_epoch = epoch, batches * self.batch_size
 
@@ -126,7 +126,7 @@ class ClipDataModule(pl.LightningDataModule):
         # Loader workers fetch the first batches before Lightning sets the epoch.
         sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
         if self._within_epoch:
-            sampler.go_on(*self._within_epoch)
+            sampler.resume(*self._within_epoch)
         return self._loader(self.train_set, sampler, drop_last=True)
 
     def val_dataloader(self) -> DataLoader:
@@ -135,7 +135,7 @@ class ClipDataModule(pl.LightningDataModule):
 
     def _loader(self, dataset: ClipDataset, sampler: EpochSampler, drop_last: bool = False) -> DataLoader:
         device = self.trainer.strategy.root_device
-        dataset.on_device = makes_features(device, self.features, dataset)
+        dataset.on_device = makes_features(device, self.features, dataset.audio.precompute_features)
         return loader(dataset, sampler, self.batch_size, self.num_workers, self.prefetch_factor, drop_last, device)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

@@ -121,7 +121,7 @@ def go_on_within_epoch(checkpoint: dict[str, Any], trainer: pl.Trainer) -> None:
     if not progress["is_last_batch"]:
         done = progress["current"]["processed"] * checkpoint.get(RANKS, trainer.world_size) // trainer.world_size
         done = min(done, whole - 1) // trainer.accumulate_grad_batches * trainer.accumulate_grad_batches
-    trainer.datamodule.go_on(fit["epoch_progress"]["current"]["processed"], done)
+    trainer.datamodule.resume(fit["epoch_progress"]["current"]["processed"], done)
     progress["current"] = _counted(done)
     progress["total"] = _counted(progress["total"]["ready"])
     # A validation that is under way: Lightning would otherwise skip it after an epoch's last batch.

@@ -1,5 +1,6 @@
 """Locks between processes: they end with their process, and no child inherits them."""
 
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -73,7 +74,7 @@ def test_a_child_neither_holds_nor_releases_a_lock(tmp_path):
 
 
 def test_a_file_that_its_holder_deletes_or_renames_is_made_anew(tmp_path, monkeypatch):
-    flock, calls = locks.fcntl.flock, []
+    flock, calls = fcntl.flock, []
 
     def flock_of_a_deleted_file(descriptor, operation):
         if not calls:
@@ -81,9 +82,11 @@ def test_a_file_that_its_holder_deletes_or_renames_is_made_anew(tmp_path, monkey
         calls.append(operation)
         flock(descriptor, operation)
 
-    monkeypatch.setattr(locks.fcntl, "flock", flock_of_a_deleted_file)
+    monkeypatch.setattr(fcntl, "flock", flock_of_a_deleted_file)
     descriptor = locks.take(tmp_path / "a")
-    assert len(calls) == 2 and os.path.samestat(os.fstat(descriptor), os.stat(tmp_path / "a"))
+    assert calls.count(fcntl.LOCK_EX | fcntl.LOCK_NB) == 2 and os.path.samestat(
+        os.fstat(descriptor), os.stat(tmp_path / "a")
+    )
     locks.release(descriptor)
 
 

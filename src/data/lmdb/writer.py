@@ -10,7 +10,6 @@ import lmdb
 import msgpack
 
 from src.data.lmdb import fingerprint
-from src.data.lmdb.fingerprint import combined, digest
 from src.data.lmdb.notes import FileState, remember
 from src.data.lmdb.store import NOTE, Annotation, Record, data_file
 from src.errors import UserError
@@ -27,9 +26,9 @@ class LMDBWriter:
     numbered in the order in which they are added. Memory is that of one transaction.
 
     Args:
-        path: the LMDB; an existing folder holds it inside.
-        map_size: bytes that the LMDB may grow to at first; it is doubled as often as needed.
-        write_frequency: records in one transaction; fewer where they are large.
+        path: the LMDB. An existing folder holds it inside.
+        map_size: bytes that the LMDB may grow to at first. It is doubled as often as needed.
+        write_frequency: records in one transaction, fewer where they are large.
     """
 
     MIN_MAP_SIZE = 1 << 20  # room for LMDB's own pages
@@ -66,8 +65,8 @@ class LMDBWriter:
 
     @property
     def fingerprint(self) -> str:
-        """Of the records added so far; see src/data/lmdb/fingerprint.py."""
-        return combined([self._digests])
+        """Of the records added so far."""
+        return fingerprint.combined([self._digests])
 
     def __len__(self) -> int:
         return self._length
@@ -76,7 +75,7 @@ class LMDBWriter:
         """Append one record."""
         value = record.pack()
         self._length += 1
-        self._digests += digest(value)
+        self._digests += fingerprint.digest(value)
         self._annotations.append((record.label, record.fold))
         self._pending.append(value)
         self._pending_bytes += len(value)
@@ -133,7 +132,7 @@ class LMDBWriter:
     def _grow(self) -> None:
         grown = 2 * self.map_size
         log.warning(
-            "%s: --map_size %.3g bytes is too small; grown to %.3g, nothing is lost", self.path, self.map_size, grown
+            "%s: --map_size %.3g bytes is too small: grown to %.3g, nothing is lost", self.path, self.map_size, grown
         )
         try:
             self._env.set_mapsize(grown)
@@ -142,4 +141,4 @@ class LMDBWriter:
         self.map_size = grown
 
     def _unwritable(self, error: Exception) -> UserError:
-        return UserError(f"{self.path}: cannot be written ({error}); is the disk full?")
+        return UserError(f"{self.path}: cannot be written ({error}). Is the disk full?")
