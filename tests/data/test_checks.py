@@ -466,8 +466,8 @@ def test_fingerprints_of_released_files():
 def reads(monkeypatch):
     """The indices of all records that are hashed."""
     found = []
-    digest = LMDBReader.digest
-    monkeypatch.setattr(LMDBReader, "digest", lambda self, index: (found.append(index), digest(self, index))[1])
+    stored = LMDBReader.stored
+    monkeypatch.setattr(LMDBReader, "stored", lambda self, index: (found.append(index), stored(self, index))[1])
     return found
 
 
