@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.errors import UserError
-from src.utils.files import exclusive, sync
+from src.utils.files import sync
+from src.utils.locks import exclusive
 from src.utils.progress import progress
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-from pathlib import Path
 
 import lmdb
 import msgpack
@@ -408,22 +407,6 @@ def test_a_folder_holds_an_lmdb_too(tmp_path):
     assert found["lmdbs"][0]["bytes"] == (tmp_path / "a.lmdb" / "data.mdb").stat().st_size
 
 
-def test_a_file_read_through_once_does_not_stay_in_memory(tmp_path, monkeypatch):
-    """What is mapped counts as a process's memory; the result is the same whenever it is mapped anew."""
-    path = write_lmdb(tmp_path / "a.lmdb", sound_records(9))
-    expected = fingerprint(LMDBReader(path))
-    unmapped = []
-    unmap = LMDBReader.unmap
-    monkeypatch.setattr(LMDBReader, "AT_A_TIME", 2)
-    monkeypatch.setattr(LMDBReader, "unmap", lambda self: (unmapped.append(self.path), unmap(self)))
-    (tmp_path / ".a.lmdb.fingerprint.json").unlink()
-    reader = LMDBReader(path)
-    assert fingerprint(reader) == expected and len(unmapped) == 4 + 1
-    assert str(path) not in Path("/proc/self/maps").read_text()
-    assert reader[8].label == "Organ,Harp,Drum"
-    assert check([path], num_workers=2).reports[0].fingerprint == expected
-
-
 # The fingerprint
 
 
@@ -483,8 +466,8 @@ def test_fingerprints_of_released_files():
 def reads(monkeypatch):
     """The indices of all records that are hashed."""
     found = []
-    digest = LMDBReader.digest
-    monkeypatch.setattr(LMDBReader, "digest", lambda self, index: (found.append(index), digest(self, index))[1])
+    stored = LMDBReader.stored
+    monkeypatch.setattr(LMDBReader, "stored", lambda self, index: (found.append(index), stored(self, index))[1])
     return found
 
 

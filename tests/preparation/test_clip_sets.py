@@ -690,7 +690,7 @@ def test_clips_of_two_folders_are_not_mixed(tmp_path):
     assert results(tmp_path / "out") == before
     (tmp_path / "out/flac/train/recipe.json").unlink()
     line = error_line(case.run(tmp_path / "out", check=None))
-    assert "no recipe.json that says how they were made; choose another --out_dir" in line
+    assert "no recipe.json that says how they were made: choose another --out_dir" in line
 
 
 def test_two_sets_of_audioset_share_one_folder(tmp_path):

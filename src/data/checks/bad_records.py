@@ -40,8 +40,6 @@ def problem_of(reader: LMDBReader, sample_rate: int, index: int) -> str | None:
         reader.annotation(index)
     except UserError as error:
         return str(error)
-    finally:
-        reader.let_go()
     return None
 
 
