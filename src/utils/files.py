@@ -39,6 +39,12 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
+    """Replace a file by this content, in one step."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
     """Have errors name the file that was asked for: a full disk's names none, others name the temporary one."""
