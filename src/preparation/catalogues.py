@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from src.data.labels import LabelMap
 from src.errors import UserError
+from src.utils.files import read_text
 
 DELIMITER = ";"  # between the labels of a record: AudioSet's and VGGSound's names contain commas
 YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]+")
@@ -64,10 +66,8 @@ def read_esc50(src_dir: str | Path) -> Catalogue:
         target = _whole_number(row["target"], range(len(ESC50_CLASSES)), f"{where}: target")
         fold = _whole_number(row["fold"], ESC50_FOLDS, f"{where}: fold")
         if category != ESC50_CLASSES[target]:
-            raise UserError(
-                f"{where}: category '{category}' has target {target}, but officially "
-                f"target {target} is '{ESC50_CLASSES[target]}'"
-            )
+            official = f"but officially target {target} is '{ESC50_CLASSES[target]}'"
+            raise UserError(f"{where}: category '{category}' has target {target}, {official}")
         if not name or name != Path(name).name or name.startswith("."):
             raise UserError(f"{where}: '{name}' is no plain file name")
         stem = Path(name).stem
@@ -123,7 +123,7 @@ def read_segments(path: str | Path, display_names: Mapping[str, str] | None = No
             for class_id in class_ids:
                 if class_id not in display_names:
                     raise UserError(
-                        f"{where}: class id '{class_id}' is not in --class_labels. Are both files of one release?"
+                        f"{where}: class id '{class_id}' is not in --class_labels. Is that another release?"
                     )
             class_ids = [display_names[class_id] for class_id in class_ids]
         second = f"{video}_{int(start)}"
@@ -142,10 +142,8 @@ def _segment(fields: Sequence[str], where: str) -> tuple[str, float, float, list
         video, start, end, labels = fields
         times = float(start), float(end)
     except ValueError:
-        raise UserError(
-            f'{where}: is not YTID, start_seconds, end_seconds, "positive_labels". '
-            "Is it an official AudioSet segment CSV?"
-        ) from None
+        expected = 'YTID, start_seconds, end_seconds, "positive_labels"'
+        raise UserError(f"{where}: is not {expected}. Is it an official AudioSet segment CSV?") from None
     _require_youtube_id(video, where)
     if not 0 <= times[0] < times[1] < float("inf"):
         raise UserError(f"{where}: the clip begins at {start} s and ends at {end} s")
@@ -187,9 +185,7 @@ def read_vggsound(path: str | Path, splits: Sequence[str] = VGGSOUND_SPLITS) -> 
     labels: set[str] = set()
     for where, fields in _rows(path, "VGGSound's vggsound.csv"):
         if len(fields) != 4 or not fields[1].isdecimal() or fields[3] not in VGGSOUND_SPLITS:
-            raise UserError(
-                f'{where}: is not YTID, start second, "label", train or test. Is it VGGSound\'s vggsound.csv?'
-            )
+            raise UserError(f'{where}: is not YTID, start second, "label", train or test. Is it vggsound.csv?')
         video, start, label, split = fields
         _require_youtube_id(video, where)
         _require_label(label, where)
@@ -205,20 +201,13 @@ def read_vggsound(path: str | Path, splits: Sequence[str] = VGGSOUND_SPLITS) -> 
 
 def _chosen(clips: Sequence[Clip], ids: str | Path, catalogue: str | Path) -> list[Clip]:
     """The clips whose id is listed in the file `ids`."""
-    try:
-        lines = [line.strip() for line in Path(ids).read_text(encoding="utf-8-sig").splitlines()]
-    except FileNotFoundError:
-        raise UserError(f"{ids}: no such file. Expected a list of clip ids") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{ids}: is not text. Expected clip ids, one a line") from None
+    lines = [line.strip() for line in read_text(ids, "a list of clip ids, one a line").splitlines()]
     known = {clip.id for clip in clips}
     unknown = [(number, line) for number, line in enumerate(lines, 1) if line and line not in known]
     if unknown:
         number, line = unknown[0]
-        raise UserError(
-            f"{ids}, line {number}: '{line}' is not the id of a clip in {catalogue} ({len(unknown)} such "
-            f"line{'s' * (len(unknown) > 1)}). Is it the list of another set?"
-        )
+        such = f"({len(unknown)} such line{'s' * (len(unknown) > 1)})"
+        raise UserError(f"{ids}, line {number}: '{line}' is not the id of a clip in {catalogue} {such}")
     wanted = set(lines)
     chosen = [clip for clip in clips if clip.id in wanted]
     if not chosen:
@@ -228,15 +217,12 @@ def _chosen(clips: Sequence[Clip], ids: str | Path, catalogue: str | Path) -> li
 
 def _rows(path: str | Path, what: str) -> Iterator[tuple[str, list[str]]]:
     """(file and line for messages, fields) of every line of a CSV that is neither empty nor a comment."""
+    reader = csv.reader(io.StringIO(read_text(path, what)), skipinitialspace=True)
     try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream, skipinitialspace=True)
-            for fields in reader:
-                if fields and not fields[0].startswith("#"):
-                    yield f"{path}, line {reader.line_num}", [field.strip() for field in fields]
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file. Expected {what}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
+        for fields in reader:
+            if fields and not fields[0].startswith("#"):
+                yield f"{path}, line {reader.line_num}", [field.strip() for field in fields]
+    except csv.Error as error:
         raise UserError(f"{path}: cannot be read as {what} ({error})") from None
 
 

@@ -65,10 +65,8 @@ def _require_a_file(
         raise UserError(f"{catalogue.path}: lists no clips of '{name}'")
     if not any(clip.id in files for clip in clips):
         first = " or ".join(f"{stem}.wav" for stem in clips[0].names)
-        raise UserError(
-            f"{clips_dir}: in this folder is none of the {len(clips)} clips of '{name}' that "
-            f"{catalogue.path} lists, such as {first}. Is it the right one?"
-        )
+        wanted = f"the {len(clips)} clips of '{name}' that {catalogue.path} lists, such as {first}"
+        raise UserError(f"{clips_dir}: has none of {wanted}. Is it the right folder?")
 
 
 def _claim_label_map(path: Path, classes: LabelMap) -> None:
@@ -76,9 +74,7 @@ def _claim_label_map(path: Path, classes: LabelMap) -> None:
     if not path.exists():
         classes.save(path)
     elif LabelMap.load(path).names != classes.names:
-        raise UserError(
-            f"{path}: is the label map of other classes than those of {classes.path}. Choose another --out_dir"
-        )
+        raise UserError(f"{path}: has other classes than {classes.path}. Choose another --out_dir")
 
 
 def _prepare(

@@ -87,7 +87,7 @@ def build_demo_corpus(folder: str | Path, clips: dict[str, int], seed: int) -> N
                     path = folder / "isolated_events" / split / name / f"{number:03d}.wav"
                     if not path.exists():
                         rng = np.random.default_rng((seed, index, share, number))
-                        write_wav(path, audible_phrase(bank, name, voices, rng))
+                        write_whole(path, encode(audible_phrase(bank, name, voices, rng), SAMPLE_RATE, "WAV"))
                     bar.update()
         for number, (program, key) in enumerate(BACKGROUNDS):
             path = folder / "noises" / "ambience" / f"{number:03d}.wav"
@@ -95,7 +95,7 @@ def build_demo_corpus(folder: str | Path, clips: dict[str, int], seed: int) -> N
                 notes = [(0.0, 20.0, key, 90), (0.0, 20.0, key + 7, 60)]
                 ambience = play(bank, Voice(0, program, key, 0.0), notes)[: 20 * SAMPLE_RATE]
                 assert len(trimmed(ambience)), f"background {number} is silent"
-                write_wav(path, ambience)
+                write_whole(path, encode(ambience, SAMPLE_RATE, "WAV"))
             bar.update()
     LabelMap(tuple(classes)).save(folder / "meta" / "lbl_map.json")
 
@@ -191,8 +191,3 @@ def trimmed(samples: np.ndarray) -> np.ndarray:
     """Without what lies below SILENCE before the first and after the last audible sample, which may be all."""
     audible = np.flatnonzero(np.abs(samples) > SILENCE)
     return samples[audible[0] : audible[-1] + 1] if len(audible) else samples[:0]
-
-
-def write_wav(path: Path, samples: np.ndarray) -> None:
-    """Write 16-bit mono."""
-    write_whole(path, encode(samples, SAMPLE_RATE, "WAV"))

@@ -211,9 +211,7 @@ def _with_retries(attempt: Callable[[], Result], url: str, gained: Callable[[], 
         except _TryAgain as error:
             failures = 0 if gained() > before else failures + 1
             if failures == ATTEMPTS:
-                raise UserError(
-                    f"{url}: {error}. Given up after {ATTEMPTS} attempts. The same command resumes the download"
-                ) from None
+                raise UserError(f"{url}: {error}. Given up after {ATTEMPTS} attempts. Run it again to resume") from None
             wait = FIRST_WAIT * 2**failures if error.wait is None else error.wait
             time.sleep(min(wait, LONGEST_WAIT))
 
@@ -244,7 +242,5 @@ def _require_md5(path: Path, archive: Archive) -> None:
             digest.update(chunk)
             bar.update(len(chunk))
     if (_size(path), digest.hexdigest()) != (archive.size, archive.md5):
-        raise UserError(
-            f"{path}: {_size(path)} bytes with MD5 {digest.hexdigest()}, but the record promises {archive.size} "
-            f"with {archive.md5}. It is another file: download it again"
-        )
+        found, promised = f"{_size(path)} bytes with MD5 {digest.hexdigest()}", f"{archive.size} with {archive.md5}"
+        raise UserError(f"{path}: {found}, but the record promises {promised}. It is another file: download it again")

@@ -13,6 +13,7 @@ from src.data.audio.files import decode, encode, tile
 from src.data.lmdb.store import Record
 from src.data.lmdb.writer import LMDBWriter
 from src.errors import UserError
+from src.utils.files import read_text
 from src.utils.parallel import map_in_processes
 
 log = logging.getLogger(__name__)
@@ -100,12 +101,8 @@ def soundscape_files(folder: str | Path) -> list[str]:
     # Plain text, not `Path`s: of 100,000 these would be the largest thing that packing keeps in memory.
     files = [os.path.join(folder, name) for name in sorted(names) if name.endswith(".flac")]
     if not files:
-        found = (
-            "WAV files. Convert them with scripts/wav2flac.py"
-            if any(name.endswith(".wav") for name in names)
-            else "nothing to pack"
-        )
-        raise UserError(f"{folder}: has no FLAC files, but {found}")
+        wav = ", but WAV files. Convert them with scripts/wav2flac.py" * any(name.endswith(".wav") for name in names)
+        raise UserError(f"{folder}: has no FLAC files{wav}")
     return files
 
 
@@ -114,23 +111,17 @@ def read_labels(path: Path, delimiter: str = ",") -> list[str]:
     labels = []
     for number, columns in read_annotation(path):
         if delimiter in columns[-1]:
-            raise UserError(
-                f"{path}, line {number}: label {columns[-1]!r} contains the delimiter {delimiter!r}. Choose another one"
-            )
+            label = f"label {columns[-1]!r} contains the delimiter {delimiter!r}"
+            raise UserError(f"{path}, line {number}: {label}. Choose another one")
         labels.append(columns[-1])
     return labels
 
 
 def read_annotation(path: Path) -> list[tuple[int, list[str]]]:
     """Line number and columns of each event of an annotation file: onset, offset, label, tab-separated."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{path}: is missing. Every FLAC file needs the .txt that lists its events") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not text. Expected lines of onset, offset and label") from None
     rows = []
-    for number, line in enumerate(lines, 1):
+    text = read_text(path, "lines of onset, offset and label: every FLAC file needs such a .txt")
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         columns = [column.strip() for column in line.split("\t")]

@@ -92,9 +92,8 @@ def _event(path: Path, number: int, columns: Sequence[str]) -> LabelledEvent:
         onset, offset, label = columns
         return LabelledEvent(label, float(onset), float(offset))
     except ValueError:
-        raise UserError(
-            f"{path}, line {number}: {' '.join(columns)!r} is not onset and offset in seconds, and a label"
-        ) from None
+        line = " ".join(columns)
+        raise UserError(f"{path}, line {number}: {line!r} is not onset and offset in seconds, and a label") from None
 
 
 def draw_soundscape(path: str | Path, soundscape: Soundscape) -> None:
@@ -115,13 +114,9 @@ def draw_soundscape(path: str | Path, soundscape: Soundscape) -> None:
     spectrogram = features(soundscape.samples)  # (F, T)
     timed = [event for event in soundscape.events if event.is_timed]
     rows = sorted({event.label for event in timed})
+    heights = (2, 4, 0.6 + 0.4 * len(rows)) if rows else (2, 4)
     figure, (wave, image, *below) = plt.subplots(
-        3 if rows else 2,
-        1,
-        figsize=(9, 6),
-        sharex=True,
-        layout="constrained",
-        height_ratios=(2, 4, 0.6 + 0.4 * len(rows)) if rows else (2, 4),
+        len(heights), 1, figsize=(9, 6), sharex=True, layout="constrained", height_ratios=heights
     )
     wave.plot(np.arange(len(soundscape.samples)) / rate, soundscape.samples, linewidth=0.3)
     wave.set(ylabel="amplitude", xlim=(0, len(soundscape.samples) / rate))

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,11 +29,14 @@ from src.utils.parallel import make_all
 
 SAMPLE_RATE = 22050  # Hz
 REF_DB = -60  # LUFS of the background
-SOURCE_TIME = ("uniform", 0, 140)  # s in its file, where an event begins
-EVENT_TIME = ("uniform", 0, 5)  # s in the soundscape
-EVENT_DURATION = ("uniform", 1.5, 5)  # s
-SNR = ("uniform", 10, 60)  # dB above the background
-TIME_STRETCH = ("uniform", 0.95, 1.05)
+EVENT: dict[str, Any] = {  # how Scaper draws an event
+    "source_time": ("uniform", 0, 140),  # s in its file
+    "event_time": ("uniform", 0, 5),  # s in the soundscape
+    "event_duration": ("uniform", 1.5, 5),  # s
+    "snr": ("uniform", 10, 60),  # dB above the background
+    "pitch_shift": None,
+    "time_stretch": ("uniform", 0.95, 1.05),
+}
 BACKGROUND_TIME = ("uniform", 0, 600)  # s in its file, where the background begins
 SHORTEST = 0.01  # s of an event: Scaper fades it in and out for as long
 FORMATS = ("wav", "flac")
@@ -205,16 +209,7 @@ def _mix(
     # takes a folder's name for a pattern.
     soundscape.add_background(("const", background[0]), ("const", background[1]), BACKGROUND_TIME)
     for file in events:
-        soundscape.add_event(
-            ("const", Path(file).parent.name),
-            ("const", file),
-            SOURCE_TIME,
-            EVENT_TIME,
-            EVENT_DURATION,
-            SNR,
-            pitch_shift=None,
-            time_stretch=TIME_STRETCH,
-        )
+        soundscape.add_event(("const", Path(file).parent.name), ("const", file), **EVENT)
     audio, jam, lines, _ = soundscape.generate(
         fix_clipping=True, allow_repeated_label=True, allow_repeated_source=True, reverb=None, disable_sox_warnings=True
     )

@@ -106,9 +106,7 @@ def _sources(jams: ScaperJams, fg_path: Path, bg_path: Path) -> dict[str, str]:
         seconds, end = require_source(source), event.source_time + event.source_duration
         tiled = event.role == "background" and event.source_time == 0  # Scaper repeats one that is too short
         if end > seconds + TOLERANCE and not tiled:
-            raise UserError(
-                f"needs {source} up to {end:.2f} s, but it lasts {seconds:.2f} s. Is it another release of the file?"
-            )
+            raise UserError(f"needs {source} up to {end:.2f} s, but it lasts {seconds:.2f} s. Is it another release?")
         sources[event.source_file] = str(source)
     if not sources:
         raise UserError("has no events, and no background")

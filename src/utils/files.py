@@ -56,6 +56,20 @@ def _naming(path: Path) -> Iterator[None]:
         raise
 
 
+def read_text(path: str | os.PathLike, expected: str) -> str:
+    """The content of a text file, for which a user gave the path.
+
+    Raises:
+        UserError: it is missing, or is no UTF-8. The message ends with what was `expected`.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path}: is missing. Expected {expected}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not text. Expected {expected}") from None
+
+
 def read_json(path: str | os.PathLike) -> Any:
     """The content of a JSON file.
 

@@ -561,7 +561,7 @@ def test_esc50_refuses_lines(tmp_path, rows, message):
     [
         (b"", "esc50.csv: has no column 'filename'. Is it ESC-50's meta/esc50.csv?"),
         (b"a,b\n1,2\n", "esc50.csv: has no column 'filename'"),
-        (b"\xff\xfe\x00", "esc50.csv: cannot be read as ESC-50's meta/esc50.csv"),
+        (b"\xff\xfe\x00", "esc50.csv: is not text. Expected ESC-50's meta/esc50.csv"),
         (b"filename,fold,target,category\na.wav,1,0\n", "esc50.csv, line 2: has 3 fields where the first line has 4"),
     ],
 )
@@ -577,11 +577,11 @@ def test_esc50_refuses_folders_of_another_kind(tmp_path):
     for file in (tmp_path / "esc" / "audio").iterdir():
         file.unlink()
     line = refused(case, tmp_path / "out")
-    assert "audio: in this folder is none of the 6 clips of 'esc50'" in line and "such as 1-100032-A-0.wav" in line
+    assert "audio: has none of the 6 clips of 'esc50'" in line and "such as 1-100032-A-0.wav" in line
     (tmp_path / "esc" / "audio").rmdir()
     assert "audio: no such folder of clips" in refused(case, tmp_path / "out")
     (tmp_path / "esc" / "meta" / "esc50.csv").unlink()
-    assert "esc50.csv: no such file. Expected ESC-50's meta/esc50.csv" in refused(case, tmp_path / "out")
+    assert "esc50.csv: is missing. Expected ESC-50's meta/esc50.csv" in refused(case, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -611,7 +611,7 @@ def test_audioset_refuses_segments(tmp_path, rows, message):
 @pytest.mark.parametrize(
     "text, message",
     [
-        (None, "other.csv: no such file. Expected AudioSet's class_labels_indices.csv"),
+        (None, "other.csv: is missing. Expected AudioSet's class_labels_indices.csv"),
         ("mid,name\n", "other.csv: has no column 'index'. Is it AudioSet's class_labels_indices.csv?"),
         ("index,mid,display_name\n", "other.csv: lists no classes"),
         (
@@ -633,7 +633,7 @@ def test_audioset_refuses_files_of_another_kind(tmp_path):
     case = audioset_case(tmp_path / "official")
     labels = tmp_path / "official" / "class_labels_indices.csv"
     assert "line 1: is not YTID" in refused(case, tmp_path / "out", "--segments_csv", labels)
-    assert "nowhere.csv: no such file. Expected an official AudioSet segment CSV" in refused(
+    assert "nowhere.csv: is missing. Expected an official AudioSet segment CSV" in refused(
         case, tmp_path / "out", "--segments_csv", "nowhere.csv"
     )
     (tmp_path / "ids.txt").write_text("KZVnYaoUF3M_70\nelsewhere_10\nelsewhere_20\n")
@@ -641,7 +641,7 @@ def test_audioset_refuses_files_of_another_kind(tmp_path):
     assert "ids.txt, line 2: 'elsewhere_10' is not the id of a clip in" in line and "2 such lines" in line
     (tmp_path / "empty.txt").write_text("\n")
     assert "lists no clips" in refused(case, tmp_path / "out", "--ids", tmp_path / "empty.txt")
-    assert "no such file. Expected a list of clip ids" in refused(case, tmp_path / "out", "--ids", "nowhere.txt")
+    assert "is missing. Expected a list of clip ids" in refused(case, tmp_path / "out", "--ids", "nowhere.txt")
     assert "--name 'a/b': is no plain name" in refused(case, tmp_path / "out", "--name", "a/b")
     line = refused(case, tmp_path / "out", "--clips_dir", tmp_path / "out_of_place")
     assert "out_of_place: no such folder of clips" in line
@@ -675,7 +675,7 @@ def test_a_folder_of_another_data_set_is_left_alone(tmp_path):
     vggsound_case(tmp_path / "vgg").run(tmp_path / "out")
     before = results(tmp_path / "out")
     line = error_line(esc50_case(tmp_path / "esc").run(tmp_path / "out", check=None))
-    assert "lbl_map.json: is the label map of other classes than those of ESC-50" in line
+    assert "lbl_map.json: has other classes than ESC-50" in line
     assert "hoose another --out_dir" in line
     assert results(tmp_path / "out") == before and not (tmp_path / "out/flac/esc50").exists()
 
