@@ -108,7 +108,7 @@ class ClipDataModule(pl.LightningDataModule):
         """Training batches of a rank in an epoch."""
         return len(self._sampler(0, num_ranks)) // self.batch_size
 
-    def go_on(self, epoch: int, batches: int) -> None:
+    def resume(self, epoch: int, batches: int) -> None:
         """Start training with that epoch, of which each rank has done so many batches."""
         self._within_epoch = epoch, batches * self.batch_size
 

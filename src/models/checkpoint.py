@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,10 @@ class Checkpoint:
     record: dict[str, Any]  # `hyper_parameters`: seed, protocol, command, versions, …
     weights: dict[str, torch.Tensor]  # the network's state dict
 
+    def without_weights(self) -> Checkpoint:
+        """What is left when its file's tensors are no longer needed."""
+        return replace(self, weights={})
+
     def require_label_map(self, label_map: LabelMap) -> None:
         """Refuse a label map other than the one the checkpoint was trained with, as far as it says."""
         label_map.require_size(self.config.model.num_classes, str(self.path))
@@ -44,8 +48,7 @@ class Checkpoint:
     @property
     def architecture(self) -> tuple[str, int | str, int, int]:
         """What `create` makes the network of: equal for networks that differ in their weights alone."""
-        model = self.config.model
-        return model.arch, model.model_depth, model.num_classes, model.im_size
+        return architecture(self.config.model)
 
     def require_fit(self) -> None:
         """Refuse weights that do not fit the configuration, without making the network."""
@@ -79,6 +82,11 @@ class Checkpoint:
     def untrained_network(self) -> nn.Module:
         """The network as it was when the run began."""
         return initial_network(self.config, self.seed)
+
+
+def architecture(model: ModelConfig) -> tuple[str, int | str, int, int]:
+    """What `create` makes a network of."""
+    return model.arch, model.model_depth, model.num_classes, model.im_size
 
 
 @lru_cache

@@ -39,7 +39,6 @@ EVENT: dict[str, Any] = {  # how Scaper draws an event
 }
 BACKGROUND_TIME = ("uniform", 0, 600)  # s in its file, where the background begins
 SHORTEST = 0.01  # s of an event: Scaper fades it in and out for as long
-FORMATS = ("wav", "flac")
 SCRATCH = "/tmp"  # where SoX's bindings put samples, whatever TMPDIR says
 ROOM = 64 << 20  # bytes to be free there: once it is full they carry on, with less of the sound
 
@@ -83,7 +82,7 @@ def generate_soundscapes(
     Args:
         class_weights: weight of a class's files in the order of the label map. By default it is the
             largest class's number of files over the class's own, so that classes are as likely.
-        audio_format: one of FORMATS. The samples are the same, 16-bit integers.
+        audio_format: "wav" or "flac". The samples are the same, 16-bit integers.
 
     Returns:
         What is wrong with each soundscape that cannot be made.
