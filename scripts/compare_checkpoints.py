@@ -30,7 +30,7 @@ def main() -> None:
     arguments = build_parser().parse_args()
     from src.evaluation import EvaluationOptions
     from src.scoring.comparison import compare
-    from src.utils.files import whole_file
+    from src.utils.files import write_whole
 
     options = EvaluationOptions(
         lmdb_path=arguments.lmdb_path,
@@ -52,8 +52,7 @@ def main() -> None:
             f"| {row.low:+.4f} … {row.high:+.4f} | {row.p:.3g} |"
         )
     if arguments.json:
-        with whole_file(arguments.json) as temporary:
-            temporary.write_text(json.dumps([asdict(row) for row in found], indent=2) + "\n")
+        write_whole(arguments.json, json.dumps([asdict(row) for row in found], indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -280,7 +280,7 @@ def test_the_script_goes_on_with_the_other_archives(server, tmp_path):
         "meta",
         "val",
     )
-    assert "not done: meta.tar.gz" in error_line(result) and "not safe to unpack" in result.stderr
+    assert "1 of 2 archives" in error_line(result) and "meta.tar.gz: is not safe to unpack" in result.stderr
     assert (tmp_path / "d" / "val" / "1.flac").exists() and not (tmp_path / "evil").exists()
 
 
