@@ -56,7 +56,6 @@ def list_archives(api: str = API, record: int = RECORD) -> list[Archive]:
         UserError: the server cannot be reached, has no such record, or answers something else.
     """
     url = f"{api}/{record}"
-
     body = _with_retries(lambda: _read(url), url)
     try:
         archives = [
