@@ -195,7 +195,7 @@ def no_duration(sources, jams):
 
 def other_release(sources, jams):
     edit_jams(jams, lambda annotation: annotation["data"][1]["value"].update(source_time=100.0))
-    return ["Is it another release of the file?"]
+    return ["Is it another release?"]
 
 
 def silent(sources, jams):
