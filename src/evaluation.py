@@ -68,7 +68,7 @@ class EvaluationOptions(InferenceOptions):
     untrained: bool = False
     overwrite: bool = False
     per_class: bool = False
-    bootstrap: int = 0  # resamples of the clips for 95 % intervals; none with 0
+    bootstrap: int = 0  # resamples of the clips for 95 % intervals, or 0 for none
     seed: int = 0  # of the resamples
 
 

@@ -106,7 +106,9 @@ def carry_out(plan: RunPlan) -> None:
             if trainer.interrupted:  # Lightning turns an interrupt into an exit
                 raise interrupts.exception() from None
             raise
-        record.finish(trainer.current_epoch, bool(trainer.early_stopping_callback.stopped_epoch))
+        record.finish(
+            trainer.current_epoch, any(callback.stopped_epoch for callback in trainer.early_stopping_callbacks)
+        )
 
 
 def announce(plan: RunPlan, recognizer: Recognizer, data: ClipDataModule) -> None:

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import LRSchedulerConfigType, OptimizerLRSchedulerConfig
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
 from src.config import OptConfig
 from src.data.labels import LabelMap
@@ -22,11 +24,11 @@ class Recognizer(pl.LightningModule):
     """Sound event recogniser over (B, 1, F, T) spectrograms.
 
     Args:
-        network: gives (B, C) logits; its parameters are stored under `net.`.
+        network: gives (B, C) logits. Its parameters are stored under `net.`.
         task: loss, probabilities and scores.
         label_map: the classes.
         opt: optimiser and schedule.
-        protocol: of mixup; see src/data/mixup.py.
+        protocol: of mixup, as src/data/mixup.py explains.
         seed: of mixup's and dropout's draws.
         use_mixup: mix the training batches.
     """
@@ -98,11 +100,17 @@ class Recognizer(pl.LightningModule):
         # Every rank has the whole set and the same figures: nothing to average over ranks.
         self.log("val_loss", self.task.loss(logits, targets), rank_zero_only=False)
         self.log(self.task.monitor, torch.tensor(figure, dtype=torch.float64), prog_bar=True, rank_zero_only=False)
-        step_schedule(self.lr_schedulers(), figure)
+        schedule = self.lr_schedulers()
+        assert isinstance(schedule, (ReduceLROnPlateau, StepLR))
+        step_schedule(schedule, figure)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = build_optimizer(self.opt, self.net.parameters())
-        schedule = {"scheduler": build_schedule(self.opt, optimizer), "interval": "epoch", "monitor": self.task.monitor}
+        schedule: LRSchedulerConfigType = {
+            "scheduler": build_schedule(self.opt, optimizer),
+            "interval": "epoch",
+            "monitor": self.task.monitor,
+        }
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:

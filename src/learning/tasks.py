@@ -52,7 +52,7 @@ class Task(ABC):
         return {}
 
     def class_accuracy(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray | None:
-        """(C,) share of a class's clips that are recognised, NaN without clips. None where clips have several classes."""
+        """(C,) share of each class's clips that are recognised, NaN without clips. None for multilabel."""
         return None
 
     def report_undefined(self, targets: np.ndarray, label_map: LabelMap, where: str) -> None:

@@ -42,7 +42,7 @@ class Checkpoint:
             if name != own:
                 raise UserError(
                     f"{label_map.path}: class {index} is '{name}', but {self.path} was trained with "
-                    f"'{own}' there; is it another data set's map?"
+                    f"'{own}' there. Is it another data set's map?"
                 )
 
     @property
@@ -103,7 +103,7 @@ def initial_network(config: Config, seed: int) -> nn.Module:
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint of this project, or one released in 2021, onto the CPU; nothing in it is run.
+    """Read a checkpoint of this project, or one released in 2021, onto the CPU. Nothing in it is run.
 
     Raises:
         UserError: no such file, not a checkpoint, or one without what is needed.
@@ -123,13 +123,13 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     else:
         config, label_map = parse_config(published_settings(record["cfg"]), str(path)), None
     if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()):
-        raise UserError(f"{path}: its state_dict holds something else than named tensors; the file is damaged")
+        raise UserError(f"{path}: its state_dict holds something else than named tensors. The file is damaged")
     weights = {name.removeprefix(WEIGHTS_PREFIX): state[name] for name in state if name.startswith(WEIGHTS_PREFIX)}
     return Checkpoint(path, config, label_map, record, weights)
 
 
 def published_settings(cfg: dict[str, Any]) -> dict[str, Any]:
-    """Of a configuration as stored in 2021, what this project knows; where its data was is left out."""
+    """Of a configuration as stored in 2021, what this project knows. Where its data was is left out."""
     settings: dict[str, Any] = {"data": {"label_map": "", "train_lmdb": "", "val_lmdb": ""}}
     for section, kind in (("model", ModelConfig), ("opt", OptConfig), ("audio_config", AudioConfig)):
         known = {spec.name for spec in fields(kind)} - {"pretrained", "pretrained_fc", "bg_files"}

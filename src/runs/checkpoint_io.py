@@ -1,4 +1,4 @@
-"""Writing a checkpoint: beside its place, synced, renamed. Where there is no room, the message says how much is needed."""
+"""Writing a checkpoint: beside its place, synced, renamed. A full disk gets a message that says how much is needed."""
 
 from __future__ import annotations
 

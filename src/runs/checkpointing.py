@@ -104,7 +104,7 @@ class RunCheckpoints(Checkpoint):
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
             log.error(
-                "%s: interrupted in epoch %d, after step %d; the same command resumes from the last checkpoint",
+                "%s: interrupted in epoch %d, after step %d. The same command resumes from the last checkpoint",
                 self.folder.path,
                 trainer.current_epoch,
                 trainer.global_step,

@@ -13,7 +13,11 @@ import torch.distributed
 from src.errors import Interrupted
 
 # Ctrl-C, a job's end or pre-emption, SLURM's --signal=USR1@SECONDS. Each with what Python does by itself.
-SIGNALS: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGUSR1: signal.SIG_DFL}
+SIGNALS: dict[int, Any] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGUSR1: signal.SIG_DFL,
+}
 
 
 class Interrupts:

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
+from src.data.clip_dataset import ClipDataset
 from src.errors import UserError
 from src.runs.folder import RunFolder
 from src.runs.provenance import DeterminismWarnings, changes
 from src.utils.files import whole_file
 from src.utils.processes import is_first
-
-
-class Records(Protocol):
-    """What the record says of a training or validation set; see `src.data.clip_dataset.ClipDataset`."""
-
-    skipped: list[int]
-
-    def __len__(self) -> int: ...
-    def known_fingerprint(self) -> str | None: ...
-    def fingerprint(self) -> str | None: ...
 
 
 class RunRecord(Callback):
@@ -36,7 +27,7 @@ class RunRecord(Callback):
         folder: of the run.
         earlier: the folder's record where the run is resumed.
         settings: what has to be the same in every start.
-        start: this start; see `src.runs.provenance.provenance`.
+        start: this start, from `src.runs.provenance.provenance`.
     """
 
     def __init__(
@@ -50,7 +41,7 @@ class RunRecord(Callback):
         self.earlier = earlier or {}
         self.notes: list[str] = list(self.earlier.get("nondeterministic", []))
         self.warnings = DeterminismWarnings(self.notes)
-        self._sets: dict[str, Records] = {}
+        self._sets: dict[str, ClipDataset] = {}
         if earlier is None:
             self.content = {**(start or {}), **(settings or {}), "resumed": []}
         else:
@@ -64,7 +55,7 @@ class RunRecord(Callback):
         """Add what may keep the run from being repeated to the last bit."""
         self.notes += [note for note in dict.fromkeys(notes) if note not in self.notes]
 
-    def describe_data(self, train: Records, val: Records) -> None:
+    def describe_data(self, train: ClipDataset, val: ClipDataset) -> None:
         """Note the sets' sizes, skipped records and fingerprints, as far as these are known.
 
         Raises:
@@ -72,9 +63,9 @@ class RunRecord(Callback):
         """
         self._sets = {"train": train, "val": val}
         self.content["num_train_clips"] = len(train)
-        self.content["skipped"] = {split: records.skipped for split, records in self._sets.items()}
+        self.content["skipped"] = {split: dataset.skipped for split, dataset in self._sets.items()}
         if is_first():
-            self._identify({split: records.known_fingerprint() for split, records in self._sets.items()})
+            self._identify({split: dataset.known_fingerprint() for split, dataset in self._sets.items()})
 
     def _identify(self, fingerprints: dict[str, str | None]) -> None:
         for split, found in fingerprints.items():
@@ -88,7 +79,7 @@ class RunRecord(Callback):
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._sets and is_first():
-            self._identify({split: records.fingerprint() for split, records in self._sets.items()})
+            self._identify({split: dataset.fingerprint() for split, dataset in self._sets.items()})
             self._sets = {}
             self.write()
         checkpoint["hyper_parameters"] = self.content

@@ -57,8 +57,10 @@ def read_resume_point(path: Path) -> ResumePoint:
         UserError: no run can be resumed from it.
     """
     content = read_torch_file(path, "a checkpoint to resume from")
-    if not isinstance(content, dict) or "optimizer_states" not in content or not isinstance(
-        content.get("state_dict"), dict
+    if (
+        not isinstance(content, dict)
+        or "optimizer_states" not in content
+        or not isinstance(content.get("state_dict"), dict)
     ):
         raise UserError(f"{path}: cannot be resumed from: it is no training checkpoint (is it a .pth of weights?)")
     if "loops" not in content:

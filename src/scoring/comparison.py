@@ -49,9 +49,7 @@ def compare(first: str, second: str, options: InferenceOptions, resamples: int, 
             f"{folds[0]} and {folds[1]}"
         )
     scores = [ranking_scores(each.probabilities, each.multi_hot) for each in (one, other)]
-    resampled = [
-        bootstrap(each.probabilities, each.multi_hot, resamples, seed) for each in (one, other)
-    ]
+    resampled = [bootstrap(each.probabilities, each.multi_hot, resamples, seed) for each in (one, other)]
     found = []
     for name in ("mAP", "mAUC", "dprime"):
         with np.errstate(invalid="ignore"):  # two infinite d′

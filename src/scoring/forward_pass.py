@@ -1,8 +1,8 @@
 """Networks over clips: however many networks there are, every clip is decoded and transformed once.
 
-Batches are kept as they go by, up to a budget of bytes, and all networks run on what is kept, one after the
-other, before more is read. Where all clips fit, that makes the networks the outer loop, and each one's
-outputs are known as soon as its turn is over.
+Batches are kept as they are read, up to a budget of bytes. All networks run on what is kept, one after the other,
+before more is read. Where all clips fit, that makes the networks the outer loop, and each one's outputs are known as
+soon as its turn is over.
 """
 
 from __future__ import annotations
