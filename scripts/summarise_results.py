@@ -26,7 +26,7 @@ def main() -> None:
     print(as_markdown(summaries))
     from src.models.registry import count_parameters
     from src.scoring.charts import draw_all
-    from src.utils.files import whole_file, write_csv
+    from src.utils.files import write_csv, write_whole
 
     out_dir = Path(arguments.out_dir)
     parameters = {
@@ -36,9 +36,8 @@ def main() -> None:
     rows = as_rows(summaries, parameters)
     write_csv(out_dir / "summary.csv", list(rows[0]), rows)
     pictures = draw_all(summaries, parameters, out_dir)
-    with whole_file(out_dir / "summary.md") as temporary:
-        shown = "".join(f"\n![{picture.stem}]({picture.name})\n" for picture in pictures)
-        temporary.write_text(f"{as_markdown(summaries)}\n{shown}", encoding="utf-8")
+    shown = "".join(f"\n![{picture.stem}]({picture.name})\n" for picture in pictures)
+    write_whole(out_dir / "summary.md", f"{as_markdown(summaries)}\n{shown}")
     for path in (out_dir / "summary.md", out_dir / "summary.csv", *pictures):
         print(path)
 
