@@ -111,8 +111,7 @@ def draw_soundscape(path: str | Path, soundscape: Soundscape) -> None:
     rows = sorted({event.label for event in timed})
     heights = (2, 4, 0.6 + 0.4 * len(rows)) if rows else (2, 4)
     figure = blank_figure(9, 6)
-    wave, image, *below = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights
-    )
+    wave, image, *below = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     wave.plot(np.arange(len(soundscape.samples)) / rate, soundscape.samples, linewidth=0.3)
     wave.set(ylabel="amplitude", xlim=(0, len(soundscape.samples) / rate))
     wave.set_title(_title(soundscape), parse_math=False)

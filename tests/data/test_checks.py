@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 import lmdb
 import msgpack
@@ -407,8 +408,6 @@ def test_a_folder_holds_an_lmdb_too(tmp_path):
     assert found["lmdbs"][0]["bytes"] == (tmp_path / "a.lmdb" / "data.mdb").stat().st_size
 
 
-<<<<<<< HEAD
-=======
 def test_a_file_read_through_once_does_not_stay_in_memory(tmp_path, monkeypatch):
     """What is mapped counts as a process's memory. The result is the same whenever it is mapped anew."""
     path = write_lmdb(tmp_path / "a.lmdb", sound_records(9))
@@ -425,7 +424,6 @@ def test_a_file_read_through_once_does_not_stay_in_memory(tmp_path, monkeypatch)
     assert check([path], num_workers=2).reports[0].fingerprint == expected
 
 
->>>>>>> 8261dbaf9e777f3b89b0bf1dd8b275070877b5a8
 # The fingerprint
 
 

@@ -40,6 +40,8 @@ def problem_of(reader: LMDBReader, sample_rate: int, index: int) -> str | None:
         reader.annotation(index)
     except UserError as error:
         return str(error)
+    finally:
+        reader.release_pages()
     return None
 
 

@@ -54,6 +54,8 @@ def examine(reader: LMDBReader, limits: Limits, index: int) -> Facts:
         record = reader[index]
     except UserError as error:
         return Facts(digest, problems=(Problem("unreadable", str(error).removeprefix(f"{reader.path}, ")),))
+    finally:
+        reader.release_pages()
     names = class_names(record.label, limits)
     problems = [*_label_problems(record, limits, where)]
     try:
