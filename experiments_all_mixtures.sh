@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Number of soundscapes v. mAP: ResNet-18 on 5,000 to 100,000 soundscapes, 4 GPUs.
-# GISE_TRAIN_SETS chooses among the training sets. The rest: scripts/experiments.sh.
+# GISE_TRAIN_SETS chooses among the training sets. The rest: scripts/lib/experiments.sh.
 set -euo pipefail
-source "$(dirname "$0")/scripts/experiments.sh"
+source "$(dirname "$0")/scripts/lib/experiments.sh"
 begin "$0" "$@"
 
 sets=${GISE_TRAIN_SETS:-train_5k train_10k train_15k train_20k train_30k train_40k train_50k train train_70k train_80k

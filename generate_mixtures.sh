@@ -5,7 +5,7 @@
 # eval. LMDBs that are there are left alone; sets whose folders are missing are named at the end.
 # GISE_PACK_FLAGS gives further flags to pack_mixtures_into_lmdb.py.
 set -euo pipefail
-source "$(dirname "$0")/scripts/experiments.sh"
+source "$(dirname "$0")/scripts/lib/experiments.sh"
 script=$(basename "$0")
 if [ $# -ne 2 ]; then
     echo "usage: $script MIXTURES_DIR LMDB_DIR" >&2

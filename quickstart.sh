@@ -4,7 +4,7 @@
 # in .venv/ and demo/. It can be interrupted and run again: what is done is kept.
 set -euo pipefail
 cd "$(dirname "$0")"
-source scripts/environment.sh
+source scripts/lib/environment.sh
 stopped() { # STATUS
     echo
     echo "Stopped. Run ./quickstart.sh again to go on from here." >&2
@@ -15,7 +15,7 @@ trap 'stopped 143' TERM
 
 make_environment
 export PATH="$PWD/.venv/bin:$PATH"
-source scripts/steps.sh
+source scripts/lib/steps.sh
 
 step "Isolated events: sampled sounds of 18 classes"
 run python scripts/make_demo_corpus.py --out_folder demo

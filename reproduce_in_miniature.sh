@@ -8,7 +8,7 @@
 set -euo pipefail
 called_from=$PWD
 cd "$(dirname "$0")"
-source scripts/environment.sh
+source scripts/lib/environment.sh
 stopped() { # STATUS
     echo
     echo "Stopped. Run it again to go on from here." >&2
@@ -34,7 +34,7 @@ if [ -z "${GISE_PYTHON:-}" ]; then
     make_environment
     export GISE_PYTHON=$PWD/.venv/bin/python
 fi
-source scripts/steps.sh
+source scripts/lib/steps.sh
 python() {
     "$GISE_PYTHON" "$@"
 }

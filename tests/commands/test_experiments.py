@@ -327,7 +327,7 @@ def test_wrong_calls_are_refused_in_one_line(miniature, warm_python, tmp_path, w
 def in_library(commands, cwd=ROOT, **environment):
     """Run commands after sourcing the scripts' library."""
     return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", f"source '{ROOT}/scripts/experiments.sh'; {commands}"],
+        ["bash", "-euo", "pipefail", "-c", f"source '{ROOT}/scripts/lib/experiments.sh'; {commands}"],
         cwd=cwd,
         capture_output=True,
         text=True,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-SCRIPTS = sorted(path.relative_to(ROOT) for path in (*ROOT.glob("*.sh"), *ROOT.glob("scripts/*.sh"), ROOT / ".ci/run"))
+SCRIPTS = sorted(path.relative_to(ROOT) for path in (*ROOT.glob("*.sh"), *ROOT.glob("scripts/**/*.sh"), ROOT / ".ci/run"))
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=str)
@@ -21,7 +21,7 @@ def test_shellcheck_is_clean(script):
 
 def in_shell(commands, path):
     return subprocess.run(
-        ["/bin/bash", "-c", f"source scripts/environment.sh; {commands}"],
+        ["/bin/bash", "-c", f"source scripts/lib/environment.sh; {commands}"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -87,7 +87,7 @@ def test_a_failed_installation_is_tried_again(tmp_path):
     (venv / "python").write_text('#!/bin/sh\n[ "$1" = -V ] && exit 0\necho "$@" >> log\ntest -e allowed\n')
     (venv / "python").chmod(0o755)
     (tmp_path / "r.txt").write_text("torch\n")
-    command = ["bash", "-c", f"source '{ROOT}/scripts/environment.sh'; pip_install_once .stamp r.txt || exit 1"]
+    command = ["bash", "-c", f"source '{ROOT}/scripts/lib/environment.sh'; pip_install_once .stamp r.txt || exit 1"]
     assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 1
     (tmp_path / "allowed").touch()
     for _ in range(2):

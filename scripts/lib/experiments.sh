@@ -11,7 +11,7 @@
 #   GISE_PYTHON       interpreter (.venv's, or else python)
 
 called_from=$PWD
-cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
+cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit
 
 from_here() { # PATH: print it as it is called from the scripts' folder
     if [[ $1 == /* || $called_from == "$PWD" ]]; then
