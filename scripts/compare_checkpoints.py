@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from src import cli  # noqa: E402
 
 
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--ckpt_path", required=True, help="the first checkpoint")
@@ -23,7 +23,11 @@ def main() -> None:
     add("--seed", type=cli.count, default=0, help="of the resamples")
     add("--json", help="file to write the figures to")
     cli.add_loading_flags(parser)
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = build_parser().parse_args()
     from src.evaluation import EvaluationOptions
     from src.scoring.comparison import compare
     from src.utils.files import whole_file

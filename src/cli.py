@@ -15,7 +15,6 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 
-from src.config import DATA_ROOT
 from src.errors import UserError
 from src.utils.processes import LAST_WORDS, is_first
 
@@ -212,7 +211,7 @@ def training_parser(
     add("--check_data", action="store_true", help="read and decode all records before training, as check_lmdb.py does")
     add(
         "--data_root",
-        help=f"folder that the cfg's relative paths start from; by default ${DATA_ROOT}, else the current folder",
+        help="folder that the cfg's relative paths start from; by default $GISE_DATA_ROOT, else the current folder",
     )
     add("--pretrained", metavar="FILE", help="exported weights to start from, in place of the cfg's model.pretrained")
     add_clip_flags(parser)
