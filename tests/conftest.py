@@ -79,7 +79,6 @@ def _as_main(words, cwd, out, err, environment):
     os.environ.update(environment)
     multiprocessing.set_start_method("fork", force=True)  # as in a process that a user starts
     sys.argv = words
-    sys.path[0] = str(Path(words[0]).parent)
     runpy.run_path(words[0], run_name="__main__")
 
 
