@@ -4,14 +4,23 @@ import json
 import multiprocessing
 import os
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
+from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    # Tests side by side share the cores. Set before NumPy and PyTorch start their threads.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // int(workers))))
+
+import lmdb
 import numpy as np
 import pytest
 import soundfile
@@ -28,11 +37,70 @@ CLIP = 15000  # samples, 69 frames
 # Started in the background of a script, a process ignores SIGINT, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# ---- which tests start processes ----
+
+PROCESS_FOLDERS = {"commands", "robustness"}
+PROCESS_FIXTURES = {"corpus", "trained", "warm_python"}
+started = []  # by the test that runs now: how it started a process
+
+
+def pytest_addoption(parser, pluginmanager):
+    """With `-p no:xdist`, take its options from pyproject.toml and do nothing."""
+    if not pluginmanager.hasplugin("xdist"):
+        parser.addoption("--numprocesses")
+        parser.addoption("--dist")
+
+
+def pytest_itemcollected(item):
+    if item.path.parent.name in PROCESS_FOLDERS or PROCESS_FIXTURES & set(item.fixturenames):
+        item.add_marker("processes")
+
+
+def _note_start(event, arguments):
+    if event in ("os.fork", "os.posix_spawn", "os.system", "subprocess.Popen"):
+        started.append(f"{event} {arguments}")
+
+
+_start_process = BaseProcess.start
+
+
+def _start_noted(process):
+    started.append(f"start of {process}")
+    _start_process(process)
+
+
+def pytest_configure():
+    sys.addaudithook(_note_start)
+    BaseProcess.start = _start_noted  # a fork server's processes are no forks of this one
+
+
+@pytest.fixture(autouse=True)
+def only_marked_tests_start_processes(request):
+    """`pytest -m "not processes"` is quick because nothing in it starts a process."""
+    yield
+    noted = started.copy()
+    started.clear()
+    if noted and not request.node.get_closest_marker("processes"):
+        pytest.fail(f"an unmarked test starts a process ({noted[0][:200]}). Mark it with pytest.mark.processes.")
+
+
+# ---- running scripts ----
 
 # Importing PyTorch and Lightning takes longer than most of these runs. Scripts are therefore run in
 # processes forked from a server that has imported them, and has done nothing else.
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["src.training", "src.evaluation"])
+SERVER.set_forkserver_preload(["warm"])
+_server_start = threading.Lock()
+
+
+def fork(target, *arguments):
+    """Start `target(*arguments)` in a process forked from the server."""
+    with _server_start, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # the server's only way to find what it preloads
+        forkserver.ensure_running()
+    process = SERVER.Process(target=target, args=arguments)
+    process.start()
+    return process
 
 
 def run_script(*arguments, cwd=ROOT, check=None, fresh=False, timeout=300):
@@ -57,15 +125,31 @@ def run_script(*arguments, cwd=ROOT, check=None, fresh=False, timeout=300):
 def run_in_forked_process(words, cwd, timeout, environment=None):
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder) / "out", Path(folder) / "err"
-        process = SERVER.Process(
-            target=_as_main, args=(words, str(cwd), str(out), str(err), os.environ | (environment or {}))
-        )
-        process.start()
+        process = fork(_as_main, words, str(cwd), str(out), str(err), os.environ | (environment or {}))
         process.join(timeout)
         if process.is_alive():
             process.kill()
             raise AssertionError(f"{words} ran for more than {timeout} s: {err.read_text()[-3000:]}")
         return subprocess.CompletedProcess(words, process.exitcode, out.read_text(), err.read_text())
+
+
+def start(folder, *words):
+    """Start a script of the repository as the leader of a process group, with out.log and err.log in a folder."""
+    words = [str(ROOT / words[0]), *map(str, words[1:])]
+    return fork(_lead_a_group, words, str(folder), str(folder / "out.log"), str(folder / "err.log"), dict(os.environ))
+
+
+def _lead_a_group(*arguments):
+    os.setpgid(0, 0)
+    _as_main(*arguments)
+
+
+def wait_until(process, reached, pause=0.002):
+    """Wait until `reached()` or the end of a process."""
+    deadline = time.monotonic() + 120
+    while process.is_alive() and not reached():
+        assert time.monotonic() < deadline, f"{process} did not get there in 120 s"
+        time.sleep(pause)
 
 
 def _as_main(words, cwd, out, err, environment):
@@ -122,10 +206,7 @@ def _run_for(connection):
     with connection:
         words, cwd, client, environment = json.loads(connection.makefile().readline())
         words[0] = os.path.join(cwd, words[0])
-        process = SERVER.Process(
-            target=_as_main, args=(words, cwd, f"/proc/{client}/fd/1", f"/proc/{client}/fd/2", environment)
-        )
-        process.start()
+        process = fork(_as_main, words, cwd, f"/proc/{client}/fd/1", f"/proc/{client}/fd/2", environment)
         process.join()
         connection.sendall(f"{process.exitcode if process.exitcode >= 0 else 128 - process.exitcode}\n".encode())
 
@@ -137,6 +218,17 @@ def error_line(result):
     line = result.stderr.replace("\r", "\n").strip().splitlines()[-1]
     assert ": error: " in line, result.stderr[-3000:]
     return line
+
+
+# ---- small data ----
+
+
+def raw(path):
+    """Every entry of an LMDB file as bytes; of a copy, for LMDB opens no file twice in a process."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = str(shutil.copy(path, Path(folder) / "copy.lmdb"))
+        with lmdb.open(copy, subdir=False, readonly=True, lock=False) as env, env.begin() as transaction:
+            return dict(transaction.cursor().iternext())
 
 
 def tone_clip(labels, seed, length=CLIP):

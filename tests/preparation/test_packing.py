@@ -14,8 +14,7 @@ import lmdb
 import numpy as np
 import pytest
 import soundfile
-from conftest import CLASSES, ROOT, SAMPLE_RATE, error_line, run_script, tone_clip, write_folder, write_soundscape
-from test_lmdb import raw
+from conftest import CLASSES, ROOT, SAMPLE_RATE, error_line, raw, run_script, tone_clip, write_folder, write_soundscape
 
 from src.data.lmdb.store import LMDBReader, Record
 from src.data.lmdb.writer import LMDBWriter

@@ -17,8 +17,6 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(TESTS / "robustness"), str(TESTS), str(TESTS.parent)]
 
-from conftest import SERVER  # noqa: E402
-
 from faults import kills, malformed  # noqa: E402
 from faults.corpus import make_corpus  # noqa: E402
 from faults.processes import Place, run  # noqa: E402
@@ -138,12 +136,6 @@ def report(tallies: dict[str, Tally], seed: int) -> int:
     return len(failed)
 
 
-def preload() -> None:
-    """Have the commands forked from a process that has imported what they need."""
-    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:3])  # the server's only way to find it
-    SERVER.set_forkserver_preload(["faults.warm"])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
@@ -156,7 +148,6 @@ def main() -> None:
     add("--work_dir", help="folder for the corpus and what failed; a new one in the temporary folder by default")
     arguments = parser.parse_args()
     started = time.monotonic()
-    preload()
     if arguments.work_dir:
         Path(arguments.work_dir).mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="faults_", dir=arguments.work_dir))
