@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+import types
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -27,6 +28,7 @@ import soundfile
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+TESTS = str(ROOT / "tests")
 GOLDEN = Path(__file__).resolve().parent / "golden"
 FIXTURES = Path(__file__).resolve().parent / "fixtures"
 SAMPLE_RATE = 22050
@@ -39,8 +41,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # ---- which tests start processes ----
 
-PROCESS_FOLDERS = {"commands", "robustness"}
-PROCESS_FIXTURES = {"corpus", "trained", "warm_python"}
 started = []  # by the test that runs now: how it started a process
 
 
@@ -52,8 +52,31 @@ def pytest_addoption(parser, pluginmanager):
 
 
 def pytest_itemcollected(item):
-    if item.path.parent.name in PROCESS_FOLDERS or PROCESS_FIXTURES & set(item.fixturenames):
+    """Mark what starts processes: tests of commands, and what uses `fork`, subprocess or multiprocessing by any way."""
+    fixtures = [fixture.func for found in item._fixtureinfo.name2fixturedefs.values() for fixture in found]
+    if item.path.parent.name == "commands" or _starts_processes(item.function, *fixtures):
         item.add_marker("processes")
+
+
+def _starts_processes(*functions):
+    """Whether functions, or functions of the tests that they use, name something that starts processes."""
+    unseen = list(functions)
+    seen = set(unseen)
+    for function in unseen:
+        for name in _names(function.__code__):
+            used = function.__globals__.get(name)
+            if used is fork or used is subprocess or used is multiprocessing:
+                return True
+            if isinstance(used, types.FunctionType) and used not in seen and TESTS in used.__code__.co_filename:
+                seen.add(used)
+                unseen.append(used)
+    return False
+
+
+def _names(code):
+    """All names in a function's code and in the functions within it."""
+    inner = [_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    return set(code.co_names).union(*inner)
 
 
 def _note_start(event, arguments):

@@ -372,6 +372,7 @@ class Touch:
         return touch(self.folder, number)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("chunk", [1, 7])
 def test_workers_run_only_so_far_ahead_of_who_takes_their_results(tmp_path, chunk):
     results = map_in_processes(Touch(tmp_path), range(1000), 2, "touching", chunk=chunk)
@@ -387,6 +388,7 @@ def die(_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.processes
 def test_a_killed_worker_is_told():
     with pytest.raises(WorkerKilled, match="dying: a worker process was killed; is there too little memory?"):
         list(map_in_processes(die, range(5), 2, "dying"))
