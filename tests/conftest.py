@@ -97,14 +97,17 @@ def pytest_configure():
     BaseProcess.start = _start_noted  # a fork server's processes are no forks of this one
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    started.clear()
+
+
 @pytest.fixture(autouse=True)
 def only_marked_tests_start_processes(request):
     """`pytest -m "not processes"` is quick because nothing in it starts a process."""
     yield
-    noted = started.copy()
-    started.clear()
-    if noted and not request.node.get_closest_marker("processes"):
-        pytest.fail(f"an unmarked test starts a process ({noted[0][:200]}). Mark it with pytest.mark.processes.")
+    if started and not request.node.get_closest_marker("processes"):
+        pytest.fail(f"an unmarked test starts a process ({started[0][:200]}). Mark it with pytest.mark.processes.")
 
 
 # ---- running scripts ----

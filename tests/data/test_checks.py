@@ -235,7 +235,6 @@ def test_entries_that_do_not_fit_are_found(tmp_path, kind, change, message):
     require_found(result, found, kind, records, message)
 
 
-@pytest.mark.processes
 def test_every_kind_of_finding_is_tested():
     assert {*DEFECTS, *(kind for kind, _, _ in ENTRY_DEFECTS)} == set(KINDS)
 
