@@ -13,8 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from conftest import SERVER
-
 from faults import kills, malformed
 from faults.corpus import make_corpus
 from faults.processes import Place, run
@@ -146,7 +144,6 @@ def main() -> None:
     add("--work_dir", help="folder for the corpus and what failed; a new one in the temporary folder by default")
     arguments = parser.parse_args()
     started = time.monotonic()
-    SERVER.set_forkserver_preload(["faults.warm"])
     if arguments.work_dir:
         Path(arguments.work_dir).mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="faults_", dir=arguments.work_dir))
