@@ -9,7 +9,7 @@ sets=${GISE_TRAIN_SETS:-train_5k train_10k train_15k train_20k train_30k train_4
     train_90k train_100k}
 for set in $sets; do
     [ -e "${data}mixtures_lmdb/$set.lmdb" ] ||
-        stop "${data}mixtures_lmdb/$set.lmdb is missing; pack it with generate_mixtures.sh, or choose with GISE_TRAIN_SETS"
+        stop "${data}mixtures_lmdb/$set.lmdb is missing. Pack it with generate_mixtures.sh, or choose with GISE_TRAIN_SETS"
 done
 use_gpus 4
 folder=$experiment/$run/mixup/resnet_18_lmdb_adam_64x4_adam_mixers

@@ -39,7 +39,7 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.
     [ -e /usr/include/sox.h ] || echo libsox-dev
 }
 
-install_packages() { # PACKAGE...: with apt, as root or through sudo; otherwise say what to run
+install_packages() { # PACKAGE...: with apt, as root or through sudo. Otherwise say what to run.
     local install="apt-get update && apt-get install -y $*"
     if ! command -v apt-get >/dev/null; then
         echo "These packages are missing (by their Debian names): $*. Install them and run this again." >&2
