@@ -1,11 +1,13 @@
 """Every .cfg of the tree, and what is refused."""
 
 import copy
+from dataclasses import replace
 
 import pytest
+import yaml
 from conftest import ROOT, cfg_tree, write_cfg
 
-from src.config import load_config
+from src.config import AudioConfig, load_config
 from src.data.labels import LabelMap
 from src.errors import UserError
 from src.models.registry import FAMILIES
@@ -65,22 +67,31 @@ BROKEN = [
     (("model", "depht"), 18, "unknown key 'model.depht'"),
     (("extra",), {}, "unknown key 'extra'"),
     (("opt",), REMOVE, "section 'opt' is missing"),
-    (("opt",), 3, "section 'opt' is 3"),
+    (("opt",), 3, "opt is 3. It should be a dictionary"),
     (("model", "arch"), REMOVE, "key 'model.arch' is missing"),
-    (("opt", "batch_size"), "many", "opt.batch_size is 'many'; expected a whole number"),
+    (("opt", "batch_size"), "many", "opt.batch_size is 'many'. It should be a valid integer"),
     (("opt", "batch_size"), 2.5, "opt.batch_size is 2.5"),
     (("opt", "batch_size"), True, "opt.batch_size is True"),
-    (("opt", "batch_size"), 0, "opt.batch_size is 0; at least 1"),
-    (("opt", "lr"), "fast", "opt.lr is 'fast'; expected a number"),
-    (("opt", "lr"), "nan", "opt.lr is nan"),
-    (("opt", "optimizer"), "Adagrad", "opt.optimizer is 'Adagrad'; expected 'Adam' or 'SGD'"),
-    (("audio_config", "win_len"), 500, "cannot exceed n_fft"),
+    (("opt", "batch_size"), 0, "opt.batch_size is 0. It should be greater than or equal to 1"),
+    (("opt", "lr"), "fast", "opt.lr is 'fast'. It should be a valid number"),
+    (("opt", "lr"), "nan", "opt.lr is 'nan'. It should be a finite number"),
+    (("opt", "optimizer"), "Adagrad", "opt.optimizer is 'Adagrad'. It should be 'Adam' or 'SGD'"),
+    (("audio_config", "win_len"), 500, "audio_config.win_len is 500. It should fit n_fft (441)"),
     (("audio_config", "bg_files"), "bg.txt", "mixers are retired"),
-    (("audio_config", "mixup"), "yes please", "audio_config.mixup is 'yes please'; expected True or False"),
+    (("audio_config", "mixup"), "yes please", "audio_config.mixup is 'yes please'. It should be a valid boolean"),
     (("data", "train_lmdb"), None, "data.train_lmdb is None"),
     (("data", "is_lmdb"), False, "data.train_manifest is None"),
     (("model", "pretrained_fc"), 51, "pretrained_fc"),
     (("protocol",), "new", "'paper' or 'corrected'"),
+    (("path",), "a.cfg", "unknown key 'path'"),
+    (("model", "model_depth"), [18], "model.model_depth is [18]. It should be a valid integer or be text"),
+    (("model", "arch"), "a\0b", "model.arch is 'a\\x00b'. It should be text, without NUL"),
+    (("opt", "batch_size"), 2**63, "It should be less than 9223372036854775808"),
+    (("opt", "lr"), float("inf"), "opt.lr is inf. It should be a finite number"),
+    (("opt", "lr"), True, "It should be a valid number"),
+    (("opt", "weight_decay"), -1, "opt.weight_decay is -1. It should be greater than or equal to 0"),
+    (("audio_config", "delimiter"), "", "It should have at least 1 character"),
+    (("audio_config", "min_duration"), 0, "audio_config.min_duration is 0. It should be greater than 0"),
 ]
 
 
@@ -114,6 +125,72 @@ def test_files_that_are_no_cfg(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(UserError, match=message):
         load_config(path)
+
+
+def refusal_of(tmp_path, text, *overrides):
+    path = tmp_path / "a.cfg"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        load_config(path, overrides)
+    assert "\n" not in str(error.value)
+    return str(error.value).removeprefix(f"{path}: ")
+
+
+def test_a_doubled_key_or_section_is_refused_with_its_line(tmp_path):
+    text = yaml.safe_dump(cfg_tree(tmp_path), sort_keys=False)
+    number = len(text.splitlines()) + 1
+    doubled = refusal_of(tmp_path, f"{text}opt:\n  lr: 1\n")
+    assert doubled.startswith(f"is not valid YAML: line {number}: key 'opt' is already in line ")
+    assert "line 3: key 'lr' is already in line 2" in refusal_of(tmp_path, "opt:\n  lr: 1\n  'lr': 1\n")
+    assert "--set opt={lr: 1, lr: 2}: is not valid YAML: line 1: key 'lr'" in refusal_of(
+        tmp_path, text, "opt={lr: 1, lr: 2}"
+    )
+
+
+def test_merge_keys_and_anchors(tmp_path):
+    tree = cfg_tree(tmp_path)
+    base = yaml.safe_dump(tree.pop("opt"), default_flow_style=True).strip()
+    text = f"opt: &base\n  <<: &inner {base}\n  lr: 0.5\n{yaml.safe_dump(tree)}"
+    (tmp_path / "a.cfg").write_text(text)
+    config = load_config(tmp_path / "a.cfg", ["opt.scheduler=step"])
+    assert (config.opt.lr, config.opt.batch_size, config.opt.scheduler) == (
+        0.5,
+        cfg_tree(tmp_path)["opt"]["batch_size"],
+        "step",
+    )
+    merged = text.replace("opt: &base", "data2: &base", 1) + "opt:\n  <<: *base\n  lr: 0.25\n"
+    assert refusal_of(tmp_path, merged).startswith("unknown key 'data2'")  # and not a doubled one
+
+
+@pytest.mark.parametrize("text", ["010", "-010", "0_10", "1:30"])
+def test_no_number_is_octal_or_sexagesimal(tmp_path, text):
+    tree = cfg_tree(tmp_path)
+    tree["opt"]["batch_size"] = "NUMBER"
+    cfg = yaml.safe_dump(tree).replace("NUMBER", text)
+    assert refusal_of(tmp_path, cfg) == f"opt.batch_size is '{text}'. It should be a valid integer"
+    path = write_cfg(tmp_path / "b.cfg", cfg_tree(tmp_path))
+    with pytest.raises(UserError, match=f"opt.batch_size is '{text}'"):
+        load_config(path, [f"opt.batch_size={text}"])
+    assert load_config(path, [f"data.train_lmdb={text}"]).data.train_lmdb == text  # a folder may be called so
+    assert load_config(path, ["opt.lr=010", "opt.batch_size=0x10"]).opt.lr == 10.0
+
+
+def test_a_part_that_is_replaced_is_checked_again(tmp_path):
+    config = load_config(write_cfg(tmp_path / "a.cfg", cfg_tree(tmp_path)))
+    other = replace(config, audio_config=replace(config.audio_config, mixup=True))
+    assert other.audio_config.mixup and other != config and other.path == config.path
+    assert replace(config, path="b.cfg") == config and "path" not in config.as_dict()
+    with pytest.raises(ValueError, match="greater than 0"):
+        replace(config.opt, lr=0)
+    with pytest.raises(ValueError, match="fit n_fft"):
+        replace(config, audio_config=replace(config.audio_config, n_fft=64))
+
+
+@pytest.mark.parametrize("feature, lengths", [("spectrogram", (441, 441)), ("melspectrogram", (1920, 661))])
+def test_lengths_that_are_left_out_depend_on_the_feature(feature, lengths):
+    audio = AudioConfig(feature=feature)
+    assert (audio.n_fft, audio.win_len) == lengths
+    assert AudioConfig(feature=feature, n_fft=64).win_len == 64
 
 
 @pytest.mark.parametrize("override", ["opt.lr", "=3", "a.b.c=3", "protocol.x=1", "opt.lr=["])
