@@ -4,11 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import _repository
 
-from src import cli  # noqa: E402
-from src.errors import UserError  # noqa: E402
-from src.preparation.download import API, RECORD, choose, fetch, list_archives, unpack  # noqa: E402
+from src import cli
+from src.errors import UserError
+from src.preparation.download import API, RECORD, choose, fetch, list_archives, unpack
 
 
 def build_parser() -> argparse.ArgumentParser:

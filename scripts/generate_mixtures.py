@@ -1,12 +1,10 @@
 """Mix soundscapes from isolated events and backgrounds with Scaper. (generate_mixtures.sh packs them into LMDBs.)"""
 
 import argparse
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import _repository
 
-from src import cli  # noqa: E402
+from src import cli
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,12 +1,10 @@
 """Draw a soundscape's waveform, spectrogram and events, and write it as WAV for listening."""
 
 import argparse
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import _repository
 
-from src import cli  # noqa: E402
+from src import cli
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,12 +1,10 @@
 """Trim silence from isolated events with SoX, and tile those that are short."""
 
 import argparse
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import _repository
 
-from src import cli  # noqa: E402
+from src import cli
 
 
 def build_parser() -> argparse.ArgumentParser:

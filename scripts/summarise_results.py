@@ -1,12 +1,11 @@
 """Results tables and run folders -> one table of means over runs, as Markdown and CSV, and pictures."""
 
 import argparse
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import _repository
 
-from src import cli  # noqa: E402
+from src import cli
 
 
 def build_parser() -> argparse.ArgumentParser:

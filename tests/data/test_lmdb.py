@@ -4,16 +4,13 @@ import ctypes
 import json
 import mmap
 import os
-import shutil
-import tempfile
-from pathlib import Path
 
 import lmdb
 import msgpack
 import numpy as np
 import pytest
 import soundfile
-from conftest import CLIP, FIXTURES, SAMPLE_RATE, run_script, write_folder, write_soundscape
+from conftest import CLIP, FIXTURES, SAMPLE_RATE, raw, run_script, write_folder, write_soundscape
 
 from src.data.audio.files import decode
 from src.data.lmdb.pages import values_in
@@ -24,14 +21,6 @@ from src.preparation.packing import pack_mixtures
 
 RELEASED = FIXTURES / "released_mixtures_layout.lmdb"
 RELEASED_ESC50 = FIXTURES / "released_esc50_layout.lmdb"
-
-
-def raw(path):
-    """Every entry of an LMDB file as bytes; of a copy, for LMDB opens no file twice in a process."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy = str(shutil.copy(path, Path(folder) / "copy.lmdb"))
-        with lmdb.open(copy, subdir=False, readonly=True, lock=False) as env, env.begin() as transaction:
-            return dict(transaction.cursor().iternext())
 
 
 def labels_of(path):

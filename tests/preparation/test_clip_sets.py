@@ -23,6 +23,8 @@ from src.data.labels import LabelMap
 from src.data.lmdb.store import LMDBReader
 from src.data.transforms import Compose
 
+pytestmark = pytest.mark.processes
+
 SECONDS = 0.4  # of the clips made here
 ESC50 = [  # file, fold, target, category
     ("1-100032-A-0.wav", 1, 0, "dog"),

@@ -6,32 +6,15 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT, SERVER, _as_main, run_script, write_folder
+from conftest import run_script, start, wait_until, write_folder
 from small_sources import contents, write_sources
 
 from src.data.lmdb.store import LMDBReader
 
 
-def start(folder, *words):
-    """A script of the repository as the leader of a process group of its own."""
-    words = [str(ROOT / words[0]), *map(str, words[1:])]
-    logs = str(folder / "out.log"), str(folder / "err.log")
-    process = SERVER.Process(target=_lead_a_group, args=(words, str(folder), *logs, dict(os.environ)))
-    process.start()
-    return process
-
-
-def _lead_a_group(*arguments):
-    os.setpgid(0, 0)
-    _as_main(*arguments)
-
-
 def kill_when(process, reached, pause):
     """Kill a process group `pause` seconds after `reached()`; whether it was still at work then."""
-    deadline = time.monotonic() + 120
-    while process.is_alive() and not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    wait_until(process, reached, 0.001)
     time.sleep(pause)
     working = process.is_alive()
     if working:

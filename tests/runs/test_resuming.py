@@ -17,8 +17,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from conftest import ROOT, error_line, run_script, train_command, write_folder
-from test_killed import start
+from conftest import ROOT, error_line, run_script, start, train_command, wait_until, write_folder
 
 from src.data.sampling import EpochSampler
 from src.errors import UserError
@@ -92,13 +91,6 @@ def equal(one, other):
     if isinstance(one, list):
         return len(one) == len(other) and all(map(equal, one, other))
     return one == other
-
-
-def wait_until(process, reached):
-    deadline = time.monotonic() + 120
-    while process.is_alive() and not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def age(path):
