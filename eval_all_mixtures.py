@@ -1,10 +1,16 @@
 """Score all checkpoints of <exp_dir>/*/*/*/ckpts/, the runs of train_all_mixtures.py, on an LMDB."""
 
+import argparse
+
 from src import cli
 
 
+def build_parser() -> argparse.ArgumentParser:
+    return cli.evaluation_parser(__doc__)
+
+
 def main() -> None:
-    arguments = cli.evaluation_parser(__doc__).parse_args()
+    arguments = build_parser().parse_args()
     options = cli.evaluation_options(arguments, levels=3, num_timesteps=501)
     from src.evaluation import evaluate
 

@@ -1,12 +1,18 @@
 """Score one checkpoint, or all of <exp_dir>/*/*/ckpts/, on an LMDB."""
 
+import argparse
+
 from src import cli
 
 
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
     parser = cli.evaluation_parser(__doc__)
     parser.add_argument("--num_timesteps", type=cli.positive(int), default=501, help="frames, from the clip's centre")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = build_parser().parse_args()
     options = cli.evaluation_options(arguments, levels=2, num_timesteps=arguments.num_timesteps)
     from src.evaluation import evaluate
 

@@ -1,10 +1,16 @@
 """Score one checkpoint, or all of <exp_dir>/*/*/ckpts/, on clips of ten seconds and one class each."""
 
+import argparse
+
 from src import cli
 
 
+def build_parser() -> argparse.ArgumentParser:
+    return cli.evaluation_parser(__doc__)
+
+
 def main() -> None:
-    arguments = cli.evaluation_parser(__doc__).parse_args()
+    arguments = build_parser().parse_args()
     options = cli.evaluation_options(arguments, levels=2, num_timesteps=1001)
     from src.evaluation import evaluate
 

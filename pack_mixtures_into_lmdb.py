@@ -3,10 +3,9 @@
 import argparse
 
 from src import cli
-from src.preparation.packing import pack_mixtures
 
 
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--mixture_dir", required=True, type=cli.path_list, help="folders of NAME.flac and NAME.txt, separated by ';'")
@@ -17,7 +16,13 @@ def main() -> None:
     add("--sample_rate", type=cli.positive(int), default=22050, help="Hz; clips at another rate are refused")
     add("--delimiter", type=cli.text, default=",", help="between the labels of one record")
     add("--num_workers", type=cli.positive(int), default=1, help="processes; the records do not depend on it")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = build_parser().parse_args()
+    from src.preparation.packing import pack_mixtures
+
     pack_mixtures(
         arguments.mixture_dir,
         arguments.lmdb_path,

@@ -11,7 +11,7 @@ from src.utils.files import write_csv
 log = logging.getLogger(__name__)
 
 
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--ckpt_path", required=True, help="checkpoint, of this project or released in 2021")
@@ -23,7 +23,11 @@ def main() -> None:
     add("--threshold", type=float, default=0.0, help="show classes whose score reaches it")
     add("--csv", help="table to write, a row a window and class")
     add("--plot", help="picture to write; of several recordings, one each, with the recording's name added")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = build_parser().parse_args()
     for path, kinds in ((arguments.csv, ()), (arguments.plot, (".png", ".pdf", ".svg", ".jpg"))):
         if path and Path(path).is_dir():
             raise UserError(f"{path}: is a folder; a file was expected")

@@ -1,12 +1,18 @@
 """Train the same network on several LMDBs, one run each, into <expdir>/<LMDB name>/."""
 
+import argparse
+
 from src import cli
 
 
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
     parser = cli.training_parser(__doc__)
     parser.add_argument("--lmdbs_list", required=True, type=cli.path_list, help="training LMDBs, separated by ';'")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = build_parser().parse_args()
     options = cli.training_options(arguments)
     from src.training import train_on_each
 

@@ -1,11 +1,16 @@
 """Train one network on clips of one class each, such as VGGSound's, as a .cfg file says."""
 
+import argparse
+
 from src import cli
 
 
+def build_parser() -> argparse.ArgumentParser:
+    return cli.training_parser(__doc__, random_clip_size=300, val_clip_size=500)
+
+
 def main() -> None:
-    parser = cli.training_parser(__doc__, random_clip_size=300, val_clip_size=500)
-    options = cli.training_options(parser.parse_args())
+    options = cli.training_options(build_parser().parse_args())
     from src.training import train
 
     train(options)

@@ -1,10 +1,16 @@
 """Train one network on soundscapes, as a .cfg file says."""
 
+import argparse
+
 from src import cli
 
 
+def build_parser() -> argparse.ArgumentParser:
+    return cli.training_parser(__doc__)
+
+
 def main() -> None:
-    options = cli.training_options(cli.training_parser(__doc__).parse_args())
+    options = cli.training_options(build_parser().parse_args())
     from src.training import train
 
     train(options)

@@ -8,14 +8,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src import cli  # noqa: E402
-from src.data.checks.check import check  # noqa: E402
-from src.data.checks.record import Limits  # noqa: E402
-from src.data.checks.report import as_json, as_text, draw_class_balance  # noqa: E402
-from src.data.labels import LabelMap  # noqa: E402
-from src.utils.files import whole_file  # noqa: E402
 
 
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("lmdb", nargs="+", metavar="LMDB", help="LMDBs that should have no clip in common, such as train, val and eval")
@@ -30,7 +25,17 @@ def main() -> None:
     add("--json", help="file to write everything to that was found")
     add("--png", help="picture to draw of the class balance")
     add("--num_workers", type=cli.positive(int), default=4, help="processes")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = build_parser().parse_args()
+    from src.data.checks.check import check
+    from src.data.checks.record import Limits
+    from src.data.checks.report import as_json, as_text, draw_class_balance
+    from src.data.labels import LabelMap
+    from src.utils.files import whole_file
+
     limits = {
         name: value
         for name, value in (("min_duration", arguments.min_duration), ("max_duration", arguments.max_duration))

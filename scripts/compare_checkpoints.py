@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from src import cli  # noqa: E402
 
 
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--ckpt_path", required=True, help="the first checkpoint")
@@ -23,24 +23,17 @@ def main() -> None:
     add("--seed", type=cli.count, default=0, help="of the resamples")
     add("--json", help="file to write the figures to")
     cli.add_loading_flags(parser)
-    arguments = parser.parse_args()
-    from src.evaluation import EvaluationOptions
+    return parser
+
+
+def main() -> None:
+    arguments = build_parser().parse_args()
     from src.scoring.comparison import compare
+    from src.scoring.predictions import InferenceOptions
     from src.utils.files import whole_file
 
-    options = EvaluationOptions(
-        lmdb_path=arguments.lmdb_path,
-        lbl_map=arguments.lbl_map,
-        num_timesteps=arguments.num_timesteps,
-        bootstrap=arguments.bootstrap,
-        seed=arguments.seed,
-        batch_size=arguments.batch_size,
-        num_workers=arguments.num_workers,
-        gpus=tuple(arguments.gpus),
-        features=arguments.features,
-        skip_bad_records=arguments.skip_bad_records,
-    )
-    found = compare(arguments.ckpt_path, arguments.other_ckpt_path, options)
+    options = cli.options_of(InferenceOptions, arguments, gpus=tuple(arguments.gpus))
+    found = compare(arguments.ckpt_path, arguments.other_ckpt_path, options, arguments.bootstrap, arguments.seed)
     print("| score | first | second | second - first | 95 % interval | p |\n| --- |" + " ---: |" * 5)
     for row in found:
         print(

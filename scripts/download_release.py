@@ -11,7 +11,7 @@ from src.errors import UserError  # noqa: E402
 from src.preparation.download import API, RECORD, choose, fetch, list_archives, unpack  # noqa: E402
 
 
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--archives", nargs="+", metavar="NAME", help="such as train_5k val eval meta; without it, they are listed")
@@ -19,7 +19,11 @@ def main() -> None:
     add("--no_unpack", action="store_true", help="leave the archives packed")
     add("--record", type=cli.positive(int), default=RECORD, help="number of the Zenodo record")
     add("--api", default=API, help="address of the records")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = build_parser().parse_args()
     archives = list_archives(arguments.api, arguments.record)
     if not arguments.archives:
         for archive in archives:

@@ -7,20 +7,29 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src import cli  # noqa: E402
-from src.preparation.soundscapes import FORMATS  # noqa: E402
-from src.preparation.soundscapes_from_jams import regenerate_soundscapes  # noqa: E402
 
 
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--jams_dir", required=True, help="JAMS file, or folder with JAMS files in it and in its subfolders")
     add("--fg_path", required=True, help="isolated events, <class>/*.wav")
     add("--bg_path", required=True, help="backgrounds, <kind>/*.wav or *.wav")
     add("--out_folder", required=True, help="folder for NAME.wav (or NAME.flac), NAME.txt and NAME.jams")
-    add("--format", choices=FORMATS, default="wav", help="audio files to write; both hold the same 16-bit samples")
+    add(
+        "--format",
+        choices=("wav", "flac"),
+        default="wav",
+        help="audio files to write; both hold the same 16-bit samples",
+    )
     add("--num_workers", type=cli.positive(int), default=1, help="processes")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = build_parser().parse_args()
+    from src.preparation.soundscapes_from_jams import regenerate_soundscapes
+
     problems = regenerate_soundscapes(
         arguments.jams_dir,
         arguments.fg_path,

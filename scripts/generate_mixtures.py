@@ -7,11 +7,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src import cli  # noqa: E402
-from src.data.labels import LabelMap  # noqa: E402
-from src.preparation.soundscapes import FORMATS, Recipe, generate_soundscapes  # noqa: E402
 
 
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--fg_path", required=True, help="isolated events of one split, <class>/*.wav")
@@ -24,9 +22,21 @@ def main() -> None:
     add("--cw", help="file with a tensor of class weights (torch.save); by default classes are as likely")
     add("--proc_idx", type=cli.count, default=0, help="which part: soundscapes from proc_idx · num_soundscapes on")
     add("--seed", type=cli.count, default=0, help="soundscape i depends on the seed and i alone")
-    add("--format", choices=FORMATS, default="wav", help="audio files to write; both hold the same 16-bit samples")
+    add(
+        "--format",
+        choices=("wav", "flac"),
+        default="wav",
+        help="audio files to write; both hold the same 16-bit samples",
+    )
     add("--num_workers", type=cli.positive(int), default=1, help="processes")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = build_parser().parse_args()
+    from src.data.labels import LabelMap
+    from src.preparation.soundscapes import Recipe, generate_soundscapes
+
     label_map = LabelMap.load(arguments.lbl_map)
     weights = None
     if arguments.cw:

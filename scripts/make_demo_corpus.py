@@ -7,10 +7,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src import cli  # noqa: E402
-from src.preparation.demo_corpus import build_demo_corpus  # noqa: E402
 
 
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--out_folder", required=True, help="folder for isolated_events/, noises/ and meta/lbl_map.json")
@@ -18,7 +17,13 @@ def main() -> None:
     add("--val_clips", type=cli.positive(int), default=10, help="clips of each class for validation")
     add("--eval_clips", type=cli.positive(int), default=10, help="clips of each class for evaluation")
     add("--seed", type=cli.count, default=0, help="equal seeds give equal files")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = build_parser().parse_args()
+    from src.preparation.demo_corpus import build_demo_corpus
+
     clips = {"train": arguments.train_clips, "val": arguments.val_clips, "eval": arguments.eval_clips}
     build_demo_corpus(arguments.out_folder, clips, arguments.seed)
 

@@ -7,10 +7,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src import cli  # noqa: E402
-from src.preparation.demo_trees import build_demo_trees  # noqa: E402
 
 
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--corpus", required=True, help="folder of scripts/make_demo_corpus.py")
@@ -18,7 +17,13 @@ def main() -> None:
     add("--clips", type=cli.positive(int), default=2, help="clips of each class in each split or fold")
     add("--classes", type=cli.positive(int), help="the first so many of the corpus's classes; all if left out")
     add("--seed", type=cli.count, default=0, help="equal seeds give equal files")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = build_parser().parse_args()
+    from src.preparation.demo_trees import build_demo_trees
+
     build_demo_trees(arguments.corpus, arguments.out_folder, arguments.clips, arguments.classes, arguments.seed)
 
 

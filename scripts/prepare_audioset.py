@@ -7,11 +7,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src import cli  # noqa: E402
-from src.preparation.catalogues import read_audioset  # noqa: E402
-from src.preparation.clip_sets import prepare_clip_sets  # noqa: E402
 
 
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--segments_csv", required=True, help="official segment file, such as balanced_train_segments.csv")
@@ -20,7 +18,14 @@ def main() -> None:
     add("--ids", help="file of ids, <YouTube id>_<start second>, one a line; only these clips")
     add("--name", help="of the LMDB; that of --segments_csv, without _segments, if left out")
     cli.add_preparation_flags(parser, out_dir="audioset")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = build_parser().parse_args()
+    from src.preparation.catalogues import read_audioset
+    from src.preparation.clip_sets import prepare_clip_sets
+
     catalogue = read_audioset(arguments.segments_csv, arguments.class_labels, arguments.name, arguments.ids)
     prepare_clip_sets(catalogue, arguments.clips_dir, arguments.out_dir, arguments.num_workers, arguments.map_size)
 

@@ -7,15 +7,20 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src import cli  # noqa: E402
-from src.preparation.catalogues import read_esc50  # noqa: E402
-from src.preparation.clip_sets import prepare_clip_sets  # noqa: E402
 
 
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--src_dir", required=True, help="the data set's folder, with audio/ and meta/esc50.csv")
     cli.add_preparation_flags(parser, out_dir="esc50")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = build_parser().parse_args()
+    from src.preparation.catalogues import read_esc50
+    from src.preparation.clip_sets import prepare_clip_sets
+
     prepare_clip_sets(
         read_esc50(arguments.src_dir),
         Path(arguments.src_dir) / "audio",

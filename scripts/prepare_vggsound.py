@@ -7,18 +7,23 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src import cli  # noqa: E402
-from src.preparation.catalogues import VGGSOUND_SPLITS, read_vggsound  # noqa: E402
-from src.preparation.clip_sets import prepare_clip_sets  # noqa: E402
 
 
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--vggsound_csv", required=True, help="official vggsound.csv")
     add("--clips_dir", required=True, help="folder of the clips' audio files, in subfolders or not")
-    add("--splits", nargs="+", choices=VGGSOUND_SPLITS, default=VGGSOUND_SPLITS, help="LMDBs to make")
+    add("--splits", nargs="+", choices=("train", "test"), default=("train", "test"), help="LMDBs to make")
     cli.add_preparation_flags(parser, out_dir="vggsound")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = build_parser().parse_args()
+    from src.preparation.catalogues import read_vggsound
+    from src.preparation.clip_sets import prepare_clip_sets
+
     prepare_clip_sets(
         read_vggsound(arguments.vggsound_csv, arguments.splits),
         arguments.clips_dir,

@@ -7,19 +7,24 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src import cli  # noqa: E402
-from src.data.audio.files import encode  # noqa: E402
-from src.preparation.show import draw_soundscape, load_soundscape  # noqa: E402
-from src.utils.files import whole_file  # noqa: E402
 
 
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("source", metavar="FILE_OR_LMDB:INDEX", help="audio file with its .txt or .jams beside it, or a record")
     add("--out_png", help="picture to write; by default NAME.png in the current folder")
     add("--out_wav", help="16-bit WAV file to write, for listening")
     add("--delimiter", default=",", help="between the labels of an LMDB's record")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = build_parser().parse_args()
+    from src.data.audio.files import encode
+    from src.preparation.show import draw_soundscape, load_soundscape
+    from src.utils.files import whole_file
+
     soundscape = load_soundscape(arguments.source, arguments.delimiter)
     picture = arguments.out_png or f"{soundscape.name}.png"
     draw_soundscape(picture, soundscape)

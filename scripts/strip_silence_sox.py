@@ -7,17 +7,22 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src import cli  # noqa: E402
-from src.preparation.silence import SHORTEST, strip_folder  # noqa: E402
 
 
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--src_dir", required=True, help="isolated events, <class>/*.wav, or *.wav in a folder called like their class")
     add("--tgt_dir", required=True, help="folder for the same tree; files already there are left alone")
     add("--min_clip", type=cli.positive(float), default=1.25, help="seconds; shorter clips are tiled up to it")
     add("--num_workers", type=cli.positive(int), default=1, help="processes")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = build_parser().parse_args()
+    from src.preparation.silence import SHORTEST, strip_folder
+
     stripped = strip_folder(arguments.src_dir, arguments.tgt_dir, arguments.min_clip, arguments.num_workers)
     for line in stripped.dropped:
         print(f"dropped: {line}")

@@ -9,12 +9,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from src import cli  # noqa: E402
 
 
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("inputs", nargs="+", metavar="CSV_OR_FOLDER", help="results.csv of an evaluation, or a folder with runs in it")
     add("--out_dir", default="summary", help="folder for summary.md, summary.csv and the pictures")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = build_parser().parse_args()
     from src.scoring.summary import summarise
     from src.scoring.summary_table import as_markdown, as_rows
 

@@ -7,10 +7,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src import cli  # noqa: E402
-from src.preparation.flac_conversion import convert_folder  # noqa: E402
 
 
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--src_dir", required=True, help="folder of WAV files")
@@ -19,7 +18,13 @@ def main() -> None:
     add("--move_txt", action="store_true", help="copy each file's .txt along")
     add("--move_jams", action="store_true", help="copy each file's .jams along")
     add("--num_workers", type=cli.positive(int), default=1, help="processes")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = build_parser().parse_args()
+    from src.preparation.flac_conversion import convert_folder
+
     annotations = [".txt"] * arguments.move_txt + [".jams"] * arguments.move_jams
     problems = convert_folder(
         arguments.src_dir, arguments.tgt_dir, arguments.tgt_sample_rate, annotations, arguments.num_workers

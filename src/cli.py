@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import io
 import itertools
-import json
 import logging
 import os
 import re
@@ -14,10 +14,19 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from src.config import DATA_ROOT
 from src.errors import UserError
 from src.utils.processes import LAST_WORDS, is_first
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    from src.evaluation import EvaluationOptions
+    from src.run_plan import TrainingOptions
+    from src.runs.devices import Devices
+
+Options = TypeVar("Options", bound="DataclassInstance")
 
 log = logging.getLogger(__name__)
 
@@ -59,14 +68,14 @@ def run(main: Callable[[], None]) -> None:
         if not (isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error))):
             raise
         reason = f" ({_shortened(_last_line(error))})" if str(error) else ""
-        sys.exit(f"{_script()}: error: out of memory{reason}; is a number among the flags or in the cfg too large?")
+        sys.exit(f"{_script()}: error: out of memory{reason}. Is a number among the flags or in the cfg too large?")
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(f"{_script()}: error: {_shortened(where)}{error.strerror or error}")
     except KeyboardInterrupt as interrupt:
-        log.info("%s: interrupted; what was complete is kept", _script())
+        log.info("%s: interrupted. What was complete is kept", _script())
         sys.exit(128 + getattr(interrupt, "signum", signal.SIGINT))
 
 
@@ -96,7 +105,7 @@ def _last_line(error: Exception) -> str:
     return str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
 
 
-def positive(kind: type) -> Callable[[str], float]:
+def positive(kind: type) -> Callable[[str], Any]:
     """An argparse type: a number above 0. `5e9` is a whole number too."""
 
     def parse(text: str) -> float:
@@ -140,7 +149,7 @@ def path_list(text: str) -> list[str]:
             name = ";".join(parts[start:end]).strip()
             if end > start + 1 and os.path.exists(name):
                 raise argparse.ArgumentTypeError(
-                    f"{name!r} has ';' in its own name, which stands between paths here; rename it, or make a link to "
+                    f"{name!r} has ';' in its own name, which stands between paths here. Rename it, or make a link to "
                     "it with another name"
                 )
     return paths
@@ -165,34 +174,24 @@ def device_list(text: str) -> list[int]:
 def training_parser(
     description: str, random_clip_size: int = 500, val_clip_size: int = 1000
 ) -> argparse.ArgumentParser:
-    """The flags of every training script; `training_options` makes options of them."""
+    """The flags of every training script, for `training_options`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--cfg_file", required=True, help="experiment configuration")
     add("--expdir", "-e", required=True, help="run folder: checkpoints in ckpts/, logs in logs/")
     add("--epochs", type=positive(int), default=100, help="train for so many epochs")
-    add("--num_workers", type=count, default=4, help="loader processes; 0 loads in the main process")
+    add("--num_workers", type=count, default=4, help="loader processes, or 0 to load in the main process")
     add("--prefetch_factor", type=positive(int), default=4, help="batches each worker prepares ahead")
     add("--cw", help="file with a tensor of class weights (torch.save)")
-    add("--resume_from", help="checkpoint to go on from; by default the run folder's last one")
-    add(
-        "--gpus",
-        type=device_list,
-        help="GPU indices, such as '0, 1, 2, 3'; the CPU where there are none; 0, or the first --devices, if left out",
-    )
+    add("--resume_from", help="checkpoint to resume from, by default the run folder's last one")
+    gpus = "GPU indices, such as '0, 1, 2, 3', by default 0 or the first --devices. Without GPUs, the CPU"
+    add("--gpus", type=device_list, help=gpus)
     add("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help="auto: GPUs where there are any")
-    add(
-        "--devices",
-        type=positive(int),
-        metavar="N",
-        help="processes on each node, each with a GPU of its own or on the CPU; as many as --gpus, or 1, if left out",
-    )
+    devices = "processes on each node, each with a GPU of its own or on the CPU, by default as many as --gpus, or 1"
+    add("--devices", type=positive(int), metavar="N", help=devices)
     add("--num_nodes", type=positive(int), default=1, metavar="N", help="nodes, all with the same --devices")
-    add(
-        "--precision",
-        choices=("32", "16-mixed", "bf16-mixed"),
-        help="of the network's arithmetic; 32 if left out, and on a CPU for 16-mixed",
-    )
+    precision = "of the network's arithmetic, by default 32. On a CPU, 16-mixed is 32"
+    add("--precision", choices=("32", "16-mixed", "bf16-mixed"), help=precision)
     add("--fp16", action="store_true", help="the same as --precision 16-mixed")
     add("--compile", action="store_true", help="compile the network (torch.compile)")
     add("--random_clip_size", type=positive(int), default=random_clip_size, help="frames of a training clip")
@@ -200,117 +199,66 @@ def training_parser(
     add("--use_mixup", action="store_true", help="mix the training batches (multilabel)")
     add("--use_mixers", action="store_true", help="retired, and refused")
     add("--mixer_prob", type=float, default=0.75, help="retired with --use_mixers")
-    add("--seed", type=count, help="fixes the run; drawn at random, and recorded, if left out")
-    add(
-        "--set",
-        dest="overrides",
-        metavar="SECTION.KEY=VALUE",
-        action="append",
-        default=[],
-        help="override a value of the cfg, such as data.train_lmdb=mixtures_lmdb/train_5k.lmdb; may be repeated",
-    )
+    add("--seed", type=count, help="fixes the run. By default it is drawn at random and recorded")
+    override = "override a value of the cfg, such as data.train_lmdb=mixtures_lmdb/train_5k.lmdb. May be repeated"
+    add("--set", dest="overrides", metavar="SECTION.KEY=VALUE", action="append", default=[], help=override)
     add("--check_data", action="store_true", help="read and decode all records before training, as check_lmdb.py does")
-    add(
-        "--data_root",
-        help=f"folder that the cfg's relative paths start from; by default ${DATA_ROOT}, else the current folder",
-    )
+    root = "folder that the cfg's relative paths start from, by default $GISE_DATA_ROOT, else the current folder"
+    add("--data_root", help=root)
     add("--pretrained", metavar="FILE", help="exported weights to start from, in place of the cfg's model.pretrained")
     add_clip_flags(parser)
-    add(
-        "--cache_samples",
-        metavar="FOLDER",
-        help="keep all clips decoded, in files in this folder, about twice as "
-        "large as the LMDBs: loading takes less time",
-    )
-    add(
-        "--accumulate_grad_batches",
-        type=positive(int),
-        default=1,
-        metavar="N",
-        help="batches whose gradients make one step: with 1 GPU and 4, a step is as with 4 GPUs",
-    )
-    add(
-        "--checkpoint_every_n_steps",
-        type=count,
-        default=0,
-        metavar="N",
-        help="also save the state within an epoch every N steps; 0: only after an epoch and when interrupted",
-    )
-    add(
-        "--keep",
-        type=kept,
-        default="all",
-        metavar="all|last|K",
-        help="checkpoints that stay: every epoch's, the last one, or those of the K best epochs",
-    )
+    cache = "keep all clips decoded in this folder, in files about twice as large as the LMDBs, to load faster"
+    add("--cache_samples", metavar="FOLDER", help=cache)
+    accumulate = "batches whose gradients make one step: with 1 GPU and 4, a step is as with 4 GPUs"
+    add("--accumulate_grad_batches", type=positive(int), default=1, metavar="N", help=accumulate)
+    every = "also save the state within an epoch every N steps. With 0 only after an epoch and when interrupted"
+    add("--checkpoint_every_n_steps", type=count, default=0, metavar="N", help=every)
+    keep = "checkpoints to keep: every epoch's, the last one, or those of the K best epochs"
+    add("--keep", type=kept, default="all", metavar="all|last|K", help=keep)
     return parser
 
 
 def add_clip_flags(parser: argparse.ArgumentParser) -> None:
     """How clips are read, in training and in evaluation."""
     add = parser.add_argument
-    add(
-        "--features",
-        choices=("auto", "device", "workers"),
-        default="auto",
-        help="make spectrograms on the network's "
-        "device, a batch at a time, or in the loader's workers; auto: on a GPU where there is one",
-    )
-    add(
-        "--skip_bad_records",
-        action="store_true",
-        help="decode all records first, list those that cannot be used and "
-        "leave them out, instead of stopping at the first",
-    )
+    where = "make spectrograms on the network's device, in batches, or in the loader's workers. auto: on a GPU if any"
+    add("--features", choices=("auto", "device", "workers"), default="auto", help=where)
+    skip = "decode all records first, list those that cannot be used and leave them out, instead of stopping"
+    add("--skip_bad_records", action="store_true", help=skip)
 
 
-def training_options(arguments: argparse.Namespace, **more):
-    """`src.training.TrainingOptions` of parsed flags, and of `more` that a script adds to them.
+def options_of(kind: type[Options], arguments: argparse.Namespace, **more: Any) -> Options:
+    """A dataclass of options whose fields have the names of parsed flags.
+
+    Args:
+        more: fields that are no flags, or differ from them.
+    """
+    flags = vars(arguments) | more
+    return kind(**{field.name: flags[field.name] for field in dataclasses.fields(kind) if field.name in flags})
+
+
+def training_options(arguments: argparse.Namespace, **more: Any) -> TrainingOptions:
+    """The options of a training script's parsed flags.
 
     Raises:
-        UserError: for the retired mixers.
+        UserError: for the retired mixers, and for devices that are not here.
     """
-    from src.training import TrainingOptions  # PyTorch takes seconds to import: --help need not wait
+    from src.run_plan import TrainingOptions  # PyTorch takes seconds to import, and --help need not wait
 
     if arguments.use_mixers:
-        raise UserError("--use_mixers: background mixers are retired; use --use_mixup, as the published runs did")
-    overrides = list(arguments.overrides)
-    if arguments.pretrained:
-        overrides.append(f"model.pretrained={json.dumps(arguments.pretrained)}")
-    return TrainingOptions(
-        devices=_devices(arguments),
-        cfg_file=arguments.cfg_file,
-        expdir=arguments.expdir,
-        epochs=arguments.epochs,
-        num_workers=arguments.num_workers,
-        prefetch_factor=arguments.prefetch_factor,
-        class_weights=arguments.cw,
-        resume_from=arguments.resume_from,
-        random_clip_size=arguments.random_clip_size,
-        val_clip_size=arguments.val_clip_size,
-        use_mixup=arguments.use_mixup,
-        seed=arguments.seed,
-        overrides=tuple(overrides),
-        data_root=arguments.data_root,
-        accumulate=arguments.accumulate_grad_batches,
-        check_data=arguments.check_data,
-        features=arguments.features,
-        skip_bad_records=arguments.skip_bad_records,
-        cache_samples=arguments.cache_samples,
-        checkpoint_every_n_steps=arguments.checkpoint_every_n_steps,
-        keep=arguments.keep,
-        **more,
-    )
+        raise UserError("--use_mixers: background mixers are retired. Use --use_mixup, as the published runs did")
+    overrides = tuple(arguments.overrides)
+    return options_of(TrainingOptions, arguments, devices=_devices(arguments), overrides=overrides, **more)
 
 
-def _devices(arguments: argparse.Namespace):
-    """`src.runs.devices.Devices` of parsed flags; what is wrong with them is said by one process of each node."""
+def _devices(arguments: argparse.Namespace) -> Devices:
+    """The devices of parsed flags. What is wrong with them is said by one process of each node."""
     from src.runs.devices import choose_devices
 
     precision = arguments.precision or ("16-mixed" if arguments.fp16 else "32")
     try:
         if arguments.fp16 and precision != "16-mixed":
-            raise UserError(f"--precision {precision}: --fp16 asks for 16-mixed; leave one of the two flags out")
+            raise UserError(f"--precision {precision}: --fp16 asks for 16-mixed. Leave one of the two flags out")
         return choose_devices(
             arguments.gpus, arguments.accelerator, arguments.devices, arguments.num_nodes, precision, arguments.compile
         )
@@ -330,7 +278,7 @@ def add_preparation_flags(parser: argparse.ArgumentParser, out_dir: str) -> None
 
 
 def evaluation_parser(description: str) -> argparse.ArgumentParser:
-    """The flags of the evaluation scripts; `evaluation_options` makes options of them."""
+    """The flags of the evaluation scripts, for `evaluation_options`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     what = parser.add_mutually_exclusive_group(required=True)
@@ -338,7 +286,7 @@ def evaluation_parser(description: str) -> argparse.ArgumentParser:
     what.add_argument("--exp_dir", help="all checkpoints of the runs below this folder")
     add("--lbl_map", default="meta/lbl_map.json", help="label map that the checkpoints were trained with")
     add("--lmdb_path", required=True, help="clips to score on")
-    add("--results_csv", default="results.csv", help="table to write; rows of other checkpoints in it are kept")
+    add("--results_csv", default="results.csv", help="table to write. Rows of other checkpoints in it are kept")
     add("--export_weights", action="store_true", help="write each scored checkpoint's weights as a .pth")
     add("--export_dir", default="exported_weights", help="folder for --export_weights")
     add(
@@ -355,7 +303,7 @@ def evaluation_parser(description: str) -> argparse.ArgumentParser:
         type=count,
         default=0,
         metavar="R",
-        help="resamples of the clips for 95 %% intervals of mAP, mAUC and d′, such as 1000; none with 0",
+        help="resamples of the clips for 95 %% intervals of mAP, mAUC and d′, such as 1000, or 0 for none",
     )
     add("--seed", type=count, default=0, help="of the resamples")
     add_loading_flags(parser)
@@ -366,13 +314,13 @@ def add_loading_flags(parser: argparse.ArgumentParser) -> None:
     """How a script that scores clips loads them, and where its networks run."""
     add = parser.add_argument
     add("--batch_size", type=positive(int), default=32, help="clips in a batch")
-    add("--num_workers", type=count, default=4, help="loader processes; 0 loads in the main process")
-    add("--gpus", type=device_list, default="0", help="GPU index, the first of several; the CPU where there is none")
+    add("--num_workers", type=count, default=4, help="loader processes, or 0 to load in the main process")
+    add("--gpus", type=device_list, default="0", help="GPU index, the first of several, or the CPU where there is none")
     add_clip_flags(parser)
 
 
-def evaluation_options(arguments: argparse.Namespace, levels: int, num_timesteps: int):
-    """`src.evaluation.EvaluationOptions` of parsed flags.
+def evaluation_options(arguments: argparse.Namespace, levels: int, num_timesteps: int) -> EvaluationOptions:
+    """The options of an evaluation script's parsed flags.
 
     Args:
         levels: folders between --exp_dir and a run's `ckpts/`.
@@ -380,25 +328,6 @@ def evaluation_options(arguments: argparse.Namespace, levels: int, num_timesteps
     """
     from src.evaluation import EvaluationOptions
 
-    return EvaluationOptions(
-        ckpt_path=arguments.ckpt_path,
-        exp_dir=arguments.exp_dir,
-        lbl_map=arguments.lbl_map,
-        lmdb_path=arguments.lmdb_path,
-        results_csv=arguments.results_csv,
-        num_timesteps=num_timesteps,
-        levels=levels,
-        export_dir=arguments.export_dir if arguments.export_weights else None,
-        overlap_analysis=arguments.overlap_analysis,
-        best_only=arguments.best_only,
-        untrained=arguments.untrained,
-        overwrite=arguments.overwrite,
-        per_class=arguments.per_class,
-        bootstrap=arguments.bootstrap,
-        seed=arguments.seed,
-        batch_size=arguments.batch_size,
-        num_workers=arguments.num_workers,
-        gpus=tuple(arguments.gpus),
-        features=arguments.features,
-        skip_bad_records=arguments.skip_bad_records,
-    )
+    export_dir = arguments.export_dir if arguments.export_weights else None
+    more = {"levels": levels, "num_timesteps": num_timesteps, "export_dir": export_dir, "gpus": tuple(arguments.gpus)}
+    return options_of(EvaluationOptions, arguments, **more)

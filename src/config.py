@@ -7,7 +7,7 @@ import os
 import reprlib
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -126,12 +126,15 @@ class Config:
         return plain
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = (), data_root: str | None = None) -> Config:
+def load_config(
+    path: str | Path, overrides: Sequence[str] = (), data_root: str | None = None, values: Mapping[str, Any] = {}
+) -> Config:
     """Read a .cfg, apply `section.key=value` overrides, check every key, type and limit.
 
     Args:
         data_root: the folder that the file's relative paths start from; by default $GISE_DATA_ROOT,
             else the current folder. Paths in overrides start from the current folder.
+        values: `section.key` → what takes the place of the file's value.
 
     Raises:
         UserError: the file cannot be read, or something in it does not fit.
@@ -152,6 +155,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), data_root: str 
     _apply_root(tree, os.environ.get(DATA_ROOT, "") if data_root is None else data_root)
     for override in overrides:
         _apply_override(tree, override)
+    for name, value in values.items():
+        section, key = name.split(".")
+        if isinstance(tree.get(section), dict):
+            tree[section][key] = value
     return parse_config(tree, str(path))
 
 

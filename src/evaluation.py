@@ -15,7 +15,7 @@ from src.data.labels import LabelMap
 from src.data.lmdb.store import data_file
 from src.learning.metrics import ranking_scores
 from src.runs.folder import epoch_of, validation_figure
-from src.scoring.predictions import Entry, InferenceOptions, Prediction, predictions
+from src.scoring.predictions import Candidate, InferenceOptions, Prediction, predictions
 from src.scoring.results_table import ResultsTable, best_of_each_run, export_path, find_checkpoints, row_name
 from src.scoring.score_tables import (
     INTERVALS,
@@ -68,7 +68,7 @@ class EvaluationOptions(InferenceOptions):
     untrained: bool = False
     overwrite: bool = False
     per_class: bool = False
-    bootstrap: int = 0  # resamples of the clips for 95 % intervals; none with 0
+    bootstrap: int = 0  # resamples of the clips for 95 % intervals, or 0 for none
     seed: int = 0  # of the resamples
 
 
@@ -78,10 +78,10 @@ def evaluate(options: EvaluationOptions) -> None:
     What the table already holds is not scored again, unless the checkpoint or the LMDB is newer.
 
     Raises:
-        UserError: a file is missing or does not fit; rows written before stay.
+        UserError: a file is missing or does not fit. Rows written before stay.
     """
-    if options.ckpt_path:
-        checkpoints = [Path(options.ckpt_path)]
+    if options.exp_dir is None:
+        checkpoints = [Path(options.ckpt_path or "")]
     else:
         checkpoints = find_checkpoints(options.exp_dir, options.levels)
         if options.best_only:
@@ -89,79 +89,67 @@ def evaluate(options: EvaluationOptions) -> None:
     label_map = LabelMap.load(options.lbl_map)
     columns = list(row_name(checkpoints[0], options.levels)) + SCORES + DETAILS + INTERVALS * bool(options.bootstrap)
     table = ResultsTable(options.results_csv, columns, KEY)
-    entries = [Entry(path) for path in checkpoints]
+    candidates = [Candidate(path) for path in checkpoints]
     if options.untrained:
         firsts = {path.parent: path for path in reversed(checkpoints)}
-        entries = [Entry(path, untrained=True) for path in sorted(firsts.values())] + entries
-    todo = [entry for entry in entries if options.overwrite or not is_scored(entry, table, options)]
-    if len(todo) < len(entries):
+        candidates = [Candidate(path, untrained=True) for path in sorted(firsts.values())] + candidates
+    todo = [candidate for candidate in candidates if options.overwrite or not is_scored(candidate, table, options)]
+    if len(todo) < len(candidates):
         log.info(
             "%s already holds %d of %d rows (--overwrite scores them again)",
             options.results_csv,
-            len(entries) - len(todo),
-            len(entries),
+            len(candidates) - len(todo),
+            len(candidates),
         )
     for prediction in predictions(todo, label_map, options):
         write_up(prediction, table, options)
-    for entry in entries:
-        row = table.get(**key_of(entry, options))
+    for candidate in candidates:
+        row = table.get(**key_of(candidate, options)) or {}
         figures = {"mAP": row["mAP"], "mAUC": row["mAUC"], "d′": row["dprime"], "accuracy": row.get("accuracy")}
-        log.info(
-            "%s  %s  %s",
-            row["Model"],
-            "  ".join(f"{name} {float(value):.4f}" for name, value in figures.items() if value),
-            Path(entry.name).name,
-        )
+        shown = "  ".join(f"{name} {float(value):.4f}" for name, value in figures.items() if value)
+        log.info("%s  %s  %s", row["Model"], shown, Path(candidate.name).name)
     log.info("results: %s", options.results_csv)
 
 
-def is_scored(entry: Entry, table: ResultsTable, options: EvaluationOptions) -> bool:
-    """Whether the table holds the entry's row, newer than the files, and what else is asked for is there."""
-    row = table.get(**key_of(entry, options))
+def is_scored(candidate: Candidate, table: ResultsTable, options: EvaluationOptions) -> bool:
+    """Whether the table holds the candidate's row, newer than the files, and what else is asked for is there."""
+    row = table.get(**key_of(candidate, options))
     if row is None:
         return False
-    if options.bootstrap and (row.get("bootstrap"), row.get("bootstrap_seed")) != (
-        str(options.bootstrap),
-        str(options.seed),
-    ):
+    resampled = row.get("bootstrap"), row.get("bootstrap_seed")
+    if options.bootstrap and resampled != (str(options.bootstrap), str(options.seed)):
         return False
     for asked, what in ((options.overlap_analysis, "overlap"), (options.per_class, "per_class")):
-        if asked and not ResultsTable(beside(options.results_csv, what), [], KEY).get(**key_of(entry, options)):
+        if asked and not ResultsTable(beside(options.results_csv, what), [], KEY).get(**key_of(candidate, options)):
             return False
-    changed = max(os.path.getmtime(path) for path in (entry.path, data_file(options.lmdb_path)) if path.exists())
+    changed = max(os.path.getmtime(path) for path in (candidate.path, data_file(options.lmdb_path)) if path.exists())
     if datetime.fromisoformat(row["evaluated"]).timestamp() < changed:
         return False
-    return (
-        options.export_dir is None
-        or entry.untrained
-        or bool(
-            list(
-                export_path(options.export_dir, entry.path, 0, 0, 0).parent.glob(
-                    f"mAP={float(row['mAP']):.4f}_dprime={float(row['dprime']):.4f}_num_classes=*.pth"
-                )
-            )
-        )
-    )
+    if options.export_dir is None or candidate.untrained:
+        return True
+    folder = export_path(options.export_dir, candidate.path, 0, 0, 0).parent
+    scores = f"mAP={float(row['mAP']):.4f}_dprime={float(row['dprime']):.4f}"
+    return any(folder.glob(f"{scores}_num_classes=*.pth"))
 
 
-def key_of(entry: Entry, options: EvaluationOptions) -> dict[str, Any]:
-    """What tells the entry's row apart."""
-    return {"ckpt_path": entry.name, "lmdb_path": options.lmdb_path, "num_timesteps": options.num_timesteps}
+def key_of(candidate: Candidate, options: EvaluationOptions) -> dict[str, Any]:
+    """What tells the candidate's row apart."""
+    return {"ckpt_path": candidate.name, "lmdb_path": options.lmdb_path, "num_timesteps": options.num_timesteps}
 
 
 def write_up(prediction: Prediction, table: ResultsTable, options: EvaluationOptions) -> None:
-    """Score one network's predictions; write its row, and what else was asked for."""
-    entry, checkpoint, probabilities = prediction.entry, prediction.checkpoint, prediction.probabilities
+    """Score one network's predictions. Write its row, and what else was asked for."""
+    candidate, checkpoint, probabilities = prediction.candidate, prediction.checkpoint, prediction.probabilities
     config, record, multi_hot = checkpoint.config, checkpoint.record, prediction.multi_hot
     scores = ranking_scores(probabilities, multi_hot)
     row = (
-        row_name(entry.path, options.levels)
+        row_name(candidate.path, options.levels)
         | as_columns(scores)
-        | key_of(entry, options)
+        | key_of(candidate, options)
         | {
-            "epoch": "" if entry.untrained else epoch_of(entry.path),
-            "val_figure": "" if entry.untrained else validation_figure(entry.path),
-            "num_train_clips": 0 if entry.untrained else record.get("num_train_clips", ""),
+            "epoch": "" if candidate.untrained else epoch_of(candidate.path),
+            "val_figure": "" if candidate.untrained else validation_figure(candidate.path),
+            "num_train_clips": 0 if candidate.untrained else record.get("num_train_clips", ""),
             "num_eval_clips": len(prediction.dataset),
             "protocol": config.protocol,
             "fold": "" if record.get("fold_index") is None else record["fold_index"],
@@ -180,10 +168,10 @@ def write_up(prediction: Prediction, table: ResultsTable, options: EvaluationOpt
     row |= dict.fromkeys(INTERVALS, "")  # not those of earlier scores
     if options.bootstrap:
         row |= intervals(probabilities, multi_hot, options.bootstrap, options.seed)
-    if options.export_dir and not entry.untrained:
-        target = export_path(options.export_dir, entry.path, scores.mAP, scores.dprime, config.model.num_classes)
+    if options.export_dir and not candidate.untrained:
+        target = export_path(options.export_dir, candidate.path, scores.mAP, scores.dprime, config.model.num_classes)
         with whole_file(target) as temporary:
-            torch.save({name: tensor.contiguous() for name, tensor in checkpoint.weights.items()}, temporary)
+            torch.save(prediction.weights(), temporary)
         log.info("weights: %s", target)
     if options.overlap_analysis:
         write_overlap_analysis(row, prediction, options.results_csv)

@@ -108,33 +108,40 @@ class ClipDataModule(pl.LightningDataModule):
         """Training batches of a rank in an epoch."""
         return len(self._sampler(0, num_ranks)) // self.batch_size
 
-    def go_on(self, epoch: int, batches: int) -> None:
+    def resume(self, epoch: int, batches: int) -> None:
         """Start training with that epoch, of which each rank has done so many batches."""
         self._within_epoch = epoch, batches * self.batch_size
 
     def records_of_batch(self, epoch: int, batch: int, rank: int, num_ranks: int) -> str:
         """How messages call the clips of a training batch."""
         share = self._sampler(rank, num_ranks).share(epoch)
-        return self.train_set.where_all(share[batch * self.batch_size : (batch + 1) * self.batch_size])
+        return self.train_set.where_all(share[batch * self.batch_size : (batch + 1) * self.batch_size].tolist())
 
     def _sampler(self, rank: int, num_ranks: int) -> EpochSampler:
         return EpochSampler(len(self.train_set), self.seed, True, rank, num_ranks)
 
     def train_dataloader(self) -> DataLoader:
-        self.require_enough(self.trainer.world_size)
-        sampler = self._sampler(self.trainer.global_rank, self.trainer.world_size)
+        trainer = self._attached()
+        self.require_enough(trainer.world_size)
+        sampler = self._sampler(trainer.global_rank, trainer.world_size)
         # Loader workers fetch the first batches before Lightning sets the epoch.
-        sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
+        progress = trainer.fit_loop.epoch_progress.current
+        sampler.set_epoch(progress.processed)  # type: ignore[attr-defined,union-attr]  # Lightning declares a narrower type
         if self._within_epoch:
             sampler.go_on(*self._within_epoch)
         return self._loader(self.train_set, sampler, drop_last=True)
 
     def val_dataloader(self) -> DataLoader:
-        sampler = EpochSampler(len(self.val_set), self.seed, False, self.trainer.global_rank, self.trainer.world_size)
+        trainer = self._attached()
+        sampler = EpochSampler(len(self.val_set), self.seed, False, trainer.global_rank, trainer.world_size)
         return self._loader(self.val_set, sampler)
 
+    def _attached(self) -> pl.Trainer:
+        assert self.trainer is not None, "loaders are made in a fit"
+        return self.trainer
+
     def _loader(self, dataset: ClipDataset, sampler: EpochSampler, drop_last: bool = False) -> DataLoader:
-        device = self.trainer.strategy.root_device
+        device = self._attached().strategy.root_device
         dataset.on_device = makes_features(device, self.features, dataset)
         return loader(dataset, sampler, self.batch_size, self.num_workers, self.prefetch_factor, drop_last, device)
 

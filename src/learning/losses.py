@@ -1,4 +1,4 @@
-"""Losses on logits; each gives one number for a whole batch, or one a clip where it is to be mixed."""
+"""Losses on logits. Each gives one number for a whole batch, or one a clip where it is to be mixed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def multilabel_loss(focal: bool, positive_weights: torch.Tensor | None = None) -
         positive_weights: (C,) factor of each class's positive term, for binary cross-entropy alone.
     """
     if focal and positive_weights is not None:
-        raise UserError("--cw has no place in the focal loss; leave it out, or set opt.focal_loss to False")
+        raise UserError("--cw has no place in the focal loss. Leave it out, or set opt.focal_loss to False")
     if focal:
         return lambda logits, targets: sigmoid_focal_loss(logits, targets, alpha=0.25, gamma=2, reduction="mean")
 

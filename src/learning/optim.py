@@ -12,9 +12,10 @@ from src.config import OptConfig
 
 
 def build_optimizer(opt: OptConfig, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """Adam, or SGD with Nesterov momentum 0.9; with PyTorch's fused kernels where all parameters are on GPUs."""
+    """Adam, or SGD with Nesterov momentum 0.9, with PyTorch's fused kernels where all parameters are on GPUs."""
     parameters = list(parameters)
     fused = all(parameter.is_cuda for parameter in parameters) or None
+    optimizer: torch.optim.Optimizer
     if opt.optimizer == "SGD":
         optimizer = torch.optim.SGD(
             parameters, lr=opt.lr, momentum=0.9, nesterov=True, weight_decay=opt.weight_decay, fused=fused

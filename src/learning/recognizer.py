@@ -6,8 +6,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import LRSchedulerConfigType, OptimizerLRSchedulerConfig
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
+from src.config import OptConfig
 from src.data.labels import LabelMap
 from src.data.mixup import mixup
 from src.data.sampling import network_seed
@@ -21,12 +24,13 @@ class Recognizer(pl.LightningModule):
     """Sound event recogniser over (B, 1, F, T) spectrograms.
 
     Args:
-        network: gives (B, C) logits; its parameters are stored under `net.`.
+        network: gives (B, C) logits. Its parameters are stored under `net.`.
         task: loss, probabilities and scores.
         label_map: the classes.
+        opt: optimiser and schedule.
+        protocol: of mixup, as src/data/mixup.py explains.
         seed: of mixup's and dropout's draws.
         use_mixup: mix the training batches.
-        record: plain data on the run that every checkpoint carries (`hyper_parameters`).
     """
 
     def __init__(
@@ -34,17 +38,19 @@ class Recognizer(pl.LightningModule):
         network: nn.Module,
         task: Task,
         label_map: LabelMap,
+        opt: OptConfig,
+        protocol: str,
         seed: int = 0,
         use_mixup: bool = False,
-        record: dict[str, Any] | None = None,
     ):
         super().__init__()
         self.net = network
         self.task = task
         self.label_map = label_map
+        self.opt = opt
+        self.protocol = protocol
         self.seed = seed
         self.use_mixup = use_mixup
-        self.record = record or {}
         self._validated: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._reported_undefined = False
         self._loss_sum, self._loss_count = torch.zeros(()), 0  # over the clips of the epoch so far
@@ -63,7 +69,7 @@ class Recognizer(pl.LightningModule):
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
         inputs, targets = batch
         if self.use_mixup:
-            mixed = mixup(inputs, self.task.config.protocol, self.seed, self.current_epoch, batch_idx, self.global_rank)
+            mixed = mixup(inputs, self.protocol, self.seed, self.current_epoch, batch_idx, self.global_rank)
             loss = self.task.mixup_loss(self.net, inputs, targets, mixed)
         else:
             loss = self.task.loss(self(inputs), targets)
@@ -83,8 +89,8 @@ class Recognizer(pl.LightningModule):
         logits, targets = (gather_over_ranks(part) for part in (logits, targets))
         if not torch.isfinite(logits).all():
             raise UserError(
-                f"epoch {self.current_epoch}: the network's outputs are not finite, training has diverged; "
-                f"opt.lr is {self.task.config.opt.lr:g}, try a smaller one"
+                f"epoch {self.current_epoch}: the network's outputs are not finite, training has diverged. "
+                f"opt.lr is {self.opt.lr:g}, try a smaller one"
             )
         if not self._reported_undefined:
             self.task.report_undefined(targets.numpy(), self.label_map, "validation set")
@@ -94,12 +100,17 @@ class Recognizer(pl.LightningModule):
         # Every rank has the whole set and the same figures: nothing to average over ranks.
         self.log("val_loss", self.task.loss(logits, targets), rank_zero_only=False)
         self.log(self.task.monitor, torch.tensor(figure, dtype=torch.float64), prog_bar=True, rank_zero_only=False)
-        step_schedule(self.lr_schedulers(), figure)
+        schedule = self.lr_schedulers()
+        assert isinstance(schedule, (ReduceLROnPlateau, StepLR))
+        step_schedule(schedule, figure)
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        opt = self.task.config.opt
-        optimizer = build_optimizer(opt, self.net.parameters())
-        schedule = {"scheduler": build_schedule(opt, optimizer), "interval": "epoch", "monitor": self.task.monitor}
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        optimizer = build_optimizer(self.opt, self.net.parameters())
+        schedule: LRSchedulerConfigType = {
+            "scheduler": build_schedule(self.opt, optimizer),
+            "interval": "epoch",
+            "monitor": self.task.monitor,
+        }
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
@@ -109,7 +120,6 @@ class Recognizer(pl.LightningModule):
         """
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["hyper_parameters"] = self.record
         checkpoint["train_loss"] = gather_objects((self._loss_sum.item(), self._loss_count))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

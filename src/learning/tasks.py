@@ -19,18 +19,9 @@ log = logging.getLogger(__name__)
 
 
 class Task(ABC):
-    """Loss, probabilities and scores of one kind of target.
-
-    Args:
-        config: the experiment.
-        class_weights: (C,) of --cw.
-    """
+    """Loss, probabilities and scores of one kind of target."""
 
     monitor: str  # the validation figure that the schedule, early stopping and checkpoint names use
-
-    def __init__(self, config: Config, class_weights: torch.Tensor | None = None):
-        self.config = config
-        self.class_weights = class_weights
 
     @abstractmethod
     def wants_mixup(self, flag: bool) -> bool:
@@ -50,7 +41,7 @@ class Task(ABC):
 
     @abstractmethod
     def figure(self, probabilities: np.ndarray, targets: np.ndarray) -> float:
-        """The validation figure of a whole set; higher is better."""
+        """The validation figure of a whole set, of which higher is better."""
 
     @abstractmethod
     def multi_hot(self, targets: np.ndarray) -> np.ndarray:
@@ -61,7 +52,7 @@ class Task(ABC):
         return {}
 
     def class_accuracy(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray | None:
-        """(C,) share of a class's clips that are recognised, NaN without clips; None where clips have several."""
+        """(C,) share of each class's clips that are recognised, NaN without clips. None for multilabel."""
         return None
 
     def report_undefined(self, targets: np.ndarray, label_map: LabelMap, where: str) -> None:
@@ -78,16 +69,22 @@ class Task(ABC):
 
 
 class MultilabelTask(Task):
-    """Any number of classes a clip: sigmoid, binary cross-entropy or focal loss, mAP."""
+    """Any number of classes a clip: sigmoid, binary cross-entropy or focal loss, mAP.
+
+    Args:
+        focal: use the sigmoid focal loss.
+        mixup: what the configuration says of it.
+        positive_weights: (C,) of --cw.
+    """
 
     monitor = "val_mAP"
 
-    def __init__(self, config: Config, class_weights: torch.Tensor | None = None):
-        super().__init__(config, class_weights)
-        self._loss = multilabel_loss(config.opt.focal_loss, class_weights)
+    def __init__(self, focal: bool, mixup: bool, positive_weights: torch.Tensor | None = None):
+        self._loss = multilabel_loss(focal, positive_weights)
+        self._mixup = mixup
 
     def wants_mixup(self, flag: bool) -> bool:
-        return flag or self.config.audio_config.mixup
+        return flag or self._mixup
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return self._loss(logits, targets)
@@ -106,22 +103,35 @@ class MultilabelTask(Task):
 
 
 class MulticlassTask(Task):
-    """One class a clip: softmax, cross-entropy, accuracy."""
+    """One class a clip: softmax, cross-entropy, accuracy.
+
+    Args:
+        num_classes: C.
+        mixup: what the configuration says of it.
+        mixed_input: with mixup, run the network on the mixed input. The published runs used the unmixed one.
+        class_weights: (C,) of --cw.
+    """
 
     monitor = "val_acc"
 
+    def __init__(self, num_classes: int, mixup: bool, mixed_input: bool, class_weights: torch.Tensor | None = None):
+        self._num_classes = num_classes
+        self._mixup = mixup
+        self._mixed_input = mixed_input
+        self._class_weights = class_weights
+
     def wants_mixup(self, flag: bool) -> bool:
-        if flag and not self.config.audio_config.mixup:
-            log.warning("--use_mixup is for multilabel training; a multiclass cfg sets audio_config.mixup: no mixup")
-        return self.config.audio_config.mixup
+        if flag and not self._mixup:
+            log.warning("--use_mixup is for multilabel training. A multiclass cfg sets audio_config.mixup: no mixup")
+        return self._mixup
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return multiclass_loss(logits, targets, self.class_weights)
+        return multiclass_loss(logits, targets, self._class_weights)
 
     def mixup_loss(self, network: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, mixed: Mixed) -> torch.Tensor:
-        logits = network(inputs if self.config.protocol == "paper" else mixed.inputs)
-        own = multiclass_loss(logits, targets, self.class_weights, reduction="none")  # (B,)
-        partner = multiclass_loss(logits, targets[mixed.partners], self.class_weights, reduction="none")  # (B,)
+        logits = network(mixed.inputs if self._mixed_input else inputs)
+        own = multiclass_loss(logits, targets, self._class_weights, reduction="none")  # (B,)
+        partner = multiclass_loss(logits, targets[mixed.partners], self._class_weights, reduction="none")  # (B,)
         return (mixed.weights * own + (1 - mixed.weights) * partner).mean()
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
@@ -135,14 +145,17 @@ class MulticlassTask(Task):
 
     def class_accuracy(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
         right = probabilities.argmax(axis=1) == targets  # (N,)
-        clips = np.bincount(targets, minlength=self.config.model.num_classes)  # (C,)
+        clips = np.bincount(targets, minlength=self._num_classes)  # (C,)
         with np.errstate(invalid="ignore"):
             return np.bincount(targets, weights=right, minlength=len(clips)) / clips
 
     def multi_hot(self, targets: np.ndarray) -> np.ndarray:
-        return np.eye(self.config.model.num_classes, dtype=np.float32)[targets]
+        return np.eye(self._num_classes, dtype=np.float32)[targets]
 
 
 def build_task(config: Config, class_weights: torch.Tensor | None = None) -> Task:
     """The task of `model.type`."""
-    return {"multilabel": MultilabelTask, "multiclass": MulticlassTask}[config.model.type](config, class_weights)
+    mixup = config.audio_config.mixup
+    if config.model.type == "multilabel":
+        return MultilabelTask(config.opt.focal_loss, mixup, class_weights)
+    return MulticlassTask(config.model.num_classes, mixup, config.protocol == "corrected", class_weights)

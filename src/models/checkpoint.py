@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,10 @@ class Checkpoint:
     record: dict[str, Any]  # `hyper_parameters`: seed, protocol, command, versions, …
     weights: dict[str, torch.Tensor]  # the network's state dict
 
+    def without_weights(self) -> Checkpoint:
+        """What is left when its file's tensors are no longer needed."""
+        return replace(self, weights={})
+
     def require_label_map(self, label_map: LabelMap) -> None:
         """Refuse a label map other than the one the checkpoint was trained with, as far as it says."""
         label_map.require_size(self.config.model.num_classes, str(self.path))
@@ -38,14 +42,13 @@ class Checkpoint:
             if name != own:
                 raise UserError(
                     f"{label_map.path}: class {index} is '{name}', but {self.path} was trained with "
-                    f"'{own}' there; is it another data set's map?"
+                    f"'{own}' there. Is it another data set's map?"
                 )
 
     @property
     def architecture(self) -> tuple[str, int | str, int, int]:
         """What `create` makes the network of: equal for networks that differ in their weights alone."""
-        model = self.config.model
-        return model.arch, model.model_depth, model.num_classes, model.im_size
+        return architecture(self.config.model)
 
     def require_fit(self) -> None:
         """Refuse weights that do not fit the configuration, without making the network."""
@@ -81,6 +84,11 @@ class Checkpoint:
         return initial_network(self.config, self.seed)
 
 
+def architecture(model: ModelConfig) -> tuple[str, int | str, int, int]:
+    """What `create` makes a network of."""
+    return model.arch, model.model_depth, model.num_classes, model.im_size
+
+
 @lru_cache
 def outline(arch: str, depth: int | str, num_classes: int, im_size: int) -> nn.Module:
     """A network whose tensors have shapes and no values."""
@@ -95,7 +103,7 @@ def initial_network(config: Config, seed: int) -> nn.Module:
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint of this project, or one released in 2021, onto the CPU; nothing in it is run.
+    """Read a checkpoint of this project, or one released in 2021, onto the CPU. Nothing in it is run.
 
     Raises:
         UserError: no such file, not a checkpoint, or one without what is needed.
@@ -115,13 +123,13 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     else:
         config, label_map = parse_config(published_settings(record["cfg"]), str(path)), None
     if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()):
-        raise UserError(f"{path}: its state_dict holds something else than named tensors; the file is damaged")
+        raise UserError(f"{path}: its state_dict holds something else than named tensors. The file is damaged")
     weights = {name.removeprefix(WEIGHTS_PREFIX): state[name] for name in state if name.startswith(WEIGHTS_PREFIX)}
     return Checkpoint(path, config, label_map, record, weights)
 
 
 def published_settings(cfg: dict[str, Any]) -> dict[str, Any]:
-    """Of a configuration as stored in 2021, what this project knows; where its data was is left out."""
+    """Of a configuration as stored in 2021, what this project knows. Where its data was is left out."""
     settings: dict[str, Any] = {"data": {"label_map": "", "train_lmdb": "", "val_lmdb": ""}}
     for section, kind in (("model", ModelConfig), ("opt", OptConfig), ("audio_config", AudioConfig)):
         known = {spec.name for spec in fields(kind)} - {"pretrained", "pretrained_fc", "bg_files"}

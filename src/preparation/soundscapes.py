@@ -38,7 +38,6 @@ SNR = ("uniform", 10, 60)  # dB above the background
 TIME_STRETCH = ("uniform", 0.95, 1.05)
 BACKGROUND_TIME = ("uniform", 0, 600)  # s; where in its file the background begins
 SHORTEST = 0.01  # s of an event: Scaper fades it in and out for as long
-FORMATS = ("wav", "flac")
 SCRATCH = "/tmp"  # where SoX's bindings put samples, whatever TMPDIR says
 ROOM = 64 << 20  # bytes to be free there: once it is full they go on, with less of the sound
 
@@ -82,7 +81,7 @@ def generate_soundscapes(
     Args:
         class_weights: weight of a class's files in the order of the label map; by default the
             largest class's number of files over the class's own, so that classes are as likely.
-        audio_format: one of FORMATS; the samples are the same, 16-bit integers.
+        audio_format: wav or flac; the samples are the same, 16-bit integers.
 
     Returns:
         A line for each soundscape that could not be made; the others were.

@@ -19,7 +19,7 @@ class MetricsCSV(Callback):
         self.columns = ["epoch", "step", "lr", "train_loss", "val_loss", monitor]
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._note_rate(trainer)  # an epoch that is gone on with does not start again
+        self._note_rate(trainer)  # a resumed epoch does not start again
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._note_rate(trainer)
@@ -38,7 +38,7 @@ class MetricsCSV(Callback):
 
 
 class EpochBar(TQDMProgressBar):
-    """Lightning's bar, which also knows how long an epoch is that is gone on with; slower where it is a log."""
+    """Lightning's bar, which also knows the length of a resumed epoch. In a log it moves more slowly."""
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=1 if sys.stderr.isatty() else 10)

@@ -1,10 +1,11 @@
-"""How a checkpoint gets onto the disk: aside, synced, renamed; and what is said when there is no room for it."""
+"""Writing a checkpoint: beside its place, synced, renamed. A full disk gets a message that says how much is needed."""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,19 +47,17 @@ def cause_on_disk(error: BaseException | None) -> OSError | None:
 
 def no_room(path: Path, checkpoint: dict[str, Any], refused: OSError) -> str:
     """The message: how much a checkpoint takes, and how much there is."""
-    needed, free = tensor_bytes(checkpoint), shutil.disk_usage(path.parent).free
+    needed, free = sum(tensor.nbytes for tensor in tensors_in(checkpoint)), shutil.disk_usage(path.parent).free
     return (
-        f"{path}: {refused.strerror}: a checkpoint takes {needed / 1e6:.1f} MB and {free / 1e6:.1f} MB are free; "
-        "the earlier ones are whole, and once there is room the same command goes on"
+        f"{path}: {refused.strerror}: a checkpoint takes {needed / 1e6:.1f} MB and {free / 1e6:.1f} MB are free. "
+        "The earlier ones are whole. Make room and give the same command again to resume"
     )
 
 
-def tensor_bytes(tree: Any) -> int:
-    """Bytes of all tensors in nested dicts and lists."""
+def tensors_in(tree: Any) -> Iterator[torch.Tensor]:
+    """The tensors in nested dicts and lists."""
     if isinstance(tree, torch.Tensor):
-        return tree.nbytes
-    if isinstance(tree, dict):
-        tree = tree.values()
-    elif not isinstance(tree, (list, tuple)):
-        return 0
-    return sum(map(tensor_bytes, tree))
+        yield tree
+    elif isinstance(tree, (dict, list, tuple)):
+        for inner in tree.values() if isinstance(tree, dict) else tree:
+            yield from tensors_in(inner)

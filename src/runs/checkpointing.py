@@ -1,4 +1,4 @@
-"""When a run's checkpoints are written, which of them stay, and where it ends if asked to."""
+"""When a run's checkpoints are written, which of them are kept, and where it ends if asked to."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
+from src.data.datamodule import ClipDataModule
 from src.runs.divergence import LossWatch, require_finite
 from src.runs.folder import RunFolder, epoch_of, validation_figure
 from src.runs.interrupts import Interrupts
-from src.runs.resuming import RANKS, go_on_within_epoch
+from src.runs.resuming import RANKS, resume_within_epoch
 
 log = logging.getLogger(__name__)
 
 
-class Checkpoints(Checkpoint):
+class RunCheckpoints(Checkpoint):
     """Writes one under its published name after every epoch, and `resume.ckpt` within an epoch.
 
-    `resume.ckpt` is replaced every time and goes when the epoch's own checkpoint is on the disk. With
-    `--keep`, an epoch that is not among the best is kept there alone, to go on from.
+    `resume.ckpt` is replaced every time, and deleted when the epoch's own checkpoint is on the disk. With
+    `--keep`, an epoch that is not among the best is kept there alone, to resume from.
 
     Args:
         folder: of the run.
-        monitor: the validation figure in the names; higher is better.
+        monitor: the validation figure in the names, of which higher is better.
         keep: "all", "last" or the number of best epochs.
-        every_n_steps: optimiser steps between two writings of `resume.ckpt`; 0 for none.
+        every_n_steps: optimiser steps between two writings of `resume.ckpt`, or 0 for none.
+        data: the run's, which starts within an epoch where the checkpoint does.
         watch: looks at the loss before anything is written.
         interrupts: end the run after the step under way, once it is written.
     """
@@ -40,6 +42,7 @@ class Checkpoints(Checkpoint):
         monitor: str,
         keep: str | int,
         every_n_steps: int,
+        data: ClipDataModule,
         watch: LossWatch,
         interrupts: Interrupts,
     ):
@@ -47,6 +50,7 @@ class Checkpoints(Checkpoint):
         self.monitor = monitor
         self.keep = keep
         self.every_n_steps = every_n_steps
+        self.data = data
         self.watch = watch
         self.interrupts = interrupts
 
@@ -54,7 +58,7 @@ class Checkpoints(Checkpoint):
         checkpoint[RANKS] = trainer.world_size
 
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        go_on_within_epoch(checkpoint, trainer)
+        resume_within_epoch(checkpoint, trainer, self.data)
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.interrupts.take_over()
@@ -100,7 +104,7 @@ class Checkpoints(Checkpoint):
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
             log.error(
-                "%s: interrupted in epoch %d, after step %d; the same command goes on from the last checkpoint",
+                "%s: interrupted in epoch %d, after step %d. The same command resumes from the last checkpoint",
                 self.folder.path,
                 trainer.current_epoch,
                 trainer.global_step,
@@ -113,7 +117,7 @@ class Checkpoints(Checkpoint):
 
 
 def chosen(files: Sequence[Path], keep: str | int) -> set[Path]:
-    """Those of a run's checkpoints, by epoch, that stay; of equally good ones the earlier.
+    """Those of a run's checkpoints, by epoch, that are kept. Of equally good ones it is the earlier.
 
     Args:
         keep: "all", "last" or the number of best ones.
@@ -125,13 +129,13 @@ def chosen(files: Sequence[Path], keep: str | int) -> set[Path]:
 
     def rank(file: Path) -> tuple[float, int]:
         figure = validation_figure(file)
-        return (math.inf if math.isnan(figure) else -figure, epoch_of(file))
+        return math.inf if math.isnan(figure) else -figure, epoch_of(file) or 0
 
-    return set(sorted(files, key=rank)[:keep])
+    return set(sorted(files, key=rank)[: int(keep)])
 
 
 def tidy(folder: RunFolder, keep: str | int, newest: Path | None) -> None:
-    """Take away what a killed process left: half-written files, and what its newest checkpoint supersedes."""
+    """Delete what a killed process left: half-written files, and what its newest checkpoint supersedes."""
     for place in (folder.path, folder.checkpoints, folder.logs):
         remove(place.glob(".*.partial"))
     if newest is None:

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 class Devices:
     """What one training run computes on. Each process has one device, a GPU or the CPU."""
 
-    gpus: tuple[int, ...] = ()  # indices, the same on every node; none for the CPU
+    gpus: tuple[int, ...] = ()  # indices, the same on every node, none for the CPU
     per_node: int = 1  # processes on each node
     num_nodes: int = 1
     precision: str = "32"  # as asked for: 32, 16-mixed or bf16-mixed
@@ -49,7 +49,7 @@ class Devices:
 
 
 def lightning_precision(precision: str, on_gpu: bool) -> str:
-    """Lightning's name of a precision; 16-bit mixed precision becomes 32 bits on a CPU."""
+    """Lightning's name of a precision. 16-bit mixed precision becomes 32 bits on a CPU."""
     return "32-true" if precision == "32" or (precision == "16-mixed" and not on_gpu) else precision
 
 
@@ -76,7 +76,7 @@ def choose_devices(
     """
     found = chosen_gpus(gpus, accelerator, devices)
     if precision == "16-mixed" and not found:
-        log.warning("--precision 16-mixed (--fp16): 16-bit mixed precision needs a GPU; training in 32 bits")
+        log.warning("--precision 16-mixed (--fp16): 16-bit mixed precision needs a GPU. Training in 32 bits")
     if compile and not found:
         require_compiler()
     chosen = Devices(found, len(found) or devices or 1, num_nodes, precision, compile)
@@ -85,13 +85,13 @@ def choose_devices(
 
 
 def chosen_gpus(gpus: Sequence[int] | None, accelerator: str, devices: int | None) -> tuple[int, ...]:
-    """Indices of the GPUs to use; none for the CPU. The arguments are `choose_devices`'s."""
+    """Indices of the GPUs to use, none for the CPU. The arguments are `choose_devices`'s."""
     names = ", ".join(map(str, gpus or ()))
     if gpus and devices not in (None, len(gpus)):
         raise UserError(f"--devices {devices}: --gpus names {len(gpus)} ({names}); leave one of the two flags out")
     here = 0 if accelerator == "cpu" else torch.cuda.device_count()
     if accelerator == "gpu" and not here:
-        raise UserError("--accelerator gpu: PyTorch finds no GPU here; leave it out to train on the CPU")
+        raise UserError("--accelerator gpu: PyTorch finds no GPU here. Leave it out to train on the CPU")
     if devices is None and accelerator == "auto":
         return tuple(present_gpus(gpus or (0,)))
     if not here:
@@ -104,14 +104,14 @@ def chosen_gpus(gpus: Sequence[int] | None, accelerator: str, devices: int | Non
 
 
 def present_gpus(wanted: Sequence[int]) -> list[int]:
-    """Those of the wanted GPU indices that are there; an empty list stands for the CPU. Says what is missing."""
+    """Those of the wanted GPU indices that are there. An empty list stands for the CPU. Says what is missing."""
     present = [index for index in wanted if index < torch.cuda.device_count()]
     names = ", ".join(map(str, wanted))
     if not present:
-        log.info("--gpus %s: no such GPU here; running on the CPU", names)
+        log.info("--gpus %s: no such GPU here, running on the CPU", names)
     elif len(present) < len(wanted):
         log.warning(
-            "--gpus %s: of these only %s are here; the batch over all devices shrinks with their number",
+            "--gpus %s: of these only %s are here. The batch over all devices shrinks with their number",
             names,
             ", ".join(map(str, present)),
         )

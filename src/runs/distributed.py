@@ -30,7 +30,7 @@ from src.utils.processes import LAST_WORDS
 
 T = TypeVar("T")
 
-FIRST_WORD = "gise/first_word"  # key in the group's store: which rank failed first, or INTERRUPTED
+FIRST_ENDED = "gise/first_ended"  # key in the group's store: which rank failed first, or INTERRUPTED
 INTERRUPTED = "interrupted"
 GRACE = 20  # s that the processes of a node have to end after the first of them did
 LOST = re.compile("connection (closed|reset) by peer|broken pipe|connection was likely closed", re.IGNORECASE)
@@ -87,22 +87,22 @@ def sharing_errors(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def shared(options, *more) -> None:
-        with _shared_fate(options.devices):
+        with _ending_together(options.devices):
             function(options, *more)
 
     return shared
 
 
 @contextmanager
-def _shared_fate(devices: Devices) -> Iterator[None]:
+def _ending_together(devices: Devices) -> Iterator[None]:
     try:
         yield
     except Exception as error:
         if devices.num_processes == 1 or started_by() is None:
             raise
-        join(devices)  # an error before all had met: the others wait there
+        join(devices)  # after an error before all had met, the others wait there
         own = str(dist.get_rank())
-        first = _first_word(own)
+        first = _first_ended(own)
         if first not in (own, INTERRUPTED):
             time.sleep(LAST_WORDS)
         for other in _others:
@@ -110,33 +110,33 @@ def _shared_fate(devices: Devices) -> Iterator[None]:
         if first == INTERRUPTED:
             raise KeyboardInterrupt from None
         if first != own:
-            sys.exit(1)  # here things only broke in consequence
+            sys.exit(1)  # this error is only a consequence
         if LOST.search(str(error)):
             raise UserError(
-                "another process of this run has ended without a word; was it killed, for want of memory "
-                "perhaps? The same command goes on from the last checkpoint"
+                "another process of this run has ended without a message. Was it killed, for too little memory? "
+                "The same command resumes from the last checkpoint"
             ) from None
         raise
     except KeyboardInterrupt:
         if is_joined():
-            _first_word(INTERRUPTED)
+            _first_ended(INTERRUPTED)
         raise
 
 
-def _first_word(word: str) -> str:
-    """The word of the first rank to end ahead of time, this one's perhaps."""
+def _first_ended(own: str) -> str:
+    """What the first rank to end early has noted, which may be this one."""
     try:
-        return dist.distributed_c10d._get_default_store().compare_set(FIRST_WORD, "", word).decode()
+        return dist.distributed_c10d._get_default_store().compare_set(FIRST_ENDED, "", own).decode()
     except RuntimeError:
-        return "0"  # rank 0 keeps the store, and is gone
+        return "0"  # rank 0 holds the store, and has ended
 
 
 def _start_others(devices: Devices) -> None:
-    """Start this node's further processes, and see that none is left behind or waited for in vain."""
+    """Start this node's further processes. None may be left behind, or waited for without end."""
     defaults = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(find_free_network_port()), "NODE_RANK": "0"}
     os.environ |= defaults | {name: os.environ[name] for name in defaults if name in os.environ}
     os.environ |= {"LOCAL_RANK": "0", "WORLD_SIZE": str(devices.num_processes)}
-    atexit.register(_see_out)
+    atexit.register(_wait_for_others)
     for local_rank in range(1, devices.per_node):
         other = subprocess.Popen(
             [sys.executable, *sys.argv], env=os.environ | {"LOCAL_RANK": str(local_rank)}, stdin=subprocess.DEVNULL
@@ -145,7 +145,7 @@ def _start_others(devices: Devices) -> None:
         threading.Thread(target=_end_with, args=(other,), daemon=True).start()
 
 
-def _see_out() -> None:
+def _wait_for_others() -> None:
     """Wait for the processes started here, and end those that are stuck."""
     deadline = time.monotonic() + GRACE
     for other in _others:
@@ -156,7 +156,7 @@ def _see_out() -> None:
 
 
 def _end_with(other: subprocess.Popen) -> None:
-    """End this process too when another has failed and this one, on a GPU perhaps, waits for it for ever."""
+    """End this process when another has failed: on a GPU it could wait for that one without end."""
     if other.wait() != 0:
         time.sleep(GRACE)
         os._exit(1)

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
+from src.data.datamodule import ClipDataModule
 from src.errors import UserError
 
 INTERVAL = 10  # batches between two looks where each makes the device wait
@@ -16,9 +17,14 @@ NONE = 2**62
 
 
 class LossWatch(Callback):
-    """Looks at the loss of every batch: at once on the CPU, elsewhere in tens and before a checkpoint is written."""
+    """Looks at the loss of every batch: at once on the CPU, elsewhere in tens and before a checkpoint is written.
 
-    def __init__(self) -> None:
+    Args:
+        data: the run's, to name the records of a batch.
+    """
+
+    def __init__(self, data: ClipDataModule) -> None:
+        self._data = data
         self._unseen: list[tuple[int, torch.Tensor]] = []  # batch index, loss
 
     def on_train_batch_end(
@@ -30,7 +36,7 @@ class LossWatch(Callback):
             self.look(trainer)
 
     def look(self, trainer: pl.Trainer) -> None:
-        """Refuse a loss among those not looked at yet; on all ranks, whichever of them had it.
+        """Refuse a loss among those not looked at yet, on all ranks, whichever of them had it.
 
         Raises:
             UserError: with epoch, step, learning rate and the batch's records.
@@ -50,17 +56,15 @@ class LossWatch(Callback):
         what = f"is {bad[0][1]}" if code == first else f"is not finite on rank {rank}"
         raise UserError(self._message(trainer, batch, rank, batches[-1], what))
 
-    @staticmethod
-    def _message(trainer: pl.Trainer, batch: int, rank: int, newest: int, what: str) -> str:
+    def _message(self, trainer: pl.Trainer, batch: int, rank: int, newest: int, what: str) -> str:
         accumulate, seen = trainer.accumulate_grad_batches, newest + 1
         steps = -(-seen // accumulate) if seen == trainer.num_training_batches else seen // accumulate  # of the epoch
         step = trainer.global_step - steps + batch // accumulate + 1
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        records = trainer.datamodule.records_of_batch(trainer.current_epoch, batch, rank, trainer.world_size)
+        records = self._data.records_of_batch(trainer.current_epoch, batch, rank, trainer.world_size)
         return (
-            f"epoch {trainer.current_epoch}, step {step}: the loss {what}, training has diverged; learning rate "
-            f"{rate:g}; batch {batch} was of {records}; the last checkpoint from before is kept; try a smaller "
-            "opt.lr"
+            f"epoch {trainer.current_epoch}, step {step}: the loss {what}, training has diverged. Learning rate "
+            f"{rate:g}. Batch {batch} was of {records}. The last checkpoint from before is kept. Try a smaller opt.lr"
         )
 
 
@@ -73,6 +77,6 @@ def require_finite(module: torch.nn.Module, where: str) -> None:
     finite = [tensor.isfinite().all() for tensor in module.state_dict().values() if tensor.is_floating_point()]
     if finite and not bool(torch.stack(finite).all()):
         raise UserError(
-            f"{where}: weights are no longer finite numbers, training has diverged; the last checkpoint "
-            "from before is kept; try a smaller opt.lr"
+            f"{where}: weights are no longer finite numbers, training has diverged. The last checkpoint "
+            "from before is kept. Try a smaller opt.lr"
         )

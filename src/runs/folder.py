@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import os
 import re
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
-from src.utils.files import read_json, whole_file
+from src.utils.files import read_json
 
 CHECKPOINT_NAME = re.compile(
     r"epoch=(?P<epoch>\d+)_train_loss=(?P<train_loss>[^_]+)_val_(?:mAP|acc)=(?P<figure>.+?)(?:-v\d+)?\.ckpt"
@@ -63,19 +62,14 @@ class RunFolder:
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self.record_file}: is not a run's record ({error}); choose another --expdir") from None
-
-    def write_record(self, record: dict[str, Any]) -> None:
-        """Replace `run.json`."""
-        with whole_file(self.record_file) as temporary:
-            temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            raise UserError(f"{self.record_file}: is not a run's record ({error}). Choose another --expdir") from None
 
     @property
     def metrics_file(self) -> Path:
         return self.logs / "metrics.csv"
 
     def epochs(self) -> list[dict[str, str]]:
-        """Rows of metrics.csv; none where there is none."""
+        """Rows of metrics.csv, if there is one."""
         if not self.metrics_file.exists():
             return []
         try:
@@ -126,28 +120,17 @@ def require_same_run(folder: RunFolder, earlier: dict[str, Any] | None, settings
         if folder.checkpoint_files():
             raise UserError(
                 f"{folder.checkpoints}: holds checkpoints, but no {folder.record_file.name} beside it says "
-                "of which run; choose another --expdir"
+                "of which run. Choose another --expdir"
             )
         return
-    folder.epochs()  # a table that cannot be gone on with is refused now, not after an epoch
+    folder.epochs()  # a damaged table is refused now, not after an epoch
     now = without_folders(flattened(settings))
     then = without_folders(flattened({name: earlier[name] for name in settings if name in earlier}))
     for name in sorted(now):
         if name in then and now.get(name) != then[name]:
             raise UserError(
                 f"{folder.path}: belongs to another run, with {name.removeprefix('cfg.')} "
-                f"{then.get(name)!r} instead of {now.get(name)!r}; choose another --expdir"
-            )
-
-
-def require_same_data(folder: RunFolder, earlier: dict[str, Any] | None, fingerprints: dict[str, str | None]) -> None:
-    """Refuse a folder of a run on other records, whatever their files are called."""
-    for split, found in fingerprints.items():
-        known = ((earlier or {}).get("data") or {}).get(split)
-        if known and known != found:
-            raise UserError(
-                f"{folder.path}: belongs to a run on other {split} data, with fingerprint {known[:12]}… "
-                f"instead of {str(found)[:12]}…; choose another --expdir"
+                f"{then.get(name)!r} instead of {now.get(name)!r}. Choose another --expdir"
             )
 
 
@@ -162,7 +145,7 @@ def without_folders(flat: dict[str, Any]) -> dict[str, Any]:
 
 def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested dicts as one, with dotted names."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
         flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat

@@ -1,35 +1,40 @@
-"""Signals that ask a run to end: noted, and acted upon after the step that it is in."""
+"""Signals that ask a run to end: noted at once, obeyed after the step under way."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytorch_lightning as pl
 import torch.distributed
 
 from src.errors import Interrupted
 
-# Ctrl-C; a job's end or pre-emption; SLURM's --signal=USR1@SECONDS. Each with what Python does by itself.
-SIGNALS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGUSR1: signal.SIG_DFL}
+# Ctrl-C, a job's end or pre-emption, SLURM's --signal=USR1@SECONDS. Each with what Python does by itself.
+SIGNALS: dict[int, Any] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGUSR1: signal.SIG_DFL,
+}
 
 
 class Interrupts:
-    """Notes the first signal; a second one ends the process at once.
+    """Notes the first signal. A second one ends the process at once.
 
-    An exception out of the blue may reach code that swallows it, or a file that is being written.
+    An exception at any place might be swallowed by the code there, or hit a file that is being written.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self._ours: dict[int, object] = {}
+        self._ours: dict[int, Any] = {}
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Note signals instead of ending by them, and raise the one that came too late for any step.
 
-        A signal that is ignored, or another's to handle, stays so.
+        A signal that is ignored, or has a handler of its own, is left alone.
         """
         self._ours = {signum: usual for signum, usual in SIGNALS.items() if signal.getsignal(signum) == usual}
         self.take_over()
@@ -41,7 +46,7 @@ class Interrupts:
             raise self.exception()
 
     def take_over(self) -> None:
-        """Put our handlers in place; again when Lightning's, which act within a step, have replaced them."""
+        """Set our handlers, again where Lightning's, which act within a step, have replaced them."""
         if self.received:
             self._restore()
             return
@@ -58,7 +63,7 @@ class Interrupts:
             self._restore()
 
     def wanted(self, trainer: pl.Trainer) -> bool:
-        """Whether to end here: all ranks say the same, for one alone would leave the others waiting for it."""
+        """Whether to end here. All ranks get the same answer: one that ended alone would leave the others waiting."""
         return trainer.strategy.reduce_boolean_decision(self.received is not None, all=False)
 
     def exception(self) -> Interrupted:

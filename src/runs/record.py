@@ -1,83 +1,99 @@
-"""Where a run came from: its command, the versions of what it stands on, the git commit."""
+"""The record of a run, `run.json`: the one place that fills it in and writes it."""
 
 from __future__ import annotations
 
-import platform
-import shlex
-import subprocess
-import sys
-from datetime import datetime, timezone
-from importlib import metadata
-from pathlib import Path
+import json
+from collections.abc import Mapping
 from typing import Any
 
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "torchaudio",
-    "pytorch-lightning",
-    "timm",
-    "lmdb",
-    "soundfile",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-)
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+from src.data.clip_dataset import ClipDataset
+from src.errors import UserError
+from src.runs.folder import RunFolder
+from src.runs.provenance import DeterminismWarnings, changes
+from src.utils.files import whole_file
+from src.utils.processes import is_first
 
 
-def origin() -> dict[str, Any]:
-    """Of a start of a run: what was called, when, and on what it stood."""
-    import torch
+class RunRecord(Callback):
+    """What one run is and how it went: settings, starts, data, what may keep it from being repeated, its end.
 
-    return {
-        "command": command_line(),
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": versions(),
-        "git_commit": git_commit(),
-        "cpu": cpu(),
-        "threads": torch.get_num_threads(),
-    }
+    Every checkpoint carries it as `hyper_parameters`. Of several processes, the first one alone writes the file.
+    Fingerprints that take a pass through a file are waited for when the first checkpoint is written.
 
+    Args:
+        folder: of the run.
+        earlier: the folder's record where the run is resumed.
+        settings: what has to be the same in every start.
+        start: this start, from `src.runs.provenance.provenance`.
+    """
 
-def command_line() -> str:
-    """The command as it could be typed again."""
-    return shlex.join([Path(sys.executable).name, *sys.argv])
+    def __init__(
+        self,
+        folder: RunFolder,
+        earlier: Mapping[str, Any] | None,
+        settings: Mapping[str, Any] | None = None,
+        start: Mapping[str, Any] | None = None,
+    ):
+        self.folder = folder
+        self.earlier = earlier or {}
+        self.notes: list[str] = list(self.earlier.get("nondeterministic", []))
+        self.warnings = DeterminismWarnings(self.notes)
+        self._sets: dict[str, ClipDataset] = {}
+        if earlier is None:
+            self.content = {**(start or {}), **(settings or {}), "resumed": []}
+        else:
+            starts = [earlier, *earlier.get("resumed", []), *([start] if start else [])]
+            self.content = {**earlier, "resumed": starts[1:]}
+            if len(starts) > 1:
+                self.note(*changes(*starts[-2:]))
+        self.content |= {"finished": None, "nondeterministic": self.notes}
 
+    def note(self, *notes: str) -> None:
+        """Add what may keep the run from being repeated to the last bit."""
+        self.notes += [note for note in dict.fromkeys(notes) if note not in self.notes]
 
-def versions() -> dict[str, str]:
-    """Python's and the main packages' versions."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    def describe_data(self, train: ClipDataset, val: ClipDataset) -> None:
+        """Note the sets' sizes, skipped records and fingerprints, as far as these are known.
 
+        Raises:
+            UserError: the run was on other records.
+        """
+        self._sets = {"train": train, "val": val}
+        self.content["num_train_clips"] = len(train)
+        self.content["skipped"] = {split: dataset.skipped for split, dataset in self._sets.items()}
+        if is_first():
+            self._identify({split: dataset.known_fingerprint() for split, dataset in self._sets.items()})
 
-def cpu() -> str:
-    """The processor's name, as Linux tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
-        platform.processor() or platform.machine(),
-    )
+    def _identify(self, fingerprints: dict[str, str | None]) -> None:
+        for split, found in fingerprints.items():
+            known = (self.earlier.get("data") or {}).get(split)
+            if known and found and known != found:
+                raise UserError(
+                    f"{self.folder.path}: belongs to a run on other {split} data, with fingerprint {known[:12]}… "
+                    f"instead of {found[:12]}…. Choose another --expdir"
+                )
+        self.content["data"] = fingerprints
 
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self._sets and is_first():
+            self._identify({split: dataset.fingerprint() for split, dataset in self._sets.items()})
+            self._sets = {}
+            self.write()
+        checkpoint["hyper_parameters"] = self.content
 
-def git_commit() -> str:
-    """The commit of this code, with `+changes` where files differ from it; `unknown` outside a checkout."""
-    folder = Path(__file__).resolve().parent
+    def finish(self, epochs: int, early: bool) -> dict[str, Any]:
+        """Write that the run has ended, after so many epochs, by early stopping or not, and give what was written."""
+        reason = f"early stopping after {epochs} epochs" if early else f"{epochs} epochs"
+        finished = {"epochs": epochs, "early": early, "reason": reason}
+        self.write(finished)
+        return finished
 
-    def git(*arguments: str) -> str:
-        result = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=30)
-        return result.stdout.strip() if result.returncode == 0 else ""
-
-    try:
-        commit = git("rev-parse", "HEAD")
-        changed = git("status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return (commit + ("+changes" if changed else "")) or "unknown"
+    def write(self, finished: dict[str, Any] | None = None) -> None:
+        """Replace `run.json`."""
+        if is_first():
+            with whole_file(self.folder.record_file) as temporary:
+                text = json.dumps(self.content | {"finished": finished}, indent=2, ensure_ascii=False)
+                temporary.write_text(text + "\n", encoding="utf-8")

@@ -10,10 +10,9 @@ import numpy as np
 
 from src.data.labels import LabelMap
 from src.errors import UserError
-from src.evaluation import EvaluationOptions
 from src.learning.metrics import ranking_scores
 from src.scoring.bootstrap import bootstrap, interval
-from src.scoring.predictions import Entry, predictions
+from src.scoring.predictions import Candidate, InferenceOptions, predictions
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +34,14 @@ class Comparison:
         return self.second - self.first
 
 
-def compare(first: str, second: str, options: EvaluationOptions) -> list[Comparison]:
+def compare(first: str, second: str, options: InferenceOptions, resamples: int, seed: int) -> list[Comparison]:
     """Score two checkpoints on the clips of `options.lmdb_path` and on the same resamples of them.
 
     Raises:
         UserError: a checkpoint cannot be read, or the two were validated on other folds.
     """
-    entries = [Entry(Path(first)), Entry(Path(second))]
-    one, other = predictions(entries, LabelMap.load(options.lbl_map), options)
+    candidates = [Candidate(Path(first)), Candidate(Path(second))]
+    one, other = predictions(candidates, LabelMap.load(options.lbl_map), options)
     folds = [each.checkpoint.record.get("fold_index") for each in (one, other)]
     if not np.array_equal(one.dataset.records, other.dataset.records):
         raise UserError(
@@ -50,9 +49,7 @@ def compare(first: str, second: str, options: EvaluationOptions) -> list[Compari
             f"{folds[0]} and {folds[1]}"
         )
     scores = [ranking_scores(each.probabilities, each.multi_hot) for each in (one, other)]
-    resampled = [
-        bootstrap(each.probabilities, each.multi_hot, options.bootstrap, options.seed) for each in (one, other)
-    ]
+    resampled = [bootstrap(each.probabilities, each.multi_hot, resamples, seed) for each in (one, other)]
     found = []
     for name in ("mAP", "mAUC", "dprime"):
         with np.errstate(invalid="ignore"):  # two infinite d′
@@ -65,9 +62,9 @@ def compare(first: str, second: str, options: EvaluationOptions) -> list[Compari
 
 
 def two_sided(differences: np.ndarray) -> float:
-    """Bootstrap p-value of no difference; never below 2 / (R + 1), which R resamples cannot tell from 0.
+    """Bootstrap p-value of no difference, at least 2 / (R + 1), which R resamples cannot tell from 0.
 
-    Differences that are no numbers say nothing and are left out; with no other ones, the result is NaN.
+    Differences that are no numbers say nothing and are left out. With no other ones, the result is NaN.
     """
     differences = differences[~np.isnan(differences)]
     if len(differences) == 0:

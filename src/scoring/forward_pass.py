@@ -1,18 +1,16 @@
 """Networks over clips: however many networks there are, every clip is decoded and transformed once.
 
-Batches are kept as they go by, up to a budget of bytes, and all networks run on what is kept, one after the
-other, before more is read. Where all clips fit, that makes the networks the outer loop, and each one's
-outputs are known as soon as its turn is over.
+Batches are kept as they are read, up to a budget of bytes. All networks run on what is kept, one after the other,
+before more is read. Where all clips fit, that makes the networks the outer loop, and each one's outputs are known as
+soon as its turn is over.
 """
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +29,7 @@ SHARE_KEPT = 1 / 4  # … or this much of the memory that is there, if that is l
 
 
 @dataclass(frozen=True)
-class Batch:
+class ClipBatch:
     """Clips as networks take them."""
 
     inputs: torch.Tensor  # (B, 1, F, T) float32, where the networks are
@@ -58,13 +56,13 @@ def most_to_keep(device: torch.device) -> int:
 
 def batches_of(
     dataset: ClipDataset, batch_size: int, num_workers: int, device: torch.device, features: Features = "auto"
-) -> Iterator[Batch]:
-    """All clips in order; `features` says where spectrograms are made."""
+) -> Iterator[ClipBatch]:
+    """All clips in order. `features` says where spectrograms are made."""
     sampler = EpochSampler(len(dataset), 0, training=False)
     dataset.on_device = makes_features(device, features, dataset)
     device_features = DeviceFeatures(dataset.features)
     for inputs, targets in loader(dataset, sampler, batch_size, num_workers, device=device):
-        yield Batch(private(device_features(on(device, inputs))), private(targets))
+        yield ClipBatch(private(device_features(on(device, inputs))), private(targets))
 
 
 def on(device: torch.device, inputs: Samples | torch.Tensor) -> Samples | torch.Tensor:
@@ -80,8 +78,8 @@ def private(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def outputs_of(
-    networks: Sequence[Callable[[], nn.Module]], batches: Iterable[Batch], num_clips: int, budget: int
-) -> Iterator[Outputs]:
+    networks: Sequence[Callable[[], nn.Module]], batches: Iterable[ClipBatch], num_clips: int, budget: int
+) -> Generator[Outputs, None, None]:
     """Every network's outputs, in their order, in one pass over the batches.
 
     Args:
@@ -90,25 +88,30 @@ def outputs_of(
         num_clips: in all batches, for the progress bar.
         budget: bytes of batches to keep.
     """
-    source = Ahead(batches)
+    source = Lookahead(batches)
     targets: list[np.ndarray] = []
+    done = 0  # clips in earlier chunks
     description = f"clips × {len(networks)} network{'s' * (len(networks) > 1)}"
     with tempfile.TemporaryFile() as file, progress(num_clips * len(networks), description, "clip") as bar:
-        earlier = LaidAside(file)
         while not source.ended:
             chunk = Chunk(source, budget) if len(networks) > 1 else source
             for number, network in enumerate(networks):
-                logits = logits_of(network(), chunk, targets if number == 0 else [], bar)
-                if not source.ended:
-                    earlier.add(number, logits)
-                    continue
-                bar.clear()  # what is said meanwhile gets a line of its own
-                logits = np.concatenate([*earlier.arrays(number), logits])
-                yield Outputs(torch.from_numpy(logits), np.concatenate(targets))
+                logits = logits_of(network(), chunk, targets if number == 0 else [], bar)  # (n, C)
+                # Earlier chunks' logits wait in a file: those of many networks for many clips would fill the memory.
+                row, start = logits[0].nbytes, number * num_clips * logits[0].nbytes
+                if source.ended:
+                    bar.clear()  # a message logged meanwhile gets a line of its own
+                    file.seek(start)
+                    earlier = np.frombuffer(file.read(done * row), np.float32).reshape(done, logits.shape[1])
+                    yield Outputs(torch.from_numpy(np.concatenate([earlier, logits])), np.concatenate(targets))
+                else:
+                    file.seek(start + done * row)
+                    file.write(logits.tobytes())
+            done += len(logits)
 
 
 @torch.inference_mode()
-def logits_of(network: nn.Module, batches: Iterable[Batch], targets: list[np.ndarray], bar: Any) -> np.ndarray:
+def logits_of(network: nn.Module, batches: Iterable[ClipBatch], targets: list[np.ndarray], bar: Any) -> np.ndarray:
     """(N, C) float32 logits of the batches, whose targets are added to `targets`."""
     found = []
     for batch in batches:
@@ -118,10 +121,10 @@ def logits_of(network: nn.Module, batches: Iterable[Batch], targets: list[np.nda
     return torch.cat(found).cpu().numpy()
 
 
-class Ahead:
-    """Batches that are gone through once, of which the next one can be seen."""
+class Lookahead:
+    """Batches for one pass, of which the next one can be seen."""
 
-    def __init__(self, batches: Iterable[Batch]):
+    def __init__(self, batches: Iterable[ClipBatch]):
         self._batches = iter(batches)
         self.next = next(self._batches, None)
 
@@ -129,7 +132,7 @@ class Ahead:
     def ended(self) -> bool:
         return self.next is None
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[ClipBatch]:
         while self.next is not None:
             batch, self.next = self.next, next(self._batches, None)
             yield batch
@@ -141,39 +144,20 @@ class Chunk:
     The first time they come as the source gives them, so that loader workers go on while a network runs.
     """
 
-    def __init__(self, source: Ahead, budget: int):
+    def __init__(self, source: Lookahead, budget: int):
         self._source = source
         self._left = budget
-        self._kept: list[Batch] = []
+        self._kept: list[ClipBatch] = []
         self._complete = False
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[ClipBatch]:
         return iter(self._kept) if self._complete else self._fill()
 
-    def _fill(self) -> Iterator[Batch]:
+    def _fill(self) -> Iterator[ClipBatch]:
         for batch in self._source:
             self._left -= batch.nbytes
             self._kept.append(batch)
             yield batch
-            if not self._source.ended and self._source.next.nbytes > self._left:
+            if self._source.next is not None and self._source.next.nbytes > self._left:
                 break
         self._complete = True
-
-
-class LaidAside:
-    """Lists of arrays in a file: the outputs of many networks for many clips would fill the memory."""
-
-    def __init__(self, file: BinaryIO):
-        self._file = file
-        self._places: defaultdict[int, list[int]] = defaultdict(list)
-
-    def add(self, number: int, array: np.ndarray) -> None:
-        """Add an array to the list of that number."""
-        self._places[number].append(self._file.seek(0, os.SEEK_END))
-        np.save(self._file, array)
-
-    def arrays(self, number: int) -> Iterator[np.ndarray]:
-        """The list's arrays, in the order in which they came."""
-        for place in self._places[number]:
-            self._file.seek(place)
-            yield np.load(self._file)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from src.data.clip_dataset import ClipDataset
 from src.data.device_features import Features
+from src.data.inmemory_lmdb_dataset import LMDBDataset
 from src.data.labels import LabelMap
 from src.data.lmdb.store import LMDBReader
 from src.data.loading import open_dataset
@@ -43,7 +43,7 @@ class InferenceOptions:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Candidate:
     """One network to score: a checkpoint's, or the one that its run began with."""
 
     path: Path  # of the checkpoint
@@ -59,9 +59,10 @@ class Entry:
 class Prediction:
     """One network's scores of all clips."""
 
-    entry: Entry
-    checkpoint: Checkpoint
-    dataset: ClipDataset
+    candidate: Candidate
+    checkpoint: Checkpoint  # without its weights
+    weights: Callable[[], dict[str, torch.Tensor]]  # the network's, read again unless it is still in memory
+    dataset: LMDBDataset
     probabilities: np.ndarray  # (N, C) float32
     targets: np.ndarray  # (N, C) of 0 and 1, or (N,) class indices
 
@@ -75,87 +76,107 @@ class Prediction:
         return self.task.multi_hot(self.targets)
 
 
-def predictions(entries: Sequence[Entry], label_map: LabelMap, options: InferenceOptions) -> Iterator[Prediction]:
-    """Predictions of all entries, each as soon as it is known, in one pass over the clips for each kind of data.
+def predictions(
+    candidates: Sequence[Candidate], label_map: LabelMap, options: InferenceOptions
+) -> Iterator[Prediction]:
+    """Predictions of all candidates, each as soon as it is known, in one pass over the clips for each kind of data.
+
+    A checkpoint is read once for what it says of itself, before anything else is done, and once for its weights.
 
     Raises:
-        UserError: before anything else is done, for a checkpoint that does not fit.
+        UserError: a checkpoint does not fit.
     """
-    kinds = by_data(entries, label_map)
-    gpus = present_gpus(options.gpus) if entries else []
+    checkpoints = read_heads(candidates, label_map)
+    gpus = present_gpus(options.gpus) if candidates else []
     device = torch.device("cuda", gpus[0]) if gpus else torch.device("cpu")
     if not gpus:
         keep_freed_memory()
-    one_network = OneNetwork(device)
-    for networks in kinds:
-        first = read_checkpoint(networks[0][0].path)
+    memory = OneNetwork(device)
+    for networks in by_data(candidates, checkpoints):
+        first = checkpoints[networks[0][0].path]
         task = build_task(first.config)
         dataset = open_for(first, label_map, options)
         batches = batches_of(dataset, options.batch_size, options.num_workers, device, options.features)
-        outputs = outputs_of(
-            [partial(one_network.of, alike[0]) for alike in networks], batches, len(dataset), most_to_keep(device)
-        )
-        with closing(outputs):  # its progress bar goes before an error is told
+        loaders = [partial(memory.load, alike[0]) for alike in networks]
+        outputs = outputs_of(loaders, batches, len(dataset), most_to_keep(device))
+        with closing(outputs):  # its progress bar is removed before an error is told
             for number, (output, alike) in enumerate(zip(outputs, networks)):
                 if number == 0:
                     task.report_undefined(output.targets, label_map, options.lmdb_path)
                 probabilities = task.probabilities(output.logits).numpy()
                 if not np.isfinite(probabilities).all():
                     raise UserError(
-                        f"{alike[0].path}: its network's outputs are not finite; is it of a run that "
-                        "diverged, or damaged?"
+                        f"{alike[0].path}: its network's outputs are not finite. Is it of a run that diverged, or "
+                        "damaged?"
                     )
-                for entry in alike:
-                    yield Prediction(entry, read_checkpoint(entry.path), dataset, probabilities, output.targets)
+                for candidate in alike:
+                    weights = partial(memory.weights, candidate)
+                    checkpoint = checkpoints[candidate.path]
+                    yield Prediction(candidate, checkpoint, weights, dataset, probabilities, output.targets)
 
 
-def by_data(entries: Sequence[Entry], label_map: LabelMap) -> list[list[list[Entry]]]:
-    """Entries that share a network, of all that read the same: features, kind of target, and fold.
-
-    Every checkpoint is read once here, and none is kept: there may be thousands.
+def read_heads(candidates: Sequence[Candidate], label_map: LabelMap) -> dict[Path, Checkpoint]:
+    """The candidates' checkpoints without their weights: there may be thousands.
 
     Raises:
-        UserError: a checkpoint cannot be read, or does not fit the label map or its own configuration.
+        UserError: one cannot be read, or does not fit the label map or its own configuration.
     """
-    kinds: dict[Any, dict[Any, list[Entry]]] = {}
-    with progress(len(entries), "checkpoints", "file", leave=False) as bar:
-        for entry in entries:
-            checkpoint = read_checkpoint(entry.path)
-            checkpoint.require_label_map(label_map)
-            checkpoint.require_fit()
-            config = checkpoint.config
-            kind = (config.audio_config, config.model.type, checkpoint.record.get("fold_index"))
-            network = (config.model, checkpoint.seed) if entry.untrained else entry.path
-            kinds.setdefault(kind, {}).setdefault(network, []).append(entry)
+    heads = {}
+    with progress(len(candidates), "checkpoints", "file", leave=False) as bar:
+        for candidate in candidates:
+            if candidate.path not in heads:
+                checkpoint = read_checkpoint(candidate.path)
+                checkpoint.require_label_map(label_map)
+                checkpoint.require_fit()
+                heads[candidate.path] = checkpoint.without_weights()
             bar.update()
+    return heads
+
+
+def by_data(candidates: Sequence[Candidate], checkpoints: dict[Path, Checkpoint]) -> list[list[list[Candidate]]]:
+    """Candidates that share a network, of all that read the same: features, kind of target, and fold."""
+    kinds: dict[Any, dict[Any, list[Candidate]]] = {}
+    for candidate in candidates:
+        checkpoint = checkpoints[candidate.path]
+        config = checkpoint.config
+        kind = (config.audio_config, config.model.type, checkpoint.record.get("fold_index"))
+        network = (config.model, checkpoint.seed) if candidate.untrained else candidate.path
+        kinds.setdefault(kind, {}).setdefault(network, []).append(candidate)
     return [list(networks.values()) for networks in kinds.values()]
 
 
 class OneNetwork:
-    """The network in memory: the next one of the same architecture takes its place by its weights alone."""
+    """The network in memory: the next one of the same architecture replaces its weights alone."""
 
     def __init__(self, device: torch.device):
         self._device = device
         self._network: nn.Module | None = None
         self._architecture: Any = None
+        self._candidate: Candidate | None = None
 
-    def of(self, entry: Entry) -> nn.Module:
-        """The entry's network, ready to run."""
-        checkpoint = read_checkpoint(entry.path)
-        reusable = None if entry.untrained or checkpoint.architecture != self._architecture else self._network
-        self._network = None  # one that is not reused is gone before another is made
-        network = checkpoint.untrained_network() if entry.untrained else checkpoint.network(reusable)
+    def load(self, candidate: Candidate) -> nn.Module:
+        """The candidate's network, ready to run."""
+        checkpoint = read_checkpoint(candidate.path)
+        reusable = None if candidate.untrained or checkpoint.architecture != self._architecture else self._network
+        self._network = None  # one that is not reused is freed before another is made
+        network = checkpoint.untrained_network() if candidate.untrained else checkpoint.network(reusable)
         self._network, self._architecture = network.to(self._device).eval(), checkpoint.architecture
+        self._candidate = candidate
         return self._network
 
+    def weights(self, candidate: Candidate) -> dict[str, torch.Tensor]:
+        """The candidate's weights, on the CPU, laid out as PyTorch does by default."""
+        network = self._network if self._network is not None and candidate == self._candidate else self.load(candidate)
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
 
-def open_for(checkpoint: Checkpoint, label_map: LabelMap, options: InferenceOptions) -> ClipDataset:
-    """The evaluation clips as the checkpoint's configuration reads them; of ESC-50, those of its validation fold."""
+
+def open_for(checkpoint: Checkpoint, label_map: LabelMap, options: InferenceOptions) -> LMDBDataset:
+    """The evaluation clips as the checkpoint's configuration reads them. Of ESC-50, those of its validation fold."""
     config = checkpoint.config
     fold = checkpoint.record.get("fold_index")
     if fold is not None and not any(found is not None for _, found in LMDBReader(options.lmdb_path).annotations()):
         fold = None  # another data set, all of which is new to it
-    return open_dataset(
+    dataset = open_dataset(
         replace(config.data, is_lmdb=True),
         options.lmdb_path,
         config.audio_config,
@@ -166,3 +187,5 @@ def open_for(checkpoint: Checkpoint, label_map: LabelMap, options: InferenceOpti
         skip_bad_records=options.skip_bad_records,
         num_workers=options.num_workers,
     )
+    assert isinstance(dataset, LMDBDataset)
+    return dataset

@@ -33,7 +33,7 @@ from src.evaluation import EvaluationOptions
 from src.learning.metrics import top_k_accuracy
 from src.models.checkpoint import initial_network, read_checkpoint
 from src.models.registry import count_parameters, create
-from src.scoring.predictions import Entry, predictions
+from src.scoring.predictions import Candidate, predictions
 
 
 def flac_of(samples):
@@ -184,7 +184,7 @@ def test_eval_vggsound_gives_scikit_learns_scores_of_the_softmax(esc50, tmp_path
     options = EvaluationOptions(
         str(esc50 / "esc50.lmdb"), str(esc50 / "meta/lbl_map.json"), num_timesteps=1001, num_workers=0
     )
-    (found,) = predictions([Entry(checkpoint)], LabelMap.load(options.lbl_map), options)
+    (found,) = predictions([Candidate(checkpoint)], LabelMap.load(options.lbl_map), options)
     p, y = found.probabilities, found.targets
     np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
     hot = np.eye(3)[y]
@@ -327,7 +327,7 @@ def test_moved_data_is_the_same_run_and_other_data_is_not(esc50, fold_run, tmp_p
             )
         )
 
-    assert "finished (2 epochs); skipped" in again("esc50.lmdb").stderr
+    assert "finished (2 epochs), skipped" in again("esc50.lmdb").stderr
     assert "with data.train_lmdb 'esc50.lmdb' instead of 'other.lmdb'" in error_line(again("other.lmdb"))
 
 

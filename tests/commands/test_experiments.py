@@ -182,7 +182,7 @@ def test_finished_runs_are_skipped(miniature, warm_python):
         GISE_DATA_ROOT=str(miniature),
         GISE_TRAIN_FLAGS=f"{QUICK} --set opt.lr=3e-4 --set model.num_classes=4 --accumulate_grad_batches 1",
     )
-    assert result.returncode == 0 and result.stdout.count("finished (1 epochs); skipped") == 2, result.stdout
+    assert result.returncode == 0 and result.stdout.count("finished (1 epochs), skipped") == 2, result.stdout
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("ckpts/*")}
 
 
@@ -229,7 +229,7 @@ def test_an_interrupted_script_goes_on_and_repeats_no_finished_run(miniature, wa
     before = {path: path.stat().st_mtime_ns for path in first.glob("ckpts/*.ckpt")}
     epochs = len(before) + 1
     # The weights that it began with may be gone by now, and better ones there: the run keeps to its own.
-    for again in ("going on from", f"finished ({epochs} epochs); skipped"):
+    for again in ("resuming from", f"finished ({epochs} epochs), skipped"):
         result = shell(
             ROOT / "experiments_audioset.sh",
             tmp_path / "exp",

@@ -352,7 +352,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, how):
     _, output = process.communicate(timeout=60)  # until the workers have ended too, for they hold the pipe
     assert "Traceback" not in output and not list(out.glob("lmdbs/*"))
     if how == signal.SIGINT:
-        assert process.returncode == 130 and "interrupted; what was complete is kept" in output, output[-2000:]
+        assert process.returncode == 130 and "interrupted. What was complete is kept" in output, output[-2000:]
     done = {path: path.stat().st_mtime_ns for path in out.glob("flac/esc50/*.flac")}
     assert 5 <= len(done) < 3000
     write_esc50_csv(folder, many[:40])

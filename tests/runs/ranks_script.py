@@ -50,7 +50,9 @@ def main():
 
     config = load_config(cfg, [f"opt.batch_size={batch}"])
     label_map = LabelMap.load(config.data.label_map_path())
-    recognizer = Witness(initial_network(config, SEED), build_task(config), label_map, SEED)
+    recognizer = Witness(
+        initial_network(config, SEED), build_task(config), label_map, config.opt, config.protocol, SEED
+    )
     data = ClipDataModule(config, label_map, 64, 64, num_workers=0, seed=SEED)
     trainer = pl.Trainer(
         **devices.arguments() | {"precision": "64-true"},

@@ -22,9 +22,9 @@ from conftest import ROOT, error_line, run_script, start, train_command, wait_un
 from src.data.sampling import EpochSampler
 from src.errors import UserError
 from src.models.registry import create
-from src.runs.determinism import Unrepeatable
 from src.runs.lock import sole_process
-from src.runs.resuming import resume_point
+from src.runs.provenance import DeterminismWarnings
+from src.runs.resuming import read_resume_point
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def age(path):
 def batches_done(path):
     """Of the epoch under way; 0 without such a checkpoint."""
     try:
-        return resume_point(path).batches
+        return read_resume_point(path).batches
     except UserError:
         return 0
 
@@ -166,12 +166,12 @@ def test_a_signal_ends_a_run_after_its_step_with_a_checkpoint(corpus, clips, und
             worker.send_signal(signum)
     status = interrupt(process, (folder / "resume.ckpt").exists, signum, group=True)
     output = (tmp_path / "err.log").read_text()
-    assert status == 128 + signum and "the same command goes on from the last checkpoint" in output
+    assert status == 128 + signum and "The same command resumes from the last checkpoint" in output
     assert "Traceback" not in output and not (folder / ".lock").exists()
     assert 4 < batches_done(folder / "resume.ckpt") < 10
     assert json.loads((folder / "run.json").read_text())["finished"] is None
     result = run_script(*words, check=0)
-    assert f"going on from {folder / 'resume.ckpt'}" in result.stderr
+    assert f"resuming from {folder / 'resume.ckpt'}" in result.stderr
     assert_same(folder, undisturbed)
 
 
@@ -269,7 +269,7 @@ def test_a_run_that_keeps_the_best_goes_on_from_the_last(corpus, clips, tmp_path
     header, row = table.read_text().splitlines()
     table.write_text(f"{header}\n{row.rpartition(',')[0]},1.5\n")
     run_script(*words[1], check=0)
-    assert kept(folder) == [0] and resume_point(folder / "resume.ckpt").epochs == 2
+    assert kept(folder) == [0] and read_resume_point(folder / "resume.ckpt").epochs == 2
     assert "finished (2 epochs)" in run_script(*words[1], check=0).stderr
     assert "resume.ckpt, after 2 epochs" in run_script(*words[2], check=0).stderr
     assert kept(folder) == [0] and len(table.read_text().splitlines()) == 4
@@ -409,8 +409,8 @@ def test_the_record_says_what_was_not_the_same(corpus, clips, tmp_path):
 
 def test_warnings_of_kernels_are_noted():
     logging.captureWarnings(True)
-    unrepeatable = Unrepeatable()
-    with unrepeatable.listening():
+    notes = []
+    with DeterminismWarnings(notes).listening():
         for _ in range(2):
             warnings.warn(
                 "scatter_add_cuda_kernel does not have a deterministic implementation, but you set 'x'. "
@@ -419,5 +419,5 @@ def test_warnings_of_kernels_are_noted():
             )
         warnings.warn("something else", stacklevel=1)
     logging.captureWarnings(False)
-    (note,) = unrepeatable.notes
+    (note,) = notes
     assert "scatter_add_cuda_kernel does not have a deterministic implementation" in note and "file an" not in note

@@ -301,9 +301,9 @@ def test_a_run_goes_on_in_another_number_of_processes_and_is_skipped_when_finish
     folder = tmp_path / "run"
     shutil.copytree(two_processes[0], folder)
     result = run_script(*train_command(odd, folder, epochs=3), check=0)
-    assert "going on from" in result.stderr and [row["step"] for row in figures(folder)] == ["3", "6", "12"]
+    assert "resuming from" in result.stderr and [row["step"] for row in figures(folder)] == ["3", "6", "12"]
     for result, said in zip(run_together(train_command(odd, folder, *TWO, epochs=3), two_ranks()), (1, 0)):
-        assert result.returncode == 0 and result.stderr.count("finished (3 epochs); skipped") == said
+        assert result.returncode == 0 and result.stderr.count("finished (3 epochs), skipped") == said
 
 
 def test_several_runs_in_two_processes(odd, two_processes, tmp_path):
@@ -337,7 +337,7 @@ def test_an_interrupt_ends_all_processes_and_the_run_goes_on(odd, tmp_path):
     started = time.monotonic()
     status, output = end_of(process)
     assert status == 130 and time.monotonic() - started < 60, output[-3000:]
-    assert "Traceback" not in output and output.count("goes on from the last checkpoint") == 1, output[-3000:]
+    assert "Traceback" not in output and output.count("resumes from the last checkpoint") == 1, output[-3000:]
     assert_no_process_mentions(folder)
     epochs = len(list((folder / "ckpts").iterdir())) + 1
     for result in run_together(train_command(odd, folder, *TWO, epochs=epochs), two_ranks()):
@@ -426,7 +426,7 @@ def test_a_process_that_is_killed_ends_the_run(odd, tmp_path):
     os.kill(int(other), signal.SIGKILL)
     status, output = end_of(process)
     assert status == 1 and "Traceback" not in output, output[-3000:]
-    assert "another process of this run has ended without a word" in output
+    assert "another process of this run has ended without a message" in output
 
 
 # ---- flags ----
@@ -508,7 +508,7 @@ def test_half_precision_on_the_cpu(odd, two_processes, tmp_path):
     plain, half, brain = tmp_path / "plain", tmp_path / "half", tmp_path / "brain"
     run_script(*train_command(odd, plain), check=0)
     result = run_script(*train_command(odd, half, "--fp16"), check=0)
-    assert "16-bit mixed precision needs a GPU; training in 32 bits" in result.stderr
+    assert "16-bit mixed precision needs a GPU. Training in 32 bits" in result.stderr
     assert json.loads((half / "run.json").read_text())["precision"] == "16-mixed"
     assert_same_run(plain, half)
     run_script(*train_command(odd, brain, "--precision", "bf16-mixed"), check=0)

@@ -92,12 +92,12 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_undisturbed(corpus, tmp_path)
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, output = process.communicate(timeout=120)
-    assert process.returncode == 130 and "goes on from the last checkpoint" in output and "Traceback" not in output
+    assert process.returncode == 130 and "resumes from the last checkpoint" in output and "Traceback" not in output
     assert json.loads((folder / "run.json").read_text())["finished"] is None
 
     epochs = len(list((folder / "ckpts").iterdir())) + 2
     result = run_script(*train_command(corpus, folder, "--use_mixup", epochs=epochs), check=0)
-    assert "going on from" in result.stderr
+    assert "resuming from" in result.stderr
     assert len(json.loads((folder / "run.json").read_text())["resumed"]) == 1
     run_script(*train_command(corpus, tmp_path / "undisturbed", "--use_mixup", epochs=epochs), check=0)
     for epoch in range(len(list((tmp_path / "undisturbed" / "ckpts").iterdir()))):
@@ -111,7 +111,7 @@ def test_a_finished_run_is_left_alone_and_more_epochs_go_on(corpus, undisturbed,
     shutil.copytree(undisturbed, folder)
     before = sorted((path.name, path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file())
     result = run_script(*train_command(corpus, folder, "--use_mixup", epochs=3), check=0)
-    assert "finished (3 epochs); skipped" in result.stderr
+    assert "finished (3 epochs), skipped" in result.stderr
     assert before == sorted((path.name, path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file())
     assert "skipped" in run_script(*train_command(corpus, folder, "--use_mixup", epochs=2), check=0).stderr
     run_script(*train_command(corpus, folder, "--use_mixup", epochs=4), check=0)
@@ -134,7 +134,7 @@ def test_a_truncated_last_checkpoint_is_passed_over(corpus, undisturbed, tmp_pat
     (last,) = (folder / "ckpts").glob("epoch=02*.ckpt")
     last.write_bytes(last.read_bytes()[:5000])
     result = run_script(*train_command(corpus, folder, "--use_mixup", epochs=3), check=0)
-    assert "epoch=01" in result.stderr.split("going on from")[1].splitlines()[0]
+    assert "epoch=01" in result.stderr.split("resuming from")[1].splitlines()[0]
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ from src.models import checkpoint as checkpoints
 from src.models.checkpoint import WEIGHTS_PREFIX, read_checkpoint
 from src.models.registry import create
 from src.models.safe_loading import read_torch_file
-from src.scoring.forward_pass import Ahead, Batch, Chunk, batches_of, most_to_keep, outputs_of
-from src.scoring.predictions import Entry, predictions
+from src.scoring.forward_pass import Chunk, ClipBatch, Lookahead, batches_of, most_to_keep, outputs_of
+from src.scoring.predictions import Candidate, predictions
 from src.utils.memory import available_memory
 
 NUM_CHECKPOINTS = 10
@@ -102,12 +102,12 @@ def test_rows_are_those_of_checkpoints_scored_one_by_one_and_clips_are_decoded_o
 @pytest.mark.parametrize("kept", [0, 1, 100])
 def test_probabilities_are_the_same_to_the_last_bit(corpus, experiment, monkeypatch, workers, kept):
     label_map = LabelMap.load(corpus / "meta/lbl_map.json")
-    entries = [Entry(path) for path in sorted(experiment.rglob("*.ckpt"))[:4]]
+    entries = [Candidate(path) for path in sorted(experiment.rglob("*.ckpt"))[:4]]
     small_budget(monkeypatch, kept)
     together = list(predictions(entries, label_map, options(corpus, num_workers=workers)))
-    assert [each.entry for each in together] == entries
+    assert [each.candidate for each in together] == entries
     for each in together:
-        (alone,) = predictions([each.entry], label_map, options(corpus))
+        (alone,) = predictions([each.candidate], label_map, options(corpus))
         assert np.array_equal(each.probabilities, alone.probabilities)
         assert np.array_equal(each.targets, alone.targets)
     assert not np.array_equal(together[0].probabilities, together[2].probabilities)
@@ -120,18 +120,18 @@ def test_checkpoints_of_other_features_get_a_pass_of_their_own(corpus, tmp_path,
         content["hyper_parameters"]["cfg"]["audio_config"]["win_len"] = 400
         torch.save(content, path)
     label_map = LabelMap.load(corpus / "meta/lbl_map.json")
-    found = list(predictions([Entry(path) for path in paths], label_map, options(corpus)))
-    assert sorted(each.entry.path for each in found) == paths and list(decoded.values()) == [2] * 6
+    found = list(predictions([Candidate(path) for path in paths], label_map, options(corpus)))
+    assert sorted(each.candidate.path for each in found) == paths and list(decoded.values()) == [2] * 6
     for each in found:
-        (alone,) = predictions([each.entry], label_map, options(corpus))
+        (alone,) = predictions([each.candidate], label_map, options(corpus))
         assert np.array_equal(each.probabilities, alone.probabilities)
 
 
 def test_rows_are_written_as_soon_as_they_are_known(corpus, experiment, tmp_path, monkeypatch, caplog):
-    """An evaluation that is broken off keeps them, and goes on from there."""
+    """An evaluation that is interrupted keeps them, and resumes there."""
 
     def interrupted(prediction, *more):
-        if "epoch=02" in prediction.entry.name:
+        if "epoch=02" in prediction.candidate.name:
             raise KeyboardInterrupt
         write_up(prediction, *more)
 
@@ -161,7 +161,7 @@ def test_networks_take_turns_and_one_is_in_memory(corpus, experiment, monkeypatc
     for path in sorted(experiment.rglob("*.ckpt"))[:2]:
         checkpoints.outline(*read_checkpoint(path).architecture)
         networks.clear()
-    entries = [Entry(path) for path in sorted(experiment.rglob("*.ckpt"))]
+    entries = [Candidate(path) for path in sorted(experiment.rglob("*.ckpt"))]
     assert len(list(predictions(entries, label_map, options(corpus)))) == NUM_CHECKPOINTS
 
 
@@ -257,7 +257,7 @@ def test_other_files_are_copied_into_memory(tmp_path):
 
 
 def batches(*sizes):
-    return [Batch(torch.full((size, 1), float(number)), torch.zeros(size)) for number, size in enumerate(sizes)]
+    return [ClipBatch(torch.full((size, 1), float(number)), torch.zeros(size)) for number, size in enumerate(sizes)]
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def batches(*sizes):
     ],
 )
 def test_a_chunk_keeps_what_fits_and_at_least_one_batch(most, expected):
-    source, found = Ahead(batches(2, 2, 2, 1)), []  # of 16, 16, 16 and 8 bytes
+    source, found = Lookahead(batches(2, 2, 2, 1)), []  # of 16, 16, 16 and 8 bytes
     while not source.ended:
         chunk = Chunk(source, most)
         first, again, third = ([int(batch.inputs[0, 0]) for batch in chunk] for _ in range(3))
@@ -287,7 +287,7 @@ def test_a_lone_network_keeps_nothing():
         for _ in range(20):
             alive.add(inputs := torch.zeros(2, 3))
             assert len(alive) <= 4  # the one at work, the next one, and what is on its way between them
-            yield Batch(inputs, torch.zeros(2, 3))
+            yield ClipBatch(inputs, torch.zeros(2, 3))
 
     (found,) = outputs_of([lambda: torch.nn.Linear(3, 3)], source(), 40, budget=10**9)
     assert found.logits.shape == (40, 3)
@@ -296,7 +296,7 @@ def test_a_lone_network_keeps_nothing():
 def test_batches_of_loader_workers_leave_the_shared_memory(corpus, experiment):
     label_map = LabelMap.load(corpus / "meta/lbl_map.json")
     path = next(experiment.rglob("*.ckpt"))
-    dataset = next(predictions([Entry(path)], label_map, options(corpus))).dataset
+    dataset = next(predictions([Candidate(path)], label_map, options(corpus))).dataset
     for batch in batches_of(dataset, 4, 2, torch.device("cpu")):
         assert not batch.inputs.is_shared() and not batch.targets.is_shared()
 

@@ -1,0 +1,195 @@
+"""What a training run is to do, settled before it begins: flags, cfg and run folder -> one frozen plan."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import secrets
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from src.config import Config, load_config
+from src.data.checks.check import check
+from src.data.checks.record import Limits
+from src.data.device_features import Features
+from src.data.labels import LabelMap
+from src.errors import UserError
+from src.learning.tasks import Task, build_task
+from src.models.checkpoint import architecture, initial_network, load_class_weights, outline
+from src.runs.checkpointing import tidy
+from src.runs.devices import Devices
+from src.runs.distributed import from_rank_zero
+from src.runs.folder import RunFolder, require_same_run
+from src.runs.provenance import provenance
+from src.runs.record import RunRecord
+from src.runs.resuming import ResumePoint, last_resume_point, read_resume_point
+from src.utils.processes import is_first
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """The flags of a training script, under their own names."""
+
+    cfg_file: str
+    expdir: str
+    devices: Devices = field(default_factory=Devices)
+    epochs: int = 100
+    num_workers: int = 4
+    prefetch_factor: int = 4
+    cw: str | None = None  # file with a (C,) tensor of class weights
+    resume_from: str | None = None
+    random_clip_size: int = 500  # frames
+    val_clip_size: int = 1000  # frames
+    use_mixup: bool = False
+    seed: int | None = None  # drawn at random if None
+    overrides: tuple[str, ...] = ()  # SECTION.KEY=VALUE for the cfg
+    pretrained: str | None = None  # in place of the cfg's
+    train_lmdb: str | None = None  # in place of the cfg's
+    data_root: str | None = None  # folder that the cfg's relative paths start from
+    accumulate_grad_batches: int = 1  # batches whose gradients make one step
+    fold_index: int | None = None  # of an LMDB with folds, the one to validate on
+    crop_validation: bool = True  # validate on the centre of a longer clip, or on all of it
+    check_data: bool = False  # read and decode all records first
+    features: Features = "auto"  # where spectrograms are made
+    skip_bad_records: bool = False  # leave them out instead of stopping
+    cache_samples: str | None = None  # folder for decoded clips, which all loader workers share
+    checkpoint_every_n_steps: int = 0  # the state within an epoch, or 0 only when interrupted
+    keep: str | int = "all"  # checkpoints that are kept: "all", "last" or the number of best epochs
+
+    def config(self) -> Config:
+        """The cfg, with what flags put in its place.
+
+        Raises:
+            UserError: from `load_config`.
+        """
+        given = {"model.pretrained": self.pretrained, "data.train_lmdb": self.train_lmdb}
+        values = {name: value for name, value in given.items() if value}
+        return load_config(self.cfg_file, self.overrides, self.data_root, values)
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """One training run before it begins."""
+
+    options: TrainingOptions
+    config: Config
+    label_map: LabelMap
+    class_weights: torch.Tensor | None  # (C,)
+    use_mixup: bool  # as flag and cfg together say
+    seed: int
+    earlier: dict[str, Any] | None  # the folder's record, where the run is resumed
+    resume: ResumePoint | None  # where it is resumed from
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(Path(self.options.expdir))
+
+    def task(self) -> Task:
+        """Loss, probabilities and scores."""
+        return build_task(self.config, self.class_weights)
+
+    def network(self) -> nn.Module:
+        """The network that the run begins with."""
+        return initial_network(self.config, self.seed)
+
+    def settings(self) -> dict[str, Any]:
+        """What must be the same in every start of the run."""
+        options = self.options
+        return {
+            "cfg": self.config.as_dict(),
+            "seed": self.seed,
+            "mixup": self.use_mixup,
+            "random_clip_size": options.random_clip_size,
+            "val_clip_size": options.val_clip_size,
+            "precision": options.devices.precision,
+            "class_weights": None if self.class_weights is None else self.class_weights.tolist(),
+            "fold_index": options.fold_index,
+            "lbl_map": self.label_map.mapping,
+        }
+
+    def record(self) -> RunRecord:
+        """The run's record, with this start in it."""
+        devices = asdict(self.options.devices) | {"gpus": list(self.options.devices.gpus)}
+        start = provenance() | {"devices": devices, "accumulate": self.options.accumulate_grad_batches}
+        named = {"protocol": self.config.protocol, "cfg_file": self.options.cfg_file}
+        record = RunRecord(self.folder, self.earlier, self.settings() | named, start)
+        if self.options.seed is None and self.options.devices.on_gpu:
+            record.note("without --seed, no deterministic kernels were asked for")
+        return record
+
+
+def plan_run(options: TrainingOptions) -> RunPlan | None:
+    """The plan of a run, or None where the run is finished.
+
+    The first process makes it for all: a folder may change between two looks.
+
+    Raises:
+        UserError: the configuration, the label map, the folder or the checkpoint do not fit.
+    """
+    return from_rank_zero(options.devices, _plan(options) if is_first() else None)
+
+
+def _plan(options: TrainingOptions) -> RunPlan | None:
+    config = options.config()
+    label_map = LabelMap.load(config.data.label_map_path())
+    label_map.require_size(config.model.num_classes, config.path)
+    class_weights = load_class_weights(options.cw, len(label_map))
+    use_mixup = build_task(config, class_weights).wants_mixup(options.use_mixup)
+    folder = RunFolder(Path(options.expdir))
+    earlier = folder.record()
+    seed = options.seed if options.seed is not None else earlier["seed"] if earlier else drawn_seed()
+    plan = RunPlan(options, config, label_map, class_weights, use_mixup, seed, earlier, None)
+    require_same_run(folder, earlier, plan.settings())
+    point = read_resume_point(Path(options.resume_from)) if options.resume_from else last_resume_point(folder)
+    if earlier:
+        tidy(folder, options.keep, point.path if point and not options.resume_from else None)
+        if is_finished(earlier, point, options.epochs):
+            close_record(folder, earlier, point)
+            return None
+    if point:
+        point.require_trainable(outline(*architecture(config.model)), options.epochs)
+    if options.check_data:
+        check_data(plan)
+    return replace(plan, resume=point)
+
+
+@functools.cache
+def drawn_seed() -> int:
+    """One seed for all runs of this command."""
+    return secrets.randbelow(2**31)
+
+
+def is_finished(record: dict[str, Any], point: ResumePoint | None, epochs: int) -> bool:
+    """Whether the run stopped early, or its last checkpoint is of the last epoch that is asked for."""
+    if record["finished"] and record["finished"]["early"]:
+        return True
+    return point is not None and (point.early or point.epochs >= epochs)
+
+
+def close_record(folder: RunFolder, earlier: dict[str, Any], point: ResumePoint | None) -> None:
+    """Say that a run is finished, in its record too where it was killed before it could."""
+    finished = earlier["finished"]
+    if not finished and point:
+        finished = RunRecord(folder, earlier).finish(point.epochs, point.early)
+    log.info("%s: finished (%s), skipped", folder.path, finished["reason"])
+
+
+def check_data(plan: RunPlan) -> None:
+    """Refuse LMDBs with broken records, unknown labels or clips in common, as scripts/check_lmdb.py does."""
+    data, audio = plan.config.data, plan.config.audio_config
+    if not data.is_lmdb:
+        raise UserError("--check_data: checks LMDBs, and the cfg reads manifests (data.is_lmdb: False)")
+    paths = dict.fromkeys(os.path.realpath(data.source(split)) for split in ("train", "val"))
+    limits = Limits(plan.label_map, audio.delimiter, audio.sample_rate)
+    found = check(list(paths), limits, max(1, plan.options.num_workers))
+    for warning in found.warnings:
+        log.warning("%s", warning)
+    found.require_sound()
+    log.info("checked, without an error: %s", ", ".join(paths))
