@@ -12,7 +12,8 @@ from typing import Any
 
 from src.errors import UserError
 from src.runs.folder import validation_figure
-from src.utils.files import exclusive, write_csv
+from src.utils.files import write_csv
+from src.utils.locks import exclusive
 
 
 def find_checkpoints(exp_dir: str | Path, levels: int) -> list[Path]:

@@ -10,7 +10,7 @@ import soundfile
 import torch
 import torchaudio
 from conftest import FIXTURES, SAMPLE_RATE, error_line, run_script, write_lbl_map
-from test_released_files import CKPT, FIRST_RECORD, LMDB
+from released import CKPT, FIRST_RECORD, LMDB
 
 from src.data.lmdb.store import LMDBReader
 from src.tagging.recordings import audio_files, read_window, window_starts
