@@ -26,11 +26,11 @@ class ClipDataModule(pl.LightningDataModule):
         label_map: its classes.
         random_clip_size: frames of a training clip.
         val_clip_size: frames of a validation clip.
-        num_workers: loader processes of each set; 0 loads in the main process.
+        num_workers: loader processes of each set. With 0 the main process loads.
         prefetch_factor: batches that each worker prepares ahead.
         seed: of the order and of the training chain's draws.
         fold_index: of an LMDB with folds, train on the others and validate on this one.
-        crop_validation: validate on the centre of a longer clip; else on all of it.
+        crop_validation: validate on the centre of a longer clip, else on all of it.
         features: where spectrograms are made: on the "device" of the network, in the loader's "workers", or "auto",
             on a GPU where the network is on one.
         storage: further arguments of `open_dataset`.
@@ -96,11 +96,11 @@ class ClipDataModule(pl.LightningDataModule):
         if len(self.val_set) < num_ranks:
             raise UserError(
                 f"{self.val_source}: holds {len(self.val_set)} validation clips, fewer than the "
-                f"{num_ranks} devices that share them; train on {len(self.val_set)} at most"
+                f"{num_ranks} devices that share them. Train on {len(self.val_set)} at most"
             )
 
     def read_ahead(self) -> None:
-        """Begin in the background what takes a pass through the files; for one process of a machine."""
+        """Begin in the background what takes a pass through the files, for one process of a machine."""
         self.train_set.read_ahead()
         self.val_set.read_ahead()
 

@@ -28,7 +28,7 @@ RELEASED_ESC50 = FIXTURES / "released_esc50_layout.lmdb"
 
 
 def raw(path):
-    """Every entry of an LMDB file as bytes; of a copy, for LMDB opens no file twice in a process."""
+    """Every entry of an LMDB file as bytes. Of a copy, for LMDB opens no file twice in a process."""
     with tempfile.TemporaryDirectory() as folder:
         copy = str(shutil.copy(path, Path(folder) / "copy.lmdb"))
         with lmdb.open(copy, subdir=False, readonly=True, lock=False) as env, env.begin() as transaction:
