@@ -36,6 +36,7 @@ class LiteralDataset(Dataset):
         reader = LMDBReader(lmdb_path)
         records = (reader[index] for index in range(len(reader)))
         self.records = [(record.flac, record.label) for record in records]
+        reader.unmap()
         self.label_map = label_map
         self.clip_size = clip_size
         self.seed = seed

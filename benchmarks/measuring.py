@@ -146,4 +146,5 @@ def repeat_records(path: Path, count: int) -> Path:
         for index in range(count):
             writer.add(reader[index % len(reader)])
             bar.update()
+    reader.unmap()
     return path

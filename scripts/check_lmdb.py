@@ -2,24 +2,23 @@
 
 import argparse
 import json
-import sys
-from pathlib import Path
+import math
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import _repository
 
-from src import cli  # noqa: E402
+from src import cli
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("lmdb", nargs="+", metavar="LMDB", help="LMDBs that should have no clip in common, such as train, val and eval")
-    add("--lbl_map", help="label map; without one, labels are counted and not judged")
+    add("--lbl_map", help="label map. Without one, labels are counted and not judged")
     add("--delimiter", type=cli.text, default=",", help="between the labels of one record")
     add("--sample_rate", type=cli.positive(int), default=22050, help="Hz")
-    add("--min_duration", type=cli.positive(float), help="seconds; a shorter clip is an error")
-    add("--max_duration", type=cli.positive(float), help="seconds; a longer clip is an error")
-    add("--silence", type=float, default=-60.0, help="dB of full scale; a clip that never reaches it is silent")
+    add("--min_duration", type=cli.positive(float), help="seconds. A shorter clip is an error")
+    add("--max_duration", type=cli.positive(float), help="seconds. A longer clip is an error")
+    add("--silence", type=float, default=-60.0, help="dB of full scale. A clip that never reaches it is silent")
     add("--clipping", type=float, default=0.001, help="share of samples at full scale that a clip may have")
     add("--strict", action="store_true", help="warnings too end with status 1")
     add("--json", help="file to write everything to that was found")
@@ -34,30 +33,22 @@ def main() -> None:
     from src.data.checks.record import Limits
     from src.data.checks.report import as_json, as_text, draw_class_balance
     from src.data.labels import LabelMap
-    from src.utils.files import whole_file
+    from src.utils.files import write_whole
 
-    limits = {
-        name: value
-        for name, value in (("min_duration", arguments.min_duration), ("max_duration", arguments.max_duration))
-        if value is not None
-    }
     label_map = LabelMap.load(arguments.lbl_map) if arguments.lbl_map else None
-    found = check(
-        arguments.lmdb,
-        Limits(
-            label_map,
-            arguments.delimiter,
-            arguments.sample_rate,
-            **limits,
-            silence=10 ** (arguments.silence / 20),
-            clipping=arguments.clipping,
-        ),
-        arguments.num_workers,
+    limits = Limits(
+        label_map,
+        arguments.delimiter,
+        arguments.sample_rate,
+        arguments.min_duration or 0.0,
+        arguments.max_duration or math.inf,
+        silence=10 ** (arguments.silence / 20),
+        clipping=arguments.clipping,
     )
+    found = check(arguments.lmdb, limits, arguments.num_workers)
     print(as_text(found, label_map))
     if arguments.json:
-        with whole_file(arguments.json) as temporary:
-            temporary.write_text(json.dumps(as_json(found, label_map), indent=2) + "\n", encoding="utf-8")
+        write_whole(arguments.json, json.dumps(as_json(found, label_map), indent=2) + "\n")
     if arguments.png:
         draw_class_balance(found, arguments.png, label_map)
     found.require_sound(arguments.strict)

@@ -62,6 +62,7 @@ class LMDBDataset(ClipDataset):
         self._labels = [annotations[record][0] for record in self.records]
         super().__init__(audio, *args, **kwargs)
         del self._labels  # kept as two flat arrays from here on
+        self.reader.unmap()
 
     def __len__(self) -> int:
         return len(self.records)
@@ -73,6 +74,7 @@ class LMDBDataset(ClipDataset):
         if self._cache:
             return self._cache[self.records[index]]
         flac = self.reader.audio(self.records[index])
+        self.reader.release_pages()  # or a worker would come to map all of the file
         return decode_record(flac, self.audio.sample_rate, self.where(index))
 
     def where(self, index: int) -> str:
@@ -107,8 +109,8 @@ def records_of_fold(fold: int, complement: bool, folds: Sequence[int | None], lm
 class InMemoryLMDBDataset(LMDBDataset):
     """An LMDB that is held in memory, for `in_memory: True`, the default.
 
-    The one copy in the system's page cache serves all loader workers and all ranks of a machine. No process holds
-    records of its own. `read_ahead` fills the cache in the background, while the first
+    It is mapped, not copied. The one copy in the system's page cache serves all loader workers and all ranks of a
+    machine. No process holds records of its own. `read_ahead` fills the cache in the background, while the first
     records are already being read. Where memory is too short for it, the system drops pages and reads them again. That
     is slower, but nothing fails.
     """

@@ -89,6 +89,7 @@ def _decoded(reader: LMDBReader, sample_rate: int, without: Collection[int], ind
     if index in without:
         return b""
     samples = decode_record(reader.audio(index), sample_rate, reader.where(index))
+    reader.release_pages()
     if samples.dtype != np.int16:
         raise UserError(f"{reader.where(index)}: is not 16-bit FLAC, and --cache_samples keeps 16 bits")
     return samples.tobytes()

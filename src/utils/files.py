@@ -38,6 +38,12 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
+    """Replace a file by this content, in one step."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
     """Have errors name the file that was asked for: a full disk's names none, others name the temporary one."""
@@ -47,6 +53,20 @@ def _naming(path: Path) -> Iterator[None]:
         if error.filename is None or str(error.filename).endswith(".partial"):
             error.filename = str(path)
         raise
+
+
+def read_text(path: str | os.PathLike, expected: str) -> str:
+    """The content of a text file, for which a user gave the path.
+
+    Raises:
+        UserError: it is missing, or is no UTF-8. The message ends with what was `expected`.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path}: is missing. Expected {expected}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not text. Expected {expected}") from None
 
 
 def read_json(path: str | os.PathLike) -> Any:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import multiprocessing
 import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import TypeVar
 
 from src.errors import UserError
 from src.utils.progress import progress
+
+log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -34,7 +39,7 @@ def map_in_processes(
     unit: str = "file",
     chunk: int = 1,
     isolate: bool = False,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """`function` of every item, in order. What it raises is raised here, and ends the other workers.
 
     Memory does not grow with the number of items. Workers end with the process that started them,
@@ -58,6 +63,38 @@ def map_in_processes(
         for result in results:
             yield result
             bar.update()
+
+
+def make_all(
+    make: Callable[[Item], None],
+    items: Sequence[Item],
+    num_workers: int,
+    folder: Path,
+    what: str,
+    is_made: Callable[[Item], bool] = lambda _: False,
+) -> dict[Item, UserError]:
+    """`make` every item that is not made yet. One that fails does not stop the others.
+
+    Args:
+        folder, what: where the items go and what they are, for messages.
+        is_made: whether an item is there already.
+
+    Returns:
+        Item → what is wrong with it, for those that cannot be made.
+    """
+    todo = [item for item in items if not is_made(item)]
+    if len(todo) < len(items):
+        log.info("%s: %d of %d %s are there already", folder, len(items) - len(todo), len(items), what)
+    errors = map_in_processes(functools.partial(_error_of, make), todo, num_workers, f"{what} for {folder.name}")
+    return {item: error for item, error in zip(todo, errors) if error}
+
+
+def _error_of(make: Callable[[Item], None], item: Item) -> UserError | None:
+    try:
+        make(item)
+    except UserError as error:
+        return error
+    return None
 
 
 def in_another_process(function: Callable[[Item], Result], item: Item, description: str) -> Result:

@@ -1,10 +1,11 @@
-"""The doctor of LMDBs: every defect is made on purpose, and found; what is sound passes."""
+"""Checks of LMDBs: every defect is made on purpose, and found. What is sound passes."""
 
 import io
 import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 import lmdb
 import msgpack
@@ -321,7 +322,7 @@ def test_other_lmdbs_are_checked_when_one_cannot_be_read(tmp_path):
 def test_a_file_that_would_kill_its_reader_is_a_finding(tmp_path, workers):
     """A record's length that reaches far past the file: reading there would end a process with SIGBUS."""
     whole = bytearray(RELEASED.read_bytes())
-    node = b"\x01\x00\x01\x003"  # behind 4 bytes of length: on pages of its own; the key's length; the key
+    node = b"\x01\x00\x01\x003"  # behind 4 bytes of length: on pages of its own, the key's length, the key
     assert whole.count(node) >= 1
     for place in [match.start() for match in re.finditer(re.escape(node), whole)]:
         whole[place - 2 : place] = b"\x00\x20"
@@ -384,6 +385,7 @@ def test_checking_refuses(tmp_path):
         assert result.returncode == 2 and "Traceback" not in result.stderr
 
 
+@pytest.mark.processes
 def test_training_can_call_the_check(tmp_path):
     train = write_lmdb(tmp_path / "train.lmdb", sound_records())
     val = write_lmdb(tmp_path / "val.lmdb", sound_records(4, 100))
@@ -405,6 +407,23 @@ def test_a_folder_holds_an_lmdb_too(tmp_path):
     result, found = run_check(tmp_path, tmp_path / "a.lmdb")
     assert result.returncode == 0 and found["lmdbs"][0]["clips"] == 6
     assert found["lmdbs"][0]["bytes"] == (tmp_path / "a.lmdb" / "data.mdb").stat().st_size
+
+
+@pytest.mark.processes
+def test_a_file_read_through_once_does_not_stay_in_memory(tmp_path, monkeypatch):
+    """What is mapped counts as a process's memory. The result is the same whenever it is mapped anew."""
+    path = write_lmdb(tmp_path / "a.lmdb", sound_records(9))
+    expected = fingerprint(LMDBReader(path))
+    unmapped = []
+    unmap = LMDBReader.unmap
+    monkeypatch.setattr(LMDBReader, "AT_A_TIME", 2)
+    monkeypatch.setattr(LMDBReader, "unmap", lambda self: (unmapped.append(self.path), unmap(self)))
+    (tmp_path / ".a.lmdb.fingerprint.json").unlink()
+    reader = LMDBReader(path)
+    assert fingerprint(reader) == expected and len(unmapped) == 4 + 1
+    assert str(path) not in Path("/proc/self/maps").read_text()
+    assert reader[8].label == "Organ,Harp,Drum"
+    assert check([path], num_workers=2).reports[0].fingerprint == expected
 
 
 # The fingerprint

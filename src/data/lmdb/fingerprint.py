@@ -61,7 +61,9 @@ def fingerprint(reader: LMDBReader, show: Callable = progress) -> str:
 def _digests(reader: LMDBReader, bar) -> Iterator[bytes]:
     for index in range(len(reader)):
         yield digest(reader.stored(index))
+        reader.release_pages()
         bar.update()
+    reader.unmap()
 
 
 def known_fingerprint(file: Path) -> str | None:

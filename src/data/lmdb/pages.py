@@ -18,43 +18,64 @@ from __future__ import annotations
 
 import mmap
 import struct
-from typing import BinaryIO
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 HEADER = 16  # bytes of a page
 # Magic, version, map size. Page size. The main tree. Last page, transaction.
 META = struct.Struct("<II8xQ I44x IHHQQQQQ QQ")
-MAGIC, VERSION = 0xBEEFC0DE, 1
 BRANCH, LEAF, BIG = 1, 2, 1  # flags of pages, and of nodes with pages of their own
 NO_PAGE = 2**64 - 1
 DEEPEST = 32  # LMDB's own limit
 
 
-class Fault(Exception):
-    """What is wrong with a file."""
+def fault(file: Path) -> str | None:
+    """What is wrong with the tree of a file that LMDB has opened. None if it is sound."""
+    with _mapped(file) as data:
+        try:
+            _Tree(data).walk()
+        except (_Fault, struct.error) as found:
+            return str(found)
+    return None
 
 
-def places_in(stream: BinaryIO) -> dict[bytes, tuple[int, int]]:
-    """Key -> where in the file its value begins, and how many bytes it has.
-
-    Raises:
-        Fault: the file is no LMDB, is truncated or damaged.
-    """
-    try:
-        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            data.madvise(mmap.MADV_RANDOM)  # or the system reads on behind every page
-            found = {}
-            for keys, key_sizes, values, sizes in _Tree(data).walk():
-                for key, length, start, size in zip(keys.tolist(), key_sizes.tolist(), values.tolist(), sizes.tolist()):
-                    found[data[key : key + length]] = start, size
-            return found
-    except (OSError, ValueError, struct.error) as error:
-        raise Fault(f"is not an LMDB, or is damaged ({error})") from None
+@contextmanager
+def values_in(file: Path) -> Iterator[dict[bytes, memoryview]]:
+    """Key -> value of a sound file. What is not looked at of a value is not read from the disk either."""
+    with _mapped(file) as data, memoryview(data) as view:
+        found = {}
+        for leaf in _Tree(data).walk():
+            for key, length, start, size in zip(*(column.tolist() for column in leaf)):
+                found[data[key : key + length]] = view[start : start + size]
+        try:
+            yield found
+        finally:
+            for value in found.values():
+                value.release()  # or the map could not be closed
 
 
-# Of a leaf: where its (E,) keys begin in the file, their bytes, where its values begin, and their bytes.
-_Leaf = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+@contextmanager
+def _mapped(file: Path) -> Iterator[mmap.mmap]:
+    with open(file, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        data.madvise(mmap.MADV_RANDOM)  # or the system reads on behind every page
+        yield data
+
+
+class _Fault(Exception):
+    """Something wrong in the tree."""
+
+
+class _Leaf(NamedTuple):
+    """Where the (E,) keys and values of a page begin in the file, and their bytes."""
+
+    keys: np.ndarray
+    key_sizes: np.ndarray
+    values: np.ndarray
+    sizes: np.ndarray
 
 
 class _Tree:
@@ -64,13 +85,8 @@ class _Tree:
         self.data = data
         self.page_size = META.unpack_from(data, HEADER)[3]
         metas = [META.unpack_from(data, start + HEADER) for start in (0, self.page_size)]
-        if any(meta[:2] != (MAGIC, VERSION) or not 512 <= self.page_size <= 65536 for meta in metas):
-            raise ValueError("its first pages are those of no LMDB")
         self.root, last_page, _ = max(metas, key=lambda meta: meta[-1])[-3:]
         self.num_pages = last_page + 1
-        needed = self.num_pages * self.page_size
-        if len(data) < needed:
-            raise Fault(f"is truncated: {len(data)} of {needed} bytes. Was a copy interrupted?")
         self.seen = bytearray(self.num_pages)
         self.leaves: list[_Leaf] = []
 
@@ -79,7 +95,7 @@ class _Tree:
         level, depth = [] if self.root == NO_PAGE else [self.root], 0
         while level:
             if depth > DEEPEST:
-                raise Fault("is damaged: its tree of pages is too deep")
+                raise _Fault("its tree of pages is too deep")
             level = [child for number in level for child in self._children(number)]
             depth += 1
         return self.leaves
@@ -87,16 +103,16 @@ class _Tree:
     def _children(self, number: int) -> list[int]:
         """The pages below a page, which is looked through."""
         if not 2 <= number < self.num_pages or self.seen[number]:
-            raise Fault(f"is damaged: page {number} of {self.num_pages} is not where its tree of pages says")
+            raise _Fault(f"page {number} of {self.num_pages} is not where its tree of pages says")
         self.seen[number] = 1
         start = number * self.page_size
         own_number, flags, lower, upper = struct.unpack_from("<Q2xHHH", self.data, start)
         if own_number != number or flags not in (BRANCH, LEAF) or not HEADER <= lower <= upper <= self.page_size:
-            raise Fault(f"is damaged: page {number} has a wrong header")
+            raise _Fault(f"page {number} has a wrong header")
         nodes = np.frombuffer(self.data[start : start + self.page_size], np.uint8)
         offsets = nodes[HEADER : lower // 2 * 2].view("<u2").astype(np.int64)
         if len(offsets) < (2 if flags == BRANCH else 1) or offsets.min() < upper or offsets.max() + 8 > self.page_size:
-            raise Fault(f"is damaged: page {number} has a wrong table of entries")
+            raise _Fault(f"page {number} has a wrong table of entries")
         low, high, node_flags, key_size = (self._u16(nodes, offsets + 2 * field) for field in range(4))
         ends = offsets + 8 + key_size
         size = low | high << 16
@@ -105,16 +121,16 @@ class _Tree:
             return (size | node_flags << 32).tolist()
         big = node_flags == BIG
         if not np.isin(node_flags, (0, BIG)).all():
-            raise Fault(f"is damaged: page {number} has an entry of an unknown kind")
+            raise _Fault(f"page {number} has an entry of an unknown kind")
         self._require(ends + np.where(big, 8, size), number)
         values = start + ends
         values[big] = self._own_places(nodes, ends[big], size[big], number)
-        self.leaves.append((start + offsets + 8, key_size, values, size))
+        self.leaves.append(_Leaf(start + offsets + 8, key_size, values, size))
         return []
 
     def _require(self, ends: np.ndarray, number: int) -> None:
         if ends.max() > self.page_size:
-            raise Fault(f"is damaged: an entry of page {number} reaches past its end")
+            raise _Fault(f"an entry of page {number} reaches past its end")
 
     def _own_places(self, nodes: np.ndarray, places: np.ndarray, sizes: np.ndarray, number: int) -> np.ndarray:
         """Where values with pages of their own begin. They end inside the file. The pages' numbers are at `places`."""
@@ -122,7 +138,7 @@ class _Tree:
         first = low | middle << 16 | high << 32  # 48 bits are plenty
         starts = first * self.page_size + HEADER
         if len(places) and (first.min() < 2 or (starts + sizes).max() > self.num_pages * self.page_size):
-            raise Fault(f"is damaged: a value of page {number} reaches past the end of the file")
+            raise _Fault(f"a value of page {number} reaches past the end of the file")
         return starts
 
     @staticmethod

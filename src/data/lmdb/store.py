@@ -12,25 +12,23 @@ the file itself.
 from __future__ import annotations
 
 import os
-import re
 import struct
 import sys
-from collections.abc import Container
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+import lmdb
 import msgpack
-import numpy as np
 
 from src.data.lmdb.notes import FileState, recall, remember
-from src.data.lmdb.pages import Fault, places_in
+from src.data.lmdb.pages import fault, values_in
 from src.errors import UserError
 from src.utils.progress import progress
 
 NOTE = "labels"
-RECORD_KEY = re.compile(rb"0|[1-9]\d{0,17}")
-AUDIO_HEAD = 6  # bytes in front of a record's audio, at most
 NO_RECORD = (ValueError, TypeError, IndexError, struct.error, msgpack.UnpackException)  # raised by other bytes
 
 Annotation = tuple[str | int, int | None]  # label field, fold
@@ -50,7 +48,7 @@ class Record:
         return msgpack.packb(fields)
 
     @classmethod
-    def unpack(cls, value: bytes) -> Record:
+    def unpack(cls, value: bytes | memoryview) -> Record:
         """The record of its MessagePack.
 
         Raises:
@@ -73,7 +71,14 @@ def _annotation(label: Any, *fold: Any) -> Annotation:
     return label, fold[0] if fold else None
 
 
-def _audio_span(value: bytes) -> tuple[int, int]:
+def _annotation_of(value: memoryview) -> Annotation:
+    """Of a packed record, of which no more than its two ends are looked at."""
+    unpacker = msgpack.Unpacker()
+    unpacker.feed(value[_audio_span(value)[1] :])
+    return _annotation(*unpacker)
+
+
+def _audio_span(value: memoryview) -> tuple[int, int]:
     """Where the FLAC bytes of a packed record begin, after a 1-byte array head and a length head, and end."""
     head = value[1]
     if head == 0xC4:  # bin 8
@@ -101,12 +106,17 @@ def data_file(path: str | Path) -> Path:
     return path / "data.mdb" if path.is_dir() else path
 
 
+# LMDB refuses to open a file twice in one process, and an open environment must not be used across a fork: one
+# environment for each process and file, under (process, path, inode, readahead).
+_environments: dict[tuple[int, str, int, bool], lmdb.Environment] = {}
+
+
 class LMDBReader:
     """Random access to the records of an LMDB.
 
-    Records are read from the file, of which all processes of a machine share one copy in the page cache. A reader may
-    be pickled or inherited by a forked worker. It reads the file that it opened. A file that was put in its place is
-    refused.
+    The file is mapped into memory, so that all processes of a machine share one copy of its pages in the page cache. A
+    reader may be pickled or inherited by a forked worker: each process maps the file anew when it first reads. A reader
+    reads the file that it opened. One that was put in its place since is refused.
 
     Args:
         path: the LMDB.
@@ -116,24 +126,22 @@ class LMDBReader:
         UserError: there is no such file, it is not a whole LMDB, or it has no `__len__`.
     """
 
+    AT_A_TIME = 64  # records, see `release_pages`
+
     def __init__(self, path: str | Path, readahead: bool = True):
         self.path = str(path)
         self.readahead = readahead
+        self._read = 0  # records
         self.file = data_file(path)
         if not self.file.exists():
             missing = "is a folder without data.mdb in it" if Path(path).is_dir() else "no such LMDB"
             raise UserError(f"{path}: {missing}. Pack one with pack_mixtures_into_lmdb.py")
         self.inode = self.file.stat().st_ino
-        self._stream: BinaryIO | None = None
-        try:
-            places = places_in(self._opened())
-        except (Fault, OSError) as error:
-            raise UserError(f"{path}: {error}") from None
-        self._num_entries, self._keys = len(places), places.get(b"__keys__")
-        records = sorted((int(key), *place) for key, place in places.items() if RECORD_KEY.fullmatch(key))
-        # Arrays, for a list of N small objects would be copied, bit by bit, into every forked worker.
-        self._numbers, self._starts, self._sizes = np.array(records, np.int64).reshape(-1, 3).T.copy()  # (N,) each
-        length = self._entry("__len__", places.get(b"__len__"))
+        self._environment()
+        problem = fault(self.file)
+        if problem:
+            raise UserError(f"{path}: is damaged: {problem}")
+        length = self._entry(b"__len__")
         if length is None:
             raise UserError(f"{path}: has no __len__ entry. Was its packing interrupted?")
         if type(length) is not int or not 0 <= length <= sys.maxsize:
@@ -144,11 +152,8 @@ class LMDBReader:
         return self._length
 
     def __getitem__(self, index: int) -> Record:
-        value = self.stored(index)
-        try:
+        with self._value(index) as value:
             return Record.unpack(value)
-        except ValueError:
-            raise self._damaged(index) from None
 
     def audio(self, index: int) -> bytes:
         """The FLAC bytes of a record, without looking at the rest of it.
@@ -156,38 +161,34 @@ class LMDBReader:
         Raises:
             UserError: it is missing or damaged.
         """
-        start, end, _ = self._audio_place(index)
-        return self._read(start, end - start)
+        with self._value(index) as value:
+            return bytes(value[slice(*_audio_span(value))])
 
     def annotation(self, index: int) -> Annotation:
-        """(label field, fold or None) of a record, without looking at the audio.
+        """(label field, fold or None) of a record, without a copy of the audio.
 
         Raises:
             UserError: it is missing or damaged.
         """
-        _, end, end_of_record = self._audio_place(index)
-        unpacker = msgpack.Unpacker()
-        unpacker.feed(self._read(end, end_of_record - end))
-        try:
-            return _annotation(*unpacker)
-        except NO_RECORD:
-            raise self._damaged(index) from None
+        with self._value(index) as value:
+            return _annotation_of(value)
 
     def stored(self, index: int) -> bytes:
         """A record as stored, whatever it is.
 
         Raises:
-            UserError: it is missing.
+            UserError: it is missing, or cannot be read.
         """
-        return self._read(*self._place(index))
+        with self._value(index) as value:
+            return bytes(value)
 
     def keys(self) -> object:
         """The `__keys__` entry, which should be the list of the records' keys. None where there is none."""
-        return self._entry("__keys__", self._keys)
+        return self._entry(b"__keys__")
 
     def num_entries(self) -> int:
         """All that the LMDB holds under any key: two more than there are records, if it is whole."""
-        return self._num_entries
+        return self._environment().stat()["entries"]
 
     def annotations(self, without: Container[int] = ()) -> list[Annotation]:
         """(label field, fold or None) of every record.
@@ -207,9 +208,16 @@ class LMDBReader:
         if known is not None:
             return known
         found: list[Annotation] = []
-        with progress(len(self), f"labels of {os.path.basename(self.path)}", "clip", leave=False, delay=1) as bar:
+        with (
+            values_in(self.file) as values,
+            progress(len(self), f"labels of {os.path.basename(self.path)}", "clip", leave=False, delay=1) as bar,
+        ):
             for index in range(len(self)):
-                found.append(("", None) if index in without else self.annotation(index))
+                if index in without:
+                    found.append(("", None))
+                else:
+                    with self._checked(index, values.get(str(index).encode())) as value:
+                        found.append(_annotation_of(value))
                 bar.update()
         if not any(index in without for index in range(len(self))):
             remember(before, NOTE, found)
@@ -221,55 +229,81 @@ class LMDBReader:
         if not file.exists() or file.stat().st_ino != self.inode:
             raise UserError(f"{self.path}: was replaced or removed while it was in use. Start again")
 
+    def unmap(self) -> None:
+        """Release the pages that were read, which count as this process's memory while the file is mapped.
+
+        The next access maps it anew.
+        """
+        environment = _environments.pop(self._key(), None)
+        if environment is not None:
+            environment.close()
+
+    def release_pages(self) -> None:
+        """Called after each record by who reads many: `unmap`s the file after every `AT_A_TIME` of them."""
+        self._read += 1
+        if self._read % self.AT_A_TIME == 0:
+            self.unmap()
+
     def where(self, index: int) -> str:
         """How messages call a record."""
         return f"{self.path}, record {index}"
 
-    def _place(self, index: int) -> tuple[int, int]:
-        """Where in the file a record begins, and its bytes."""
-        found = int(np.searchsorted(self._numbers, index))
-        if found == len(self._numbers) or self._numbers[found] != index:
+    @contextmanager
+    def _value(self, index: int) -> Iterator[memoryview]:
+        """A record as stored, as long as the block lasts."""
+        with self._environment().begin(buffers=True) as transaction:
+            try:
+                value = transaction.get(str(index).encode())
+            except lmdb.Error as error:
+                raise UserError(f"{self.where(index)} cannot be read ({error}). The file is damaged") from None
+            with self._checked(index, value) as value:
+                yield value
+
+    @contextmanager
+    def _checked(self, index: int, value: Any) -> Iterator[memoryview]:
+        """A record that is there. What the block does not find in it is the file's fault."""
+        if value is None:
             raise UserError(f"{self.where(index)} is missing, though __len__ is {len(self)}. The file is damaged")
-        return int(self._starts[found]), int(self._sizes[found])
-
-    def _audio_place(self, index: int) -> tuple[int, int, int]:
-        """Where in the file a record's audio begins and ends, and where the record ends."""
-        start, size = self._place(index)
-        head = self._read(start, min(size, AUDIO_HEAD))
         try:
-            first, last = _audio_span(head)
+            yield value
         except NO_RECORD:
-            raise self._damaged(index) from None
-        if last > size:
-            raise self._damaged(index)
-        return start + first, start + last, start + size
+            raise UserError(f"{self.where(index)} is not (flac, label). The file is damaged") from None
 
-    def _damaged(self, index: int) -> UserError:
-        return UserError(f"{self.where(index)} is not (flac, label). The file is damaged")
+    def _entry(self, key: bytes) -> object:
+        """What is stored beside the records under a key."""
+        with self._environment().begin(buffers=True) as transaction:
+            try:
+                value = transaction.get(key)
+                return None if value is None else msgpack.unpackb(value)
+            except (*NO_RECORD, lmdb.Error):
+                raise UserError(f"{self.path}: its {key.decode()} entry cannot be read. The file is damaged") from None
 
-    def _entry(self, name: str, place: tuple[int, int] | None) -> object:
-        """What is stored beside the records."""
-        if place is None:
-            return None
-        value = self._read(*place)
+    def _key(self) -> tuple[int, str, int, bool]:
+        return os.getpid(), self.path, self.inode, self.readahead
+
+    def _environment(self) -> lmdb.Environment:
+        key = self._key()
+        if key in _environments:
+            return _environments[key]
+        self.require_same_file()
+        # What a fork inherited, and this path read in another way or with another file in its place.
+        place = os.path.realpath(self.path)
+        for other in [other for other in _environments if other[0] != key[0] or os.path.realpath(other[1]) == place]:
+            _environments.pop(other).close()
         try:
-            return msgpack.unpackb(value)
-        except NO_RECORD:
-            raise UserError(f"{self.path}: its {name} entry cannot be read. The file is damaged") from None
-
-    def _read(self, start: int, size: int) -> bytes:
-        found = os.pread(self._opened().fileno(), size, start)
-        if len(found) != size:
-            raise UserError(f"{self.path}: became shorter while it was in use. Start again")
-        return found
-
-    def _opened(self) -> BinaryIO:
-        if self._stream is None:
-            self.require_same_file()
-            self._stream = open(self.file, "rb", buffering=0)
-            if not self.readahead:
-                os.posix_fadvise(self._stream.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
-        return self._stream
-
-    def __getstate__(self) -> dict:
-        return self.__dict__ | {"_stream": None}  # each process opens the file when it first reads
+            environment = lmdb.open(
+                os.fsencode(self.path),
+                subdir=Path(self.path).is_dir(),
+                readonly=True,
+                lock=False,
+                readahead=self.readahead,
+            )
+        except lmdb.Error as error:
+            raise UserError(f"{self.path}: is not an LMDB, or is damaged ({error})") from None
+        needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+        size = self.file.stat().st_size
+        if size < needed:  # reading on would end the process: the map reaches past the file
+            environment.close()
+            raise UserError(f"{self.path}: is truncated: {size} of {needed} bytes. Was a copy interrupted?")
+        _environments[key] = environment
+        return environment

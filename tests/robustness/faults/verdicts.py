@@ -142,6 +142,7 @@ def _broken_lmdb(path: Path) -> None:
     reader = LMDBReader(path)
     for index in range(len(reader)):
         reader[index]
+    reader.unmap()
 
 
 def _broken_torch_file(path: Path) -> None:
