@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 
 import _repository
 
@@ -32,30 +33,22 @@ def main() -> None:
     from src.data.checks.record import Limits
     from src.data.checks.report import as_json, as_text, draw_class_balance
     from src.data.labels import LabelMap
-    from src.utils.files import whole_file
+    from src.utils.files import write_whole
 
-    limits = {
-        name: value
-        for name, value in (("min_duration", arguments.min_duration), ("max_duration", arguments.max_duration))
-        if value is not None
-    }
     label_map = LabelMap.load(arguments.lbl_map) if arguments.lbl_map else None
-    found = check(
-        arguments.lmdb,
-        Limits(
-            label_map,
-            arguments.delimiter,
-            arguments.sample_rate,
-            **limits,
-            silence=10 ** (arguments.silence / 20),
-            clipping=arguments.clipping,
-        ),
-        arguments.num_workers,
+    limits = Limits(
+        label_map,
+        arguments.delimiter,
+        arguments.sample_rate,
+        arguments.min_duration or 0.0,
+        arguments.max_duration or math.inf,
+        silence=10 ** (arguments.silence / 20),
+        clipping=arguments.clipping,
     )
+    found = check(arguments.lmdb, limits, arguments.num_workers)
     print(as_text(found, label_map))
     if arguments.json:
-        with whole_file(arguments.json) as temporary:
-            temporary.write_text(json.dumps(as_json(found, label_map), indent=2) + "\n", encoding="utf-8")
+        write_whole(arguments.json, json.dumps(as_json(found, label_map), indent=2) + "\n")
     if arguments.png:
         draw_class_balance(found, arguments.png, label_map)
     found.require_sound(arguments.strict)

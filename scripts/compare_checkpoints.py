@@ -28,7 +28,7 @@ def main() -> None:
     arguments = build_parser().parse_args()
     from src.scoring.comparison import compare
     from src.scoring.predictions import InferenceOptions
-    from src.utils.files import whole_file
+    from src.utils.files import write_whole
 
     options = cli.options_of(InferenceOptions, arguments, gpus=tuple(arguments.gpus))
     found = compare(arguments.ckpt_path, arguments.other_ckpt_path, options, arguments.bootstrap, arguments.seed)
@@ -39,8 +39,7 @@ def main() -> None:
             f"| {row.low:+.4f} … {row.high:+.4f} | {row.p:.3g} |"
         )
     if arguments.json:
-        with whole_file(arguments.json) as temporary:
-            temporary.write_text(json.dumps([asdict(row) for row in found], indent=2) + "\n")
+        write_whole(arguments.json, json.dumps([asdict(row) for row in found], indent=2) + "\n")
 
 
 if __name__ == "__main__":

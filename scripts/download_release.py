@@ -1,7 +1,6 @@
 """Fetch archives of the published data and checkpoints from Zenodo, check and unpack them."""
 
 import argparse
-import sys
 from pathlib import Path
 
 import _repository
@@ -31,7 +30,8 @@ def main() -> None:
         return
     Path(arguments.out_folder).mkdir(parents=True, exist_ok=True)
     problems = []
-    for archive in choose(archives, arguments.archives):
+    chosen = choose(archives, arguments.archives)
+    for archive in chosen:
         try:
             path = fetch(archive, arguments.out_folder)
             print(path)
@@ -39,10 +39,8 @@ def main() -> None:
                 for entry in unpack(path, arguments.out_folder):
                     print(entry)
         except UserError as error:
-            print(error, file=sys.stderr)
-            problems.append(archive.name)
-    if problems:
-        raise UserError(f"not done: {', '.join(problems)}; see above")
+            problems.append(error)
+    cli.require_all_done(problems, f"{len(chosen)} archives could not be fetched and unpacked")
 
 
 if __name__ == "__main__":

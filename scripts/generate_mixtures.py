@@ -1,4 +1,4 @@
-"""Mix soundscapes from isolated events and backgrounds with Scaper."""
+"""Mix soundscapes from isolated events and backgrounds with Scaper. (generate_mixtures.sh packs them into LMDBs.)"""
 
 import argparse
 

@@ -21,14 +21,13 @@ def main() -> None:
     arguments = build_parser().parse_args()
     from src.data.audio.files import encode
     from src.preparation.show import draw_soundscape, load_soundscape
-    from src.utils.files import whole_file
+    from src.utils.files import write_whole
 
     soundscape = load_soundscape(arguments.source, arguments.delimiter)
     picture = arguments.out_png or f"{soundscape.name}.png"
     draw_soundscape(picture, soundscape)
     if arguments.out_wav:
-        with whole_file(arguments.out_wav) as temporary:
-            temporary.write_bytes(encode(soundscape.samples, soundscape.sample_rate, "WAV"))
+        write_whole(arguments.out_wav, encode(soundscape.samples, soundscape.sample_rate, "WAV"))
     print(f"{soundscape.name}: {len(soundscape.samples) / soundscape.sample_rate:.2f} s")
     for event in soundscape.events:
         print(f"  {event}")

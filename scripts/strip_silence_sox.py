@@ -19,14 +19,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     arguments = build_parser().parse_args()
-    from src.preparation.silence import SHORTEST, strip_folder
+    from src.preparation.silence import SHORTEST, TooShort, strip_folder
 
-    stripped = strip_folder(arguments.src_dir, arguments.tgt_dir, arguments.min_clip, arguments.num_workers)
-    for line in stripped.dropped:
-        print(f"dropped: {line}")
-    if stripped.dropped:
-        print(f"{len(stripped.dropped)} clips were dropped, for fewer than {SHORTEST} samples were left")
-    cli.require_all_done(stripped.problems, f"the files in {arguments.src_dir} could not be trimmed")
+    failed = strip_folder(arguments.src_dir, arguments.tgt_dir, arguments.min_clip, arguments.num_workers)
+    dropped = [error for error in failed if isinstance(error, TooShort)]
+    for error in dropped:
+        print(f"dropped: {error}")
+    if dropped:
+        print(f"{len(dropped)} clips were dropped, for fewer than {SHORTEST} samples were left")
+    problems = [error for error in failed if error not in dropped]
+    cli.require_all_done(problems, f"the files in {arguments.src_dir} could not be trimmed")
 
 
 if __name__ == "__main__":

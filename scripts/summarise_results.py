@@ -22,22 +22,17 @@ def main() -> None:
     from src.scoring.summary_table import as_markdown, as_rows
 
     summaries = summarise(arguments.inputs)
-    print(as_markdown(summaries))
-    from src.models.registry import count_parameters
+    table = as_markdown(summaries)
+    print(table)
     from src.scoring.charts import draw_all
-    from src.utils.files import whole_file, write_csv
+    from src.utils.files import write_csv, write_whole
 
     out_dir = Path(arguments.out_dir)
-    parameters = {
-        each.setting: count_parameters(each.setting.arch, each.setting.model_depth, each.setting.num_classes)
-        for each in summaries
-    }
-    rows = as_rows(summaries, parameters)
+    rows = as_rows(summaries)
     write_csv(out_dir / "summary.csv", list(rows[0]), rows)
-    pictures = draw_all(summaries, parameters, out_dir)
-    with whole_file(out_dir / "summary.md") as temporary:
-        shown = "".join(f"\n![{picture.stem}]({picture.name})\n" for picture in pictures)
-        temporary.write_text(f"{as_markdown(summaries)}\n{shown}", encoding="utf-8")
+    pictures = draw_all(summaries, out_dir)
+    shown = "".join(f"\n![{picture.stem}]({picture.name})\n" for picture in pictures)
+    write_whole(out_dir / "summary.md", f"{table}\n{shown}")
     for path in (out_dir / "summary.md", out_dir / "summary.csv", *pictures):
         print(path)
 

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,14 +31,10 @@ def _text(value: Any) -> str:
     return value
 
 
-def _bool_as_text(value: Any) -> Any:
-    """True as a text that is no number: pydantic takes it for 1.0."""
-    return str(value) if isinstance(value, bool) else value
-
-
+NOT_BOOL = BeforeValidator(lambda value: str(value) if isinstance(value, bool) else value)  # True is not 1.0
 Count = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_bool_as_text)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_bool_as_text)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), NOT_BOOL]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), NOT_BOOL]
 Separator = Annotated[str, Field(strict=True, min_length=1), AfterValidator(_text)]
 Text = Annotated[str, PlainValidator(_text, json_schema_input_type=str)]
 
@@ -157,6 +153,9 @@ class Config:
 
 
 VALIDATOR = TypeAdapter(Config)
+SECTIONS = {"model": ModelConfig, "opt": OptConfig, "audio_config": AudioConfig, "data": DataConfig}
+KEYS: dict[Any, list[str]] = {name: [key.name for key in dataclasses.fields(kind)] for name, kind in SECTIONS.items()}
+TOP_KEYS = [*SECTIONS, "protocol"]
 
 
 def load_config(
@@ -201,17 +200,19 @@ def parse_config(tree: Any, path: str) -> Config:
         raise UserError(f"{path}: holds no sections. Expected: model, opt, audio_config and data")
     if "path" in tree:
         raise UserError(f"{path}: unknown key 'path'")
+    used = {name: _used(section, KEYS.get(name, ())) for name, section in _used(tree, TOP_KEYS).items()}
     try:
-        return VALIDATOR.validate_python({name: _used(part) for name, part in _used(tree).items()} | {"path": path})
+        return VALIDATOR.validate_python(used | {"path": path})
     except ValidationError as error:
         raise UserError(f"{path}: {_first_complaint(error)}") from None
 
 
-def _used(section: Any) -> Any:
-    """A section without the keys that nothing reads, and without None, which published cfgs give as text."""
+def _used(section: Any, known: Collection[str]) -> Any:
+    """A section without unused keys, and without known ones that are None, which published cfgs give as text."""
     if not isinstance(section, dict):
         return section
-    return {key: value for key, value in section.items() if key not in UNUSED_KEYS and value not in (None, "None")}
+    left_out = [key for key, value in section.items() if key in known and value in (None, "None")]
+    return {key: value for key, value in section.items() if key not in UNUSED_KEYS and key not in left_out}
 
 
 def _first_complaint(error: ValidationError) -> str:
@@ -224,9 +225,7 @@ def _first_complaint(error: ValidationError) -> str:
         return errors[0]["msg"].removeprefix("Value error, ")
     name = ".".join(map(str, where))
     if errors[0]["type"] in unknown:
-        kinds: dict[Any, Any] = {spec.name: spec.type for spec in dataclasses.fields(Config) if spec.name != "path"}
-        known = kinds if len(where) == 1 else [spec.name for spec in dataclasses.fields(kinds[where[0]])]
-        return f"unknown key {shown(name)}. Known here: {', '.join(known)}"
+        return f"unknown key {shown(name)}. Known here: {', '.join(KEYS[where[0]] if len(where) > 1 else TOP_KEYS)}"
     if errors[0]["type"] == "missing":
         return f"{'section' if len(where) == 1 else 'key'} '{name}' is missing"
     # A value of a union, such as model_depth, has an error for each type of the union.

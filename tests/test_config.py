@@ -65,7 +65,10 @@ def test_overrides(tmp_path):
 REMOVE = object()
 BROKEN = [
     (("model", "depht"), 18, "unknown key 'model.depht'"),
+    (("model", "pretrianed"), None, "unknown key 'model.pretrianed'"),
+    (("model", "lr"), "None", "unknown key 'model.lr'"),
     (("extra",), {}, "unknown key 'extra'"),
+    (("extra",), None, "unknown key 'extra'"),
     (("opt",), REMOVE, "section 'opt' is missing"),
     (("opt",), 3, "opt is 3. It should be a dictionary"),
     (("model", "arch"), REMOVE, "key 'model.arch' is missing"),

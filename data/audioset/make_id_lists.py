@@ -24,7 +24,7 @@ def main() -> None:
     add("--out_dir", default=HERE, help="folder for balanced_train_ids.txt and so on")
     arguments = parser.parse_args()
     for segments_csv in arguments.segments_csv:
-        clips = [clip for _, clip in read_segments(segments_csv)]
+        clips = read_segments(segments_csv)
         files = find_files(arguments.clips_dir, clips) if arguments.clips_dir else None
         ids = [clip.id for clip in clips if files is None or clip.id in files]
         path = Path(arguments.out_dir) / f"{set_name(segments_csv)}_ids.txt"

@@ -70,9 +70,9 @@ class ClipDataModule(pl.LightningDataModule):
                 config.model.type,
                 transform,
                 seed,
-                fold_index,
+                num_workers,
+                fold=fold_index,
                 complement=split == "train",
-                num_workers=num_workers,
                 **storage,
             )
 
@@ -128,7 +128,7 @@ class ClipDataModule(pl.LightningDataModule):
         progress = trainer.fit_loop.epoch_progress.current
         sampler.set_epoch(progress.processed)  # type: ignore[attr-defined,union-attr]  # Lightning declares a narrower type
         if self._within_epoch:
-            sampler.go_on(*self._within_epoch)
+            sampler.resume(*self._within_epoch)
         return self._loader(self.train_set, sampler, drop_last=True)
 
     def val_dataloader(self) -> DataLoader:
@@ -142,7 +142,7 @@ class ClipDataModule(pl.LightningDataModule):
 
     def _loader(self, dataset: ClipDataset, sampler: EpochSampler, drop_last: bool = False) -> DataLoader:
         device = self._attached().strategy.root_device
-        dataset.on_device = makes_features(device, self.features, dataset)
+        dataset.on_device = makes_features(device, self.features, dataset.audio.precompute_features)
         return loader(dataset, sampler, self.batch_size, self.num_workers, self.prefetch_factor, drop_last, device)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from src.data.labels import LabelMap
 from src.errors import UserError
+from src.utils.files import read_text
 
 DELIMITER = ";"  # between the labels of a record: AudioSet's and VGGSound's names contain commas
 YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]+")
@@ -18,57 +20,15 @@ VGGSOUND_SECONDS = 10.0  # of every clip
 VGGSOUND_SPLITS = ("train", "test")
 ESC50_SECONDS = 5.0  # of every clip
 
-ESC50_CLASSES = (  # in the order of the official target numbers
-    "dog",
-    "rooster",
-    "pig",
-    "cow",
-    "frog",
-    "cat",
-    "hen",
-    "insects",
-    "sheep",
-    "crow",
-    "rain",
-    "sea_waves",
-    "crackling_fire",
-    "crickets",
-    "chirping_birds",
-    "water_drops",
-    "wind",
-    "pouring_water",
-    "toilet_flush",
-    "thunderstorm",
-    "crying_baby",
-    "sneezing",
-    "clapping",
-    "breathing",
-    "coughing",
-    "footsteps",
-    "laughing",
-    "brushing_teeth",
-    "snoring",
-    "drinking_sipping",
-    "door_wood_knock",
-    "mouse_click",
-    "keyboard_typing",
-    "door_wood_creaks",
-    "can_opening",
-    "washing_machine",
-    "vacuum_cleaner",
-    "clock_alarm",
-    "clock_tick",
-    "glass_breaking",
-    "helicopter",
-    "chainsaw",
-    "siren",
-    "car_horn",
-    "engine",
-    "train",
-    "church_bells",
-    "airplane",
-    "fireworks",
-    "hand_saw",
+ESC50_CLASSES = tuple(  # in the order of the official target numbers: ten of each major category
+    """
+    dog rooster pig cow frog cat hen insects sheep crow
+    rain sea_waves crackling_fire crickets chirping_birds water_drops wind pouring_water toilet_flush thunderstorm
+    crying_baby sneezing clapping breathing coughing footsteps laughing brushing_teeth snoring drinking_sipping
+    door_wood_knock mouse_click keyboard_typing door_wood_creaks can_opening washing_machine vacuum_cleaner
+    clock_alarm clock_tick glass_breaking
+    helicopter chainsaw siren car_horn engine train church_bells airplane fireworks hand_saw
+    """.split()
 )
 ESC50_FOLDS = range(1, 6)
 
@@ -78,7 +38,7 @@ class Clip:
     """One clip as a catalogue lists it."""
 
     id: str  # names its FLAC file
-    names: tuple[str, ...]  # what its source file may be called, without the extension; the surest first
+    names: tuple[str, ...]  # what its source file may be called, without the extension. The surest is first
     label: str | int  # of its record: class names joined by DELIMITER, or ESC-50's target
     seconds: float  # its length
     fold: int | None = None  # ESC-50's
@@ -106,10 +66,8 @@ def read_esc50(src_dir: str | Path) -> Catalogue:
         target = _whole_number(row["target"], range(len(ESC50_CLASSES)), f"{where}: target")
         fold = _whole_number(row["fold"], ESC50_FOLDS, f"{where}: fold")
         if category != ESC50_CLASSES[target]:
-            raise UserError(
-                f"{where}: category '{category}' has target {target}, but officially "
-                f"target {target} is '{ESC50_CLASSES[target]}'"
-            )
+            official = f"but officially target {target} is '{ESC50_CLASSES[target]}'"
+            raise UserError(f"{where}: category '{category}' has target {target}, {official}")
         if not name or name != Path(name).name or name.startswith("."):
             raise UserError(f"{where}: '{name}' is no plain file name")
         stem = Path(name).stem
@@ -123,29 +81,23 @@ def read_audioset(
     """The clips of one of AudioSet's segment files, as one set.
 
     Args:
-        class_labels: `class_labels_indices.csv`; all of its classes are in the label map.
-        name: of the set; `eval` of `eval_segments.csv` and so on if left out.
-        ids: a file of ids, `<YouTube id>_<start second>`, one a line; only these clips then.
+        class_labels: `class_labels_indices.csv`. The label map has all of its classes.
+        name: of the set. By default it is `eval` for `eval_segments.csv` and so on.
+        ids: a file of ids to choose, `<YouTube id>_<start second>`, one a line.
 
     Raises:
-        UserError: a file is missing or of another kind, a class id is not in `class_labels`, an id
-            not in `segments_csv`, the name is no plain one.
+        UserError: a file is missing or of another kind, or a class id is not in `class_labels`.
+            An id is not in `segments_csv`, or the name is no plain one.
     """
     name = set_name(segments_csv) if name is None else name
     if not name or name != Path(name).name or name.startswith("."):
-        raise UserError(f"--name '{name}': is no plain name; balanced_train or eval, for example, is one")
+        raise UserError(f"--name '{name}': is no plain name such as balanced_train or eval")
     display_names = read_class_labels(class_labels)
-    clips = []
-    for where, clip in read_segments(segments_csv):
-        unknown = [mid for mid in clip.label.split(",") if mid not in display_names]
-        if unknown:
-            raise UserError(f"{where}: class id '{unknown[0]}' is not in {class_labels}; are both of one release?")
-        clips.append(replace(clip, label=DELIMITER.join(display_names[mid] for mid in clip.label.split(","))))
+    clips = read_segments(segments_csv, display_names)
     if ids is not None:
         clips = _chosen(clips, ids, segments_csv)
-    return Catalogue(
-        str(segments_csv), LabelMap(tuple(sorted(display_names.values())), str(class_labels)), {name: tuple(clips)}
-    )
+    classes = LabelMap(tuple(sorted(display_names.values())), str(class_labels))
+    return Catalogue(str(segments_csv), classes, {name: tuple(clips)})
 
 
 def set_name(segments_csv: str | Path) -> str:
@@ -153,46 +105,52 @@ def set_name(segments_csv: str | Path) -> str:
     return Path(segments_csv).stem.removesuffix("_segments")
 
 
-def read_segments(path: str | Path) -> list[tuple[str, Clip]]:
-    """(line for messages, clip) of one of AudioSet's segment files; a clip's label is its class ids, joined by commas.
+def read_segments(path: str | Path, display_names: Mapping[str, str] | None = None) -> list[Clip]:
+    """The clips of one of AudioSet's segment files.
 
     Lines are YTID, start_seconds, end_seconds, "positive_labels", after comments that begin with `#`.
 
+    Args:
+        display_names: class id → name in the clips' labels. Without it, labels are the class ids.
+
     Raises:
-        UserError: the file is missing, or is not such a file.
+        UserError: the file is missing, is not such a file, or has a class id that is not in `display_names`.
     """
     clips: dict[str, Clip] = {}
-    lines: dict[str, str] = {}
     for where, fields in _rows(path, "an official AudioSet segment CSV"):
-        video, start, end, label = _segment(fields, where)
+        video, start, end, class_ids = _segment(fields, where)
+        if display_names is not None:
+            for class_id in class_ids:
+                if class_id not in display_names:
+                    raise UserError(
+                        f"{where}: class id '{class_id}' is not in --class_labels. Is that another release?"
+                    )
+            class_ids = [display_names[class_id] for class_id in class_ids]
         second = f"{video}_{int(start)}"
         milliseconds = f"{video}_{round(1000 * start)}_{round(1000 * end)}"
-        clip = Clip(second, (second, milliseconds, video, f"Y{video}"), label, end - start)
-        _add(clips, clip, where)
-        lines.setdefault(clip.id, where)
+        names = (second, milliseconds, video, f"Y{video}")
+        _add(clips, Clip(second, names, DELIMITER.join(class_ids), end - start), where)
     segments = Counter(clip.names[2] for clip in _not_empty(clips, path))
-    for clip in clips.values():
-        if segments[clip.names[2]] > 1:  # the video's bare name does not say which of its clips a file is
-            clips[clip.id] = replace(clip, names=clip.names[:2])
-    return [(lines[clip.id], clip) for clip in clips.values()]
+    return [  # where a video has several clips, its bare name does not say which of them a file is
+        clip if segments[clip.names[2]] == 1 else replace(clip, names=clip.names[:2]) for clip in clips.values()
+    ]
 
 
-def _segment(fields: Sequence[str], where: str) -> tuple[str, float, float, str]:
-    """(video, start in s, end in s, class ids joined by commas) of a line of a segment file."""
+def _segment(fields: Sequence[str], where: str) -> tuple[str, float, float, list[str]]:
+    """(video, start in s, end in s, class ids) of a line of a segment file."""
     try:
-        video, start, end, label = fields
+        video, start, end, labels = fields
         times = float(start), float(end)
     except ValueError:
-        raise UserError(
-            f'{where}: is not YTID, start_seconds, end_seconds, "positive_labels"; is it an official '
-            "AudioSet segment CSV?"
-        ) from None
+        expected = 'YTID, start_seconds, end_seconds, "positive_labels"'
+        raise UserError(f"{where}: is not {expected}. Is it an official AudioSet segment CSV?") from None
     _require_youtube_id(video, where)
     if not 0 <= times[0] < times[1] < float("inf"):
         raise UserError(f"{where}: the clip begins at {start} s and ends at {end} s")
-    if not all(label.split(",")):
-        raise UserError(f"{where}: '{label}' is not a list of class ids, separated by commas")
-    return video, *times, label
+    class_ids = labels.split(",")
+    if not all(class_ids):
+        raise UserError(f"{where}: '{labels}' is not a list of class ids, separated by commas")
+    return video, *times, class_ids
 
 
 def read_class_labels(path: str | Path) -> dict[str, str]:
@@ -217,18 +175,17 @@ def read_vggsound(path: str | Path, splits: Sequence[str] = VGGSOUND_SPLITS) -> 
     """VGGSound's clips by `vggsound.csv`, without a header: YTID, start second, "label", train or test.
 
     Args:
-        splits: sets wanted; the label map has the labels of all.
+        splits: sets wanted. The label map has the labels of all.
 
     Raises:
         UserError: the file is missing or of another kind, or lists a clip in two ways.
     """
     clips: dict[str, Clip] = {}
     split_of: dict[str, str] = {}
+    labels: set[str] = set()
     for where, fields in _rows(path, "VGGSound's vggsound.csv"):
         if len(fields) != 4 or not fields[1].isdecimal() or fields[3] not in VGGSOUND_SPLITS:
-            raise UserError(
-                f'{where}: is not YTID, start second, "label", train or test; is it VGGSound\'s vggsound.csv?'
-            )
+            raise UserError(f'{where}: is not YTID, start second, "label", train or test. Is it vggsound.csv?')
         video, start, label, split = fields
         _require_youtube_id(video, where)
         _require_label(label, where)
@@ -236,27 +193,21 @@ def read_vggsound(path: str | Path, splits: Sequence[str] = VGGSOUND_SPLITS) -> 
         _add(clips, Clip(six_digits, (six_digits, f"{video}_{int(start)}"), label, VGGSOUND_SECONDS), where)
         if split_of.setdefault(six_digits, split) != split:
             raise UserError(f"{where}: clip {six_digits} is in both splits")
-    labels = {clip.label for clip in _not_empty(clips, path)}
+        labels.add(label)
+    _not_empty(clips, path)
     sets = {split: tuple(clip for clip in clips.values() if split_of[clip.id] == split) for split in splits}
     return Catalogue(str(path), LabelMap(tuple(sorted(labels)), str(path)), sets)
 
 
 def _chosen(clips: Sequence[Clip], ids: str | Path, catalogue: str | Path) -> list[Clip]:
     """The clips whose id is listed in the file `ids`."""
-    try:
-        lines = [line.strip() for line in Path(ids).read_text(encoding="utf-8-sig").splitlines()]
-    except FileNotFoundError:
-        raise UserError(f"{ids}: no such file; a list of clip ids was expected") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{ids}: is not text; clip ids, one a line, were expected") from None
+    lines = [line.strip() for line in read_text(ids, "a list of clip ids, one a line").splitlines()]
     known = {clip.id for clip in clips}
     unknown = [(number, line) for number, line in enumerate(lines, 1) if line and line not in known]
     if unknown:
         number, line = unknown[0]
-        raise UserError(
-            f"{ids}, line {number}: '{line}' is not the id of a clip in {catalogue} ({len(unknown)} such "
-            f"{'line' if len(unknown) == 1 else 'lines'}); is it the list of another set?"
-        )
+        such = f"({len(unknown)} such line{'s' * (len(unknown) > 1)})"
+        raise UserError(f"{ids}, line {number}: '{line}' is not the id of a clip in {catalogue} {such}")
     wanted = set(lines)
     chosen = [clip for clip in clips if clip.id in wanted]
     if not chosen:
@@ -266,15 +217,12 @@ def _chosen(clips: Sequence[Clip], ids: str | Path, catalogue: str | Path) -> li
 
 def _rows(path: str | Path, what: str) -> Iterator[tuple[str, list[str]]]:
     """(file and line for messages, fields) of every line of a CSV that is neither empty nor a comment."""
+    reader = csv.reader(io.StringIO(read_text(path, what)), skipinitialspace=True)
     try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream, skipinitialspace=True)
-            for fields in reader:
-                if fields and not fields[0].startswith("#"):
-                    yield f"{path}, line {reader.line_num}", [field.strip() for field in fields]
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; {what} was expected") from None
-    except (UnicodeDecodeError, csv.Error) as error:
+        for fields in reader:
+            if fields and not fields[0].startswith("#"):
+                yield f"{path}, line {reader.line_num}", [field.strip() for field in fields]
+    except csv.Error as error:
         raise UserError(f"{path}: cannot be read as {what} ({error})") from None
 
 
@@ -284,7 +232,7 @@ def _records(path: str | Path, columns: Sequence[str], what: str) -> Iterator[tu
     _, header = next(rows, ("", []))
     missing = [column for column in columns if column not in header]
     if missing:
-        raise UserError(f"{path}: has no column '{missing[0]}'; is it {what}?")
+        raise UserError(f"{path}: has no column '{missing[0]}'. Is it {what}?")
     for where, fields in rows:
         if len(fields) != len(header):
             raise UserError(f"{where}: has {len(fields)} fields where the first line has {len(header)}")
@@ -308,7 +256,7 @@ def _require_label(label: str, where: str) -> None:
 
 
 def _add(clips: dict[str, Clip], clip: Clip, where: str) -> None:
-    """Add a clip by its id; one that is listed again, just the same, counts once."""
+    """Add a clip by its id. One that is listed again, just the same, counts once."""
     if clips.setdefault(clip.id, clip) != clip:
         raise UserError(f"{where}: clip {clip.id} is listed before, with another label or length")
 

@@ -20,8 +20,8 @@ UNREADABLE_SUFFIXES = frozenset({".aac", ".m4a", ".mka", ".mkv", ".mp4", ".webm"
 def find_files(clips_dir: str | Path, clips: Iterable[Clip], leave_out: str | Path | None = None) -> dict[str, Path]:
     """Clip id → its file, for the clips that are anywhere below `clips_dir`, but not below `leave_out`.
 
-    Of several files that fit a clip the one is taken that libsndfile can read, then that of the
-    surest name (see `Clip.names`), then that whose path below `clips_dir` sorts first.
+    Of several files that fit a clip, those that libsndfile can read come first. Then the surest name counts
+    (see `Clip.names`), then the order of the paths below `clips_dir`.
 
     Raises:
         UserError: there is no such folder.
@@ -43,7 +43,7 @@ def find_files(clips_dir: str | Path, clips: Iterable[Clip], leave_out: str | Pa
 
 
 def _owners(clips: Iterable[Clip]) -> dict[str, tuple[str, int]]:
-    """File name without extension → (clip id, how unsure the name is); two clips' name is that of the surer one."""
+    """File name without extension → (clip id, how unsure the name is). A name of two clips is that of the surer one."""
     owners: dict[str, tuple[str, int]] = {}
     for clip in clips:
         for rank, name in enumerate(clip.names):
@@ -53,7 +53,7 @@ def _owners(clips: Iterable[Clip]) -> dict[str, tuple[str, int]]:
 
 
 def _walk(top: str, leave_out: str | Path | None) -> Iterator[str]:
-    """Paths below `top` of all files in it; links to folders are followed, each folder is seen once."""
+    """Paths below `top` of all files in it. Links to folders are followed, and each folder is seen once."""
     seen = {_identity(leave_out)} if leave_out and os.path.isdir(leave_out) else set()
     for folder, subfolders, files in os.walk(top, followlinks=True, onerror=lambda error: log.warning("%s", error)):
         if _identity(folder) in seen:

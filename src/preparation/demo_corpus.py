@@ -1,6 +1,6 @@
 """Real, sampled sounds of some GISE-51 classes, rendered from a General MIDI sample bank.
 
-The bank is TimGM6mb.sf2, which the package pretty_midi ships; tinysoundfont plays it. A clip is a
+The bank is TimGM6mb.sf2, which the package pretty_midi ships. The package tinysoundfont plays it. A clip is a
 phrase of up to 4.5 seconds, notes or strokes of one instrument, cut where the last has died away. What
 an instrument plays in one split, a (program, key, tuning), it plays in no other.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import itertools
-import logging
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -19,10 +18,8 @@ import numpy as np
 from src.data.audio.files import encode
 from src.data.labels import LabelMap
 from src.errors import UserError
-from src.utils.files import claim_folder, whole_file
+from src.utils.files import claim_folder, write_whole
 from src.utils.progress import progress
-
-log = logging.getLogger(__name__)
 
 SAMPLE_RATE = 22050  # Hz
 SILENCE = 1e-3  # of full scale: a clip that never exceeds it is not kept
@@ -90,7 +87,7 @@ def build_demo_corpus(folder: str | Path, clips: dict[str, int], seed: int) -> N
                     path = folder / "isolated_events" / split / name / f"{number:03d}.wav"
                     if not path.exists():
                         rng = np.random.default_rng((seed, index, share, number))
-                        write_wav(path, audible_phrase(bank, name, voices, rng))
+                        write_whole(path, encode(audible_phrase(bank, name, voices, rng), SAMPLE_RATE, "WAV"))
                     bar.update()
         for number, (program, key) in enumerate(BACKGROUNDS):
             path = folder / "noises" / "ambience" / f"{number:03d}.wav"
@@ -98,7 +95,7 @@ def build_demo_corpus(folder: str | Path, clips: dict[str, int], seed: int) -> N
                 notes = [(0.0, 20.0, key, 90), (0.0, 20.0, key + 7, 60)]
                 ambience = play(bank, Voice(0, program, key, 0.0), notes)[: 20 * SAMPLE_RATE]
                 assert len(trimmed(ambience)), f"background {number} is silent"
-                write_wav(path, ambience)
+                write_whole(path, encode(ambience, SAMPLE_RATE, "WAV"))
             bar.update()
     LabelMap(tuple(classes)).save(folder / "meta" / "lbl_map.json")
 
@@ -191,12 +188,6 @@ def _generate(synth, count: int) -> np.ndarray:
 
 
 def trimmed(samples: np.ndarray) -> np.ndarray:
-    """Without what lies below SILENCE before the first and after the last audible sample; empty if all does."""
+    """Without what lies below SILENCE before the first and after the last audible sample, which may be all."""
     audible = np.flatnonzero(np.abs(samples) > SILENCE)
     return samples[audible[0] : audible[-1] + 1] if len(audible) else samples[:0]
-
-
-def write_wav(path: Path, samples: np.ndarray) -> None:
-    """Write 16-bit mono."""
-    with whole_file(path) as temporary:
-        temporary.write_bytes(encode(samples, SAMPLE_RATE, "WAV"))

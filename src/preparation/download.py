@@ -15,15 +15,22 @@ import time
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
 
 from src.errors import UserError
-from src.utils.files import exclusive, sync
+from src.utils.files import sync
+from src.utils.locks import exclusive
 from src.utils.progress import progress
 
 log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 RECORD = 4593514  # GISE-51
 API = "https://zenodo.org/api/records"  # Zenodo's public REST API
@@ -50,15 +57,7 @@ def list_archives(api: str = API, record: int = RECORD) -> list[Archive]:
         UserError: the server cannot be reached, has no such record, or answers something else.
     """
     url = f"{api}/{record}"
-    for attempt in range(ATTEMPTS):
-        try:
-            with _answer(url, {"Accept": "application/json"}) as answer:
-                body = answer.read()
-            break
-        except (_TryAgain, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
-            if attempt + 1 == ATTEMPTS:
-                raise UserError(f"{url}: {error}; given up after {ATTEMPTS} attempts") from None
-            _wait(error, attempt)
+    body = _with_retries(lambda: _read(url), url)
     try:
         archives = [
             Archive(str(file["key"]), int(file["size"]), file["checksum"].removeprefix("md5:"), file["links"]["self"])
@@ -84,32 +83,33 @@ def choose(archives: Sequence[Archive], names: Sequence[str]) -> list[Archive]:
         found = by_name.get(name) or by_name.get(f"{name}.tar.gz")
         if found is None:
             known = ", ".join(sorted(name.removesuffix(".tar.gz") for name in by_name))
-            raise UserError(f"no archive is called '{name}'; there are {known}")
+            raise UserError(f"no archive is called '{name}'. There are {known}")
         chosen.append(found)
     return chosen
 
 
 def fetch(archive: Archive, folder: str | Path) -> Path:
-    """Download an archive, or what of it is missing; it has its name once size and MD5 are right.
+    """Download an archive, or what of it is missing. It gets its name once size and MD5 are right.
 
     Raises:
         UserError: the server fails for good, or sends other bytes than the record promises.
     """
     target = Path(folder) / archive.name
-    if target.exists():
-        _require_md5(target, archive)
-        log.info("%s: is there already", target)
-        return target
     partial = target.with_name(target.name + ".partial")
     with exclusive(folder):
-        if target.exists():  # another process was fetching it
+        if target.exists():
+            _require_md5(target, archive)
+            log.info("%s: is there already", target)
             return target
-        _require_room(folder, archive.size - (partial.stat().st_size if partial.exists() else 0), archive.name)
-        _fill(partial, archive)
+        needed, free = archive.size - _size(partial), shutil.disk_usage(folder).free
+        if free < needed:
+            raise UserError(f"{folder}: {archive.name} needs {needed / 1e9:.1f} GB more, and {free / 1e9:.1f} are free")
+        with progress(archive.size, archive.name, "B", unit_scale=True) as bar:
+            _with_retries(lambda: _receive(partial, archive, bar), archive.url, lambda: _size(partial))
         try:
             _require_md5(partial, archive)
         except UserError:
-            partial.unlink()  # going on from wrong bytes would only give wrong bytes
+            partial.unlink()  # more bytes after wrong ones are of no use
             raise
         sync(partial)
         os.replace(partial, target)
@@ -117,7 +117,7 @@ def fetch(archive: Archive, folder: str | Path) -> Path:
 
 
 def unpack(archive: Path, folder: str | Path) -> list[Path]:
-    """Unpack a tar archive beside its final place and move its entries there; what is there is left alone.
+    """Unpack a tar archive beside its final place and move its entries there. What is there is left alone.
 
     Returns:
         The archive's top-level entries in `folder`.
@@ -128,7 +128,7 @@ def unpack(archive: Path, folder: str | Path) -> list[Path]:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if not hasattr(tarfile, "data_filter"):
-        raise UserError("this Python's tarfile has no safe filter; update Python to its latest patch release")
+        raise UserError("this Python's tarfile has no safe filter. Update Python to its latest patch release")
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder) as temporary:
         try:
             with (
@@ -151,7 +151,7 @@ def unpack(archive: Path, folder: str | Path) -> list[Path]:
 
 
 def _move_in(entry: Path, target: Path) -> Path:
-    """Move a file or folder to its place; folders that are there already are filled up."""
+    """Move a file or folder to its place. Folders that are there already are filled up."""
     if entry.is_dir() and target.is_dir():
         for inner in entry.iterdir():
             _move_in(inner, target / inner.name)
@@ -160,38 +160,20 @@ def _move_in(entry: Path, target: Path) -> Path:
     return target
 
 
-def _fill(partial: Path, archive: Archive) -> None:
-    """Bring the partial file to its full size, through broken connections and busy servers."""
-    failures = 0
-    with progress(archive.size, archive.name, "B", unit_scale=True) as bar:
-        while True:
-            have = partial.stat().st_size if partial.exists() else 0
-            if have > archive.size:
-                partial.unlink()
-                raise UserError(f"{archive.url}: sends more than the {archive.size} bytes that the record promises")
-            bar.update(have - bar.n)
-            if have == archive.size:
-                return
-            try:
-                _receive(partial, have, archive, bar)
-            except _TryAgain as error:
-                gained = partial.exists() and partial.stat().st_size > have
-                failures = 0 if gained else failures + 1
-                if failures >= ATTEMPTS:
-                    raise UserError(
-                        f"{archive.url}: {error}; given up after {ATTEMPTS} attempts. What has come is "
-                        "kept and the same command goes on from there"
-                    ) from None
-                _wait(error, failures)
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
-def _wait(error: Exception, failures: int) -> None:
-    asked = getattr(error, "wait", None)
-    time.sleep(min(FIRST_WAIT * 2**failures if asked is None else asked, LONGEST_WAIT))
+def _read(url: str) -> bytes:
+    with _answer(url, {"Accept": "application/json"}) as answer:
+        return answer.read()
 
 
-def _receive(partial: Path, have: int, archive: Archive, bar) -> None:
-    """Append what one answer brings; begin anew where the server ignores the range."""
+def _receive(partial: Path, archive: Archive, bar: tqdm) -> None:
+    """Append what one answer brings. Begin anew where the server ignores the range."""
+    have = _size(partial)
+    if have >= archive.size:
+        return
     with _answer(archive.url, {"Range": f"bytes={have}-"} if have else {}) as answer:
         appending = answer.status == 206
         promised = answer.headers.get("Content-Range" if appending else "Content-Length", "")
@@ -200,55 +182,65 @@ def _receive(partial: Path, have: int, archive: Archive, bar) -> None:
             raise _TryAgain(f"the server offers '{promised}' where the record promises {archive.size} bytes")
         with open(partial, "ab" if appending else "wb") as stream:
             bar.update((have if appending else 0) - bar.n)
-            try:
-                while chunk := answer.read(CHUNK):
-                    stream.write(chunk)
-                    bar.update(len(chunk))
-            except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
-                raise _TryAgain(f"the connection broke ({type(error).__name__})") from None
-    if partial.stat().st_size < archive.size:
+            while chunk := answer.read(CHUNK):
+                stream.write(chunk)
+                bar.update(len(chunk))
+    if _size(partial) < archive.size:
         raise _TryAgain("the connection ended early")
 
 
 class _TryAgain(Exception):
-    """Something that may pass; `wait` is what the server asks for, in seconds."""
+    """Something that may pass."""
 
-    def __init__(self, problem: str, wait: float | None = None):
+    def __init__(self, problem: str, wait: int | None = None):
         super().__init__(problem)
-        self.wait = wait
+        self.wait = wait  # s, as the server asks
 
 
-def _answer(url: str, headers: dict[str, str]):
-    """An open HTTP answer; _TryAgain for what may pass, UserError for what will not."""
+def _with_retries(attempt: Callable[[], Result], url: str, gained: Callable[[], int] = lambda: 0) -> Result:
+    """The result of the first attempt that succeeds. One that raises what was `gained` does not count as failed.
+
+    Raises:
+        UserError: ATTEMPTS in a row failed.
+    """
+    failures = 0
+    while True:
+        before = gained()
+        try:
+            return attempt()
+        except _TryAgain as error:
+            failures = 0 if gained() > before else failures + 1
+            if failures == ATTEMPTS:
+                raise UserError(f"{url}: {error}. Given up after {ATTEMPTS} attempts. Run it again to resume") from None
+            wait = FIRST_WAIT * 2**failures if error.wait is None else error.wait
+            time.sleep(min(wait, LONGEST_WAIT))
+
+
+@contextmanager
+def _answer(url: str, headers: dict[str, str]) -> Iterator[http.client.HTTPResponse]:
+    """An open HTTP answer. What may pass, also while it is read, is a _TryAgain, and the rest a UserError."""
     try:
-        return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as answer:
+            yield answer
     except urllib.error.HTTPError as error:
         if error.code in (429, 500, 502, 503, 504):
             wait = error.headers.get("Retry-After", "")
-            raise _TryAgain(f"the server is busy ({error.code})", float(wait) if wait.isdigit() else None) from None
+            raise _TryAgain(f"the server is busy ({error.code})", int(wait) if wait.isdecimal() else None) from None
         raise UserError(f"{url}: the server answers {error.code} {error.reason}") from None
-    except (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException) as error:
-        raise _TryAgain(f"the server cannot be reached ({getattr(error, 'reason', error)})") from None
+    except (urllib.error.URLError, ConnectionError, TimeoutError, ssl.SSLError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error or type(error).__name__
+        raise _TryAgain(f"the connection failed ({reason})") from None
 
 
 def _require_md5(path: Path, archive: Archive) -> None:
     digest = hashlib.md5(usedforsecurity=False)
-    size = path.stat().st_size
     with (
         open(path, "rb") as stream,
-        progress(size, f"checking {archive.name}", "B", unit_scale=True, leave=False) as bar,
+        progress(_size(path), f"checking {archive.name}", "B", unit_scale=True, leave=False) as bar,
     ):
         while chunk := stream.read(CHUNK):
             digest.update(chunk)
             bar.update(len(chunk))
-    if size != archive.size or digest.hexdigest() != archive.md5:
-        raise UserError(
-            f"{path}: {size} bytes with MD5 {digest.hexdigest()}, but the record promises {archive.size} "
-            f"with {archive.md5}; it is not that file, download it again"
-        )
-
-
-def _require_room(folder: str | Path, needed: int, name: str) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise UserError(f"{folder}: {name} needs {needed / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free")
+    if (_size(path), digest.hexdigest()) != (archive.size, archive.md5):
+        found, promised = f"{_size(path)} bytes with MD5 {digest.hexdigest()}", f"{archive.size} with {archive.md5}"
+        raise UserError(f"{path}: {found}, but the record promises {promised}. It is another file: download it again")

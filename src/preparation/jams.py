@@ -15,7 +15,7 @@ NEEDED = ("protected_labels", "ref_db", "n_channels", "fade_in_len", "fade_out_l
 
 @dataclass(frozen=True)
 class Event:
-    """A background or an event of a soundscape; times are in seconds."""
+    """A background or an event of a soundscape. Times are in seconds."""
 
     role: str  # "foreground" or "background"
     label: str
@@ -50,16 +50,16 @@ def read_jams(path: str | Path) -> ScaperJams:
     except (KeyError, TypeError):
         raise UserError(f"{path}: is JSON, but not a JAMS file: it has no list of annotations") from None
     if not found:
-        raise UserError(f"{path}: has no annotation in Scaper's namespace; another program wrote it")
+        raise UserError(f"{path}: has no annotation in Scaper's namespace. Another program wrote it")
     try:
         sandbox = dict(found[0]["sandbox"]["scaper"])
         absent = [name for name in NEEDED if name not in sandbox]
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{path}: has no sandbox of Scaper's, so that nothing says how it was mixed") from None
     if absent:
-        raise UserError(f"{path}: its Scaper sandbox has no '{absent[0]}'; was it written by Scaper's generate()?")
+        raise UserError(f"{path}: its Scaper sandbox has no '{absent[0]}'. Was it written by Scaper's generate()?")
     if "slice" in found[0]["sandbox"]:
-        raise UserError(f"{path}: was trimmed after mixing; only whole soundscapes can be made again")
+        raise UserError(f"{path}: was trimmed after mixing. Only whole soundscapes can be made again")
     try:
         events = tuple(_event(observation) for observation in found[0]["data"])
     except (KeyError, TypeError, ValueError) as error:

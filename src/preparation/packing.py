@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -13,11 +13,12 @@ from src.data.audio.files import decode, encode, tile
 from src.data.lmdb.store import Record
 from src.data.lmdb.writer import LMDBWriter
 from src.errors import UserError
+from src.utils.files import read_text
 from src.utils.parallel import map_in_processes
 
 log = logging.getLogger(__name__)
 
-CHUNK = 8  # soundscapes sent to a worker at a time; each takes a few milliseconds
+CHUNK = 8  # soundscapes sent to a worker at a time, of a few milliseconds each
 MOST_PROBLEMS = 20  # broken soundscapes after which packing gives up looking for more
 
 
@@ -34,66 +35,62 @@ def pack_mixtures(
 ) -> int:
     """Pack every `*.flac` of the folders with its `.txt`, in sorted file order, one folder after the other.
 
-    FLAC bytes are stored as they are, so that equal input gives equal records, whatever the number
-    of workers; a clip shorter than `min_duration` (seconds) is tiled up to it and encoded anew.
+    FLAC bytes are stored as they are: equal input gives equal records, whatever the number of workers.
 
     Args:
+        min_duration: seconds up to which a shorter clip is tiled, and encoded anew.
         num_workers: processes that read and decode.
 
     Returns:
         The number of records.
 
     Raises:
-        UserError: a folder without FLAC files, a clip without its annotation, broken audio; what
+        UserError: a folder without FLAC files, a clip without its annotation, broken audio. What
             was at `lmdb_path` is left as it was. Of several broken soundscapes, each is logged.
     """
     for folder in dict.fromkeys(folder for folder in folders if folders.count(folder) > 1):
-        log.warning("%s: is given twice; its soundscapes are packed as often", folder)
+        log.warning("%s: is given twice. Its soundscapes are packed as often", folder)
     files = [file for folder in folders for file in soundscape_files(folder)]
-    read = functools.partial(_read_or_problem, min_duration, sample_rate, delimiter)
+    read = functools.partial(_read, min_duration, sample_rate, delimiter)
     description = f"packing {Path(lmdb_path).name}"
+    problems: list[UserError] = []
     with (
         closing(map_in_processes(read, files, num_workers, description, unit="clip", chunk=CHUNK)) as found,
         LMDBWriter(lmdb_path, map_size, write_frequency) as writer,
     ):
-        problems = _add_while_whole(writer, found)
-        if len(problems) == 1:
-            raise UserError(problems[0])
-        if problems:
-            for problem in problems:
-                log.error("%s", problem)
-            at_least = "at least " * (len(problems) == MOST_PROBLEMS)
-            raise UserError(
-                f"{lmdb_path}: is not packed, for {at_least}{len(problems)} of the {len(files)} "
-                "soundscapes are broken; see above"
-            )
+        for one in found:
+            if isinstance(one, UserError):
+                problems.append(one)
+            elif not problems:  # behind a broken one, nothing is written any more, only looked for others
+                writer.add(one)
+            if len(problems) == MOST_PROBLEMS:
+                break
+        _require_none(problems, lmdb_path, len(files))
     log.info("%s: %d records, fingerprint %s", lmdb_path, len(writer), writer.fingerprint)
     return len(writer)
 
 
-def _add_while_whole(writer: LMDBWriter, found: Iterable[Record | str]) -> list[str]:
-    """Add records up to the first broken one; what is wrong with that and those behind it."""
-    problems = []
-    for one in found:
-        if isinstance(one, str):
-            problems.append(one)
-        elif not problems:
-            writer.add(one)
-        if len(problems) == MOST_PROBLEMS:
-            break
-    return problems
+def _require_none(problems: Sequence[UserError], lmdb_path: str, num_files: int) -> None:
+    if len(problems) == 1:
+        raise problems[0]
+    for problem in problems:
+        log.error("%s", problem)
+    if problems:
+        at_least = "at least " * (len(problems) == MOST_PROBLEMS)
+        found = f"{at_least}{len(problems)} of the {num_files} soundscapes are broken"
+        raise UserError(f"{lmdb_path}: is not packed, for {found}. See above")
 
 
-def _read_or_problem(min_duration: float, sample_rate: int, delimiter: str, file: str) -> Record | str:
+def _read(min_duration: float, sample_rate: int, delimiter: str, file: str) -> Record | UserError:
     """One soundscape as a record, or what is wrong with it."""
     path = Path(file)
     try:
         labels = read_labels(path.with_suffix(".txt"), delimiter)
         return Record(read_flac(path, min_duration, sample_rate), delimiter.join(labels))
     except UserError as error:
-        return str(error)
+        return error
     except OSError as error:
-        return f"{error.filename or file}: {error.strerror}"
+        return UserError(f"{error.filename or file}: {error.strerror}")
 
 
 def soundscape_files(folder: str | Path) -> list[str]:
@@ -104,12 +101,8 @@ def soundscape_files(folder: str | Path) -> list[str]:
     # Plain text, not `Path`s: of 100,000 these would be the largest thing that packing keeps in memory.
     files = [os.path.join(folder, name) for name in sorted(names) if name.endswith(".flac")]
     if not files:
-        found = (
-            "WAV files; convert them with scripts/wav2flac.py"
-            if any(name.endswith(".wav") for name in names)
-            else "nothing to pack"
-        )
-        raise UserError(f"{folder}: has no FLAC files, but {found}")
+        wav = ", but WAV files. Convert them with scripts/wav2flac.py" * any(name.endswith(".wav") for name in names)
+        raise UserError(f"{folder}: has no FLAC files{wav}")
     return files
 
 
@@ -118,23 +111,17 @@ def read_labels(path: Path, delimiter: str = ",") -> list[str]:
     labels = []
     for number, columns in read_annotation(path):
         if delimiter in columns[-1]:
-            raise UserError(
-                f"{path}, line {number}: label {columns[-1]!r} contains the delimiter {delimiter!r}; choose another one"
-            )
+            label = f"label {columns[-1]!r} contains the delimiter {delimiter!r}"
+            raise UserError(f"{path}, line {number}: {label}. Choose another one")
         labels.append(columns[-1])
     return labels
 
 
 def read_annotation(path: Path) -> list[tuple[int, list[str]]]:
     """Line number and columns of each event of an annotation file: onset, offset, label, tab-separated."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{path}: is missing; every FLAC file needs the .txt that lists its events") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not text; lines of onset, offset and label were expected") from None
     rows = []
-    for number, line in enumerate(lines, 1):
+    text = read_text(path, "lines of onset, offset and label: every FLAC file needs such a .txt")
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         columns = [column.strip() for column in line.split("\t")]
@@ -142,7 +129,7 @@ def read_annotation(path: Path) -> list[tuple[int, list[str]]]:
             raise UserError(f"{path}, line {number}: {line!r} is not onset, offset and label, separated by tabs")
         rows.append((number, columns))
     if not rows:
-        raise UserError(f"{path}: is empty; it should list the events of the soundscape, one a line")
+        raise UserError(f"{path}: is empty. It should list the events of the soundscape, one a line")
     return rows
 
 

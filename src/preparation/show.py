@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from src.config import AudioConfig
 from src.data.audio.files import read_audio
 from src.data.audio.spectrogram import FeatureExtractor
 from src.data.lmdb.store import LMDBReader
 from src.errors import UserError
 from src.preparation.jams import read_jams
 from src.preparation.packing import read_annotation
-from src.utils.files import whole_file
+from src.utils.pictures import blank_figure, save_figure
 
 
 @dataclass(frozen=True)
 class LabelledEvent:
-    """An event of a soundscape; without times where only its label is known."""
+    """An event of a soundscape. Where only its label is known, both times are NaN."""
 
     label: str
-    onset: float | None = None  # s
-    offset: float | None = None  # s
+    onset: float = math.nan  # s
+    offset: float = math.nan  # s
 
     def __str__(self) -> str:
-        return self.label if self.onset is None else f"{self.onset:.2f} to {self.offset:.2f} s  {self.label}"
+        return f"{self.onset:.2f} to {self.offset:.2f} s  {self.label}" if self.is_timed else self.label
+
+    @property
+    def is_timed(self) -> bool:
+        return not math.isnan(self.onset)
 
 
 @dataclass(frozen=True)
@@ -55,32 +60,30 @@ def load_soundscape(source: str, delimiter: str = ",") -> Soundscape:
         return Soundscape(Path(source).stem, samples.mean(axis=1), rate, tuple(events_beside(Path(source))))
     path, _, index = source.rpartition(":")
     if not path or not (index.isascii() and index.isdigit()):
-        hint = "is an LMDB or a folder; add :INDEX, such as :0" if Path(source).exists() else "no such file"
+        hint = "is an LMDB or a folder. Add :INDEX, such as :0" if Path(source).exists() else "no such file"
         raise UserError(f"{source}: {hint}")
-    return _from_lmdb(path, int(index), delimiter)
+    return _from_lmdb(LMDBReader(path), int(index), delimiter)
 
 
-def _from_lmdb(path: str, index: int, delimiter: str) -> Soundscape:
-    reader = LMDBReader(path)
+def _from_lmdb(reader: LMDBReader, index: int, delimiter: str) -> Soundscape:
     if index >= len(reader):
-        raise UserError(f"{path}: has no record {index}; its {len(reader)} records begin with 0")
+        raise UserError(f"{reader.path}: has no record {index}. Its {len(reader)} records begin with 0")
     record = reader[index]
     samples, rate = read_audio(record.flac, reader.where(index))  # (N, channels)
     labels = record.label.split(delimiter) if isinstance(record.label, str) else [f"class {record.label}"]
-    return Soundscape(f"{Path(path).stem}_{index}", samples.mean(axis=1), rate, tuple(map(LabelledEvent, labels)))
+    return Soundscape(
+        f"{Path(reader.path).stem}_{index}", samples.mean(axis=1), rate, tuple(map(LabelledEvent, labels))
+    )
 
 
 def events_beside(sound: Path) -> list[LabelledEvent]:
-    """The events that the `.txt`, or else the `.jams`, beside an audio file lists; none where there is neither."""
+    """The events that the `.txt`, or else the `.jams`, beside an audio file lists. Without either there are none."""
     txt, jams = sound.with_suffix(".txt"), sound.with_suffix(".jams")
     if txt.exists():
         return [_event(txt, number, columns) for number, columns in read_annotation(txt)]
     if jams.exists():
-        return [
-            LabelledEvent(event.label, event.onset, event.offset)
-            for event in read_jams(jams).events
-            if event.role == "foreground"
-        ]
+        events = (event for event in read_jams(jams).events if event.role == "foreground")
+        return [LabelledEvent(event.label, event.onset, event.offset) for event in events]
     return []
 
 
@@ -89,9 +92,8 @@ def _event(path: Path, number: int, columns: Sequence[str]) -> LabelledEvent:
         onset, offset, label = columns
         return LabelledEvent(label, float(onset), float(offset))
     except ValueError:
-        raise UserError(
-            f"{path}, line {number}: {' '.join(columns)!r} is not onset and offset in seconds, and a label"
-        ) from None
+        line = " ".join(columns)
+        raise UserError(f"{path}, line {number}: {line!r} is not onset and offset in seconds, and a label") from None
 
 
 def draw_soundscape(path: str | Path, soundscape: Soundscape) -> None:
@@ -100,25 +102,16 @@ def draw_soundscape(path: str | Path, soundscape: Soundscape) -> None:
     Raises:
         UserError: the soundscape is shorter than the spectrogram's window.
     """
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    features = FeatureExtractor.of(AudioConfig(sample_rate=soundscape.sample_rate))
+    rate = soundscape.sample_rate
+    features = FeatureExtractor("spectrogram", n_fft=441, hop_len=220, win_len=441, sample_rate=rate)  # as published
     if len(soundscape.samples) < features.n_fft:
-        raise UserError(f"{soundscape.name}: has {len(soundscape.samples)} samples; {features.n_fft} are needed")
-    rate, spectrogram = soundscape.sample_rate, features(soundscape.samples)  # (F, T)
-    timed = [event for event in soundscape.events if event.onset is not None]
+        raise UserError(f"{soundscape.name}: has {len(soundscape.samples)} samples. It needs {features.n_fft}")
+    spectrogram = features(soundscape.samples)  # (F, T)
+    timed = [event for event in soundscape.events if event.is_timed]
     rows = sorted({event.label for event in timed})
-    figure, (wave, image, *below) = plt.subplots(
-        3 if rows else 2,
-        1,
-        figsize=(9, 6),
-        sharex=True,
-        layout="constrained",
-        height_ratios=(2, 4, 0.6 + 0.4 * len(rows)) if rows else (2, 4),
-    )
+    heights = (2, 4, 0.6 + 0.4 * len(rows)) if rows else (2, 4)
+    figure = blank_figure(9, 6)
+    wave, image, *below = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     wave.plot(np.arange(len(soundscape.samples)) / rate, soundscape.samples, linewidth=0.3)
     wave.set(ylabel="amplitude", xlim=(0, len(soundscape.samples) / rate))
     wave.set_title(_title(soundscape), parse_math=False)
@@ -128,12 +121,10 @@ def draw_soundscape(path: str | Path, soundscape: Soundscape) -> None:
     if rows:
         _draw_events(below[0], timed, rows)
     figure.axes[-1].set_xlabel("time (s)")
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
-    plt.close(figure)
+    save_figure(figure, path, dpi=110, kind="png")
 
 
-def _draw_events(axes, events: Sequence[LabelledEvent], rows: Sequence[str]) -> None:
+def _draw_events(axes: Any, events: Sequence[LabelledEvent], rows: Sequence[str]) -> None:
     """A bar for each event, in the row of its label."""
     for event in events:
         row = rows.index(event.label)
@@ -144,5 +135,5 @@ def _draw_events(axes, events: Sequence[LabelledEvent], rows: Sequence[str]) -> 
 
 def _title(soundscape: Soundscape) -> str:
     """The name, with the labels that have no place on the time axis."""
-    labels = ", ".join(event.label for event in soundscape.events if event.onset is None)
+    labels = ", ".join(event.label for event in soundscape.events if not event.is_timed)
     return f"{soundscape.name}: {labels}" if labels else soundscape.name

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import functools
 import json
-import logging
 import os
 import shutil
 import warnings
@@ -17,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,22 +24,23 @@ from src.data.audio.files import as_int32, duration, encode
 from src.data.labels import LabelMap
 from src.errors import UserError
 from src.preparation.jams import renamed
-from src.utils.files import claim_folder, whole_file
-from src.utils.parallel import map_in_processes
-
-log = logging.getLogger(__name__)
+from src.utils.files import claim_folder, write_whole
+from src.utils.parallel import make_all
 
 SAMPLE_RATE = 22050  # Hz
 REF_DB = -60  # LUFS of the background
-SOURCE_TIME = ("uniform", 0, 140)  # s; where in its file an event begins
-EVENT_TIME = ("uniform", 0, 5)  # s; where in the soundscape
-EVENT_DURATION = ("uniform", 1.5, 5)  # s
-SNR = ("uniform", 10, 60)  # dB above the background
-TIME_STRETCH = ("uniform", 0.95, 1.05)
-BACKGROUND_TIME = ("uniform", 0, 600)  # s; where in its file the background begins
+EVENT: dict[str, Any] = {  # how Scaper draws an event
+    "source_time": ("uniform", 0, 140),  # s in its file
+    "event_time": ("uniform", 0, 5),  # s in the soundscape
+    "event_duration": ("uniform", 1.5, 5),  # s
+    "snr": ("uniform", 10, 60),  # dB above the background
+    "pitch_shift": None,
+    "time_stretch": ("uniform", 0.95, 1.05),
+}
+BACKGROUND_TIME = ("uniform", 0, 600)  # s in its file, where the background begins
 SHORTEST = 0.01  # s of an event: Scaper fades it in and out for as long
 SCRATCH = "/tmp"  # where SoX's bindings put samples, whatever TMPDIR says
-ROOM = 64 << 20  # bytes to be free there: once it is full they go on, with less of the sound
+ROOM = 64 << 20  # bytes to be free there: once it is full they carry on, with less of the sound
 
 
 @dataclass(frozen=True)
@@ -72,23 +73,22 @@ def generate_soundscapes(
     class_weights: Sequence[float] | None = None,
     num_workers: int = 1,
     audio_format: str = "wav",
-) -> list[str]:
+) -> list[UserError]:
     """Make the soundscapes of these numbers: `soundscape_<number>.wav` or `.flac`, `.txt` and `.jams`.
 
     Those that are there already are left alone. The audio file is written last: where there is
     one, its annotations are there, and whole.
 
     Args:
-        class_weights: weight of a class's files in the order of the label map; by default the
+        class_weights: weight of a class's files in the order of the label map. By default it is the
             largest class's number of files over the class's own, so that classes are as likely.
-        audio_format: wav or flac; the samples are the same, 16-bit integers.
+        audio_format: "wav" or "flac". The samples are the same, 16-bit integers.
 
     Returns:
-        A line for each soundscape that could not be made; the others were.
+        What is wrong with each soundscape that cannot be made.
 
     Raises:
-        UserError: classes on disk and in the map differ, or the folder holds soundscapes of
-            another recipe.
+        UserError: classes on disk and in the map differ, or the folder holds soundscapes of another recipe.
     """
     out_folder = Path(out_folder)
     files = event_files(recipe.fg_path, label_map)
@@ -103,12 +103,12 @@ def generate_soundscapes(
     claim_folder(
         out_folder, asdict(recipe) | {"classes": list(label_map.names), "class_weights": class_weights}, "soundscapes"
     )
-    missing = [number for number in numbers if not is_complete(sound_file(out_folder, number, audio_format))]
-    if len(missing) < len(numbers):
-        log.info("%s: %d of %d soundscapes are there already", out_folder, len(numbers) - len(missing), len(numbers))
+
+    def is_made(number: int) -> bool:
+        return is_complete(sound_file(out_folder, number, audio_format))
+
     make = functools.partial(_make, recipe, sources, out_folder, audio_format)
-    problems = map_in_processes(make, missing, num_workers, f"soundscapes for {out_folder.name}")
-    return [problem for problem in problems if problem]
+    return list(make_all(make, numbers, num_workers, out_folder, "soundscapes", is_made).values())
 
 
 def event_files(fg_path: str | Path, label_map: LabelMap) -> dict[str, list[str]]:
@@ -169,19 +169,14 @@ def write_soundscape(sound: Path, audio: np.ndarray, sample_rate: int, events: S
         jams: the text of the JAMS file.
     """
     lines = "".join("\t".join(map(str, event)) + "\n" for event in events)
-    samples = (as_int32(audio) >> 16).astype(np.int16)  # as libsndfile does for WAV; for FLAC it rounds otherwise
-    contents = {
-        sound.with_suffix(".txt"): lines.encode(),
-        sound.with_suffix(".jams"): jams.encode(),
-        sound: encode(samples, sample_rate, sound.suffix[1:].upper()),
-    }
-    for path, content in contents.items():
-        with whole_file(path) as temporary:
-            temporary.write_bytes(content)
+    samples = (as_int32(audio) >> 16).astype(np.int16)  # as libsndfile does for WAV. For FLAC it rounds otherwise
+    write_whole(sound.with_suffix(".txt"), lines)
+    write_whole(sound.with_suffix(".jams"), jams)
+    write_whole(sound, encode(samples, sample_rate, sound.suffix[1:].upper()))
 
 
-def _make(recipe: Recipe, sources: Sources, out_folder: Path, audio_format: str, number: int) -> str | None:
-    """Make one soundscape; what is wrong with it, if anything is."""
+def _make(recipe: Recipe, sources: Sources, out_folder: Path, audio_format: str, number: int) -> None:
+    """Make one soundscape."""
     rng = np.random.default_rng((recipe.seed, number))
     draws = np.random.RandomState(int(rng.integers(2**32)))  # Scaper's
     kinds = sorted(sources.backgrounds)
@@ -195,9 +190,8 @@ def _make(recipe: Recipe, sources: Sources, out_folder: Path, audio_format: str,
         with mixing((background, *events)):
             audio, jams, lines = _mix(recipe, sources, (kind, background), events, draws)
     except UserError as error:
-        return f"soundscape {number}: {error}"
+        raise UserError(f"soundscape {number}: {error}") from None
     write_soundscape(sound_file(out_folder, number, audio_format), audio, SAMPLE_RATE, lines, jams)
-    return None
 
 
 def _mix(
@@ -210,20 +204,11 @@ def _mix(
     soundscape.sr = SAMPLE_RATE
     soundscape.ref_db = REF_DB
     soundscape.fg_labels, soundscape.bg_labels = list(sources.classes), sorted(sources.backgrounds)
-    # Files are drawn before: Scaper would draw an event's label first, and so ignore the weights; and it
+    # Files are drawn before: Scaper would draw an event's label first, and so ignore the weights. It also
     # takes a folder's name for a pattern.
     soundscape.add_background(("const", background[0]), ("const", background[1]), BACKGROUND_TIME)
     for file in events:
-        soundscape.add_event(
-            ("const", Path(file).parent.name),
-            ("const", file),
-            SOURCE_TIME,
-            EVENT_TIME,
-            EVENT_DURATION,
-            SNR,
-            pitch_shift=None,
-            time_stretch=TIME_STRETCH,
-        )
+        soundscape.add_event(("const", Path(file).parent.name), ("const", file), **EVENT)
     audio, jam, lines, _ = soundscape.generate(
         fix_clipping=True, allow_repeated_label=True, allow_repeated_source=True, reverb=None, disable_sox_warnings=True
     )
@@ -265,9 +250,9 @@ def mixing(sources: Sequence[str]) -> Iterator[None]:
             yield
         except (OSError, MemoryError):
             raise
-        except Exception as error:  # they raise all kinds; one soundscape must not end a run of thousands
+        except Exception as error:  # they raise all kinds. One soundscape must not end a run of thousands
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            raise UserError(f"cannot be mixed ({reason}); it is made of {', '.join(sources)}") from None
+            raise UserError(f"cannot be mixed ({reason}). It is made of {', '.join(sources)}") from None
 
 
 def import_scaper():

@@ -5,18 +5,15 @@ from __future__ import annotations
 import functools
 import io
 import json
-import logging
 from pathlib import Path, PurePosixPath
 
 from src.errors import UserError
 from src.preparation.jams import Event, ScaperJams, read_jams, renamed
 from src.preparation.soundscapes import import_scaper, is_complete, mixing, require_source, write_soundscape
 from src.utils.files import claim_folder
-from src.utils.parallel import map_in_processes
+from src.utils.parallel import make_all
 
-log = logging.getLogger(__name__)
-
-SCAPERS_RATE = 44100  # Hz; of soundscapes whose JAMS file, of an early Scaper, does not say
+SCAPERS_RATE = 44100  # Hz, where the JAMS file of an early Scaper does not say
 TOLERANCE = 1e-3  # s by which an event may end after its source
 
 
@@ -27,7 +24,7 @@ def regenerate_soundscapes(
     out_folder: str | Path,
     num_workers: int = 1,
     audio_format: str = "wav",
-) -> list[str]:
+) -> list[UserError]:
     """Make soundscapes again, each with its `.txt` and a copy of its `.jams`, in the JAMS files' own tree.
 
     Those that are there already are left alone. Audio files are written last.
@@ -37,7 +34,7 @@ def regenerate_soundscapes(
         fg_path, bg_path: where the isolated events and the backgrounds are on this machine.
 
     Returns:
-        A line for each JAMS file that no soundscape could be made of; the others were.
+        What is wrong with each JAMS file that gives no soundscape.
 
     Raises:
         UserError: a folder is not there, or `out_folder` holds something else.
@@ -49,13 +46,9 @@ def regenerate_soundscapes(
     files = jams_files(jams_path)
     root = jams_path if jams_path.is_dir() else jams_path.parent
     claim_folder(out_folder, {"made_from": "JAMS files"}, "soundscapes")
-    sounds = {file: out_folder / file.relative_to(root).with_suffix(f".{audio_format}") for file in files}
-    todo = [(file, sound) for file, sound in sounds.items() if not _is_made_from(file, sound)]
-    if len(todo) < len(files):
-        log.info("%s: %d of %d soundscapes are there already", out_folder, len(files) - len(todo), len(files))
+    items = [(file, out_folder / file.relative_to(root).with_suffix(f".{audio_format}")) for file in files]
     make = functools.partial(_make, fg_path, bg_path)
-    problems = map_in_processes(make, todo, num_workers, f"soundscapes for {out_folder.name}")
-    return [problem for problem in problems if problem]
+    return list(make_all(make, items, num_workers, out_folder, "soundscapes", _is_made).values())
 
 
 def jams_files(path: Path) -> list[Path]:
@@ -71,7 +64,7 @@ def jams_files(path: Path) -> list[Path]:
 def find_source(root: Path, event: Event) -> Path:
     """A source on this machine, by as many of the last folders in its path as there are below `root`.
 
-    An event is at least in the folder of its class; a background may also lie in `root` itself.
+    An event is at least in the folder of its class. A background may also lie in `root` itself.
 
     Raises:
         UserError: there is none of that name.
@@ -84,28 +77,25 @@ def find_source(root: Path, event: Event) -> Path:
     raise UserError(f"its source {'/'.join(parts[-2:])} is not in {root} (it was made from {event.source_file})")
 
 
-def _is_made_from(file: Path, sound: Path) -> bool:
+def _is_made(item: tuple[Path, Path]) -> bool:
+    file, sound = item
     return is_complete(sound) and sound.with_suffix(".jams").read_bytes() == file.read_bytes()
 
 
-def _make(fg_path: Path, bg_path: Path, item: tuple[Path, Path]) -> str | None:
-    """Make one soundscape; what is wrong with it, if anything is."""
+def _make(fg_path: Path, bg_path: Path, item: tuple[Path, Path]) -> None:
+    """Make the soundscape (JAMS file, audio file to write)."""
     file, sound = item
-    try:
-        jams = read_jams(file)
-    except UserError as error:
-        return str(error)
+    jams = read_jams(file)
     text, copy = file.read_text(encoding="utf-8"), sound.with_suffix(".jams")
     try:
         if copy.exists() and copy.read_text(encoding="utf-8") != text:
-            raise UserError(f"{copy} is there already and says something else; choose another folder")
+            raise UserError(f"{copy} is there already and says something else. Choose another folder")
         sources = _sources(jams, fg_path, bg_path)
         with mixing(list(sources.values())):
             audio, lines = _mix(jams, sources, fg_path, bg_path)
     except UserError as error:
-        return f"{file}: {error}"
+        raise UserError(f"{file}: {error}") from None
     write_soundscape(sound, audio, jams.sandbox.get("sr", SCAPERS_RATE), lines, text)
-    return None
 
 
 def _sources(jams: ScaperJams, fg_path: Path, bg_path: Path) -> dict[str, str]:
@@ -116,9 +106,7 @@ def _sources(jams: ScaperJams, fg_path: Path, bg_path: Path) -> dict[str, str]:
         seconds, end = require_source(source), event.source_time + event.source_duration
         tiled = event.role == "background" and event.source_time == 0  # Scaper repeats one that is too short
         if end > seconds + TOLERANCE and not tiled:
-            raise UserError(
-                f"needs {source} up to {end:.2f} s, but it lasts {seconds:.2f} s; is it another release of the file?"
-            )
+            raise UserError(f"needs {source} up to {end:.2f} s, but it lasts {seconds:.2f} s. Is it another release?")
         sources[event.source_file] = str(source)
     if not sources:
         raise UserError("has no events, and no background")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import errno
-import fcntl
 import json
 import os
 import tempfile
@@ -18,7 +17,7 @@ from src.errors import UserError
 
 @contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes `path`'s place in one step.
+    """Yield a temporary path beside `path`. On success it takes `path`'s place in one step.
 
     The folder is made if it is missing. The temporary name ends in `.partial`, whatever `path` ends in,
     so that one left behind by a killed process is never taken for a whole file: writers that look at
@@ -39,6 +38,12 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
+    """Replace a file by this content, in one step."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
     """Have errors name the file that was asked for: a full disk's names none, others name the temporary one."""
@@ -48,6 +53,20 @@ def _naming(path: Path) -> Iterator[None]:
         if error.filename is None or str(error.filename).endswith(".partial"):
             error.filename = str(path)
         raise
+
+
+def read_text(path: str | os.PathLike, expected: str) -> str:
+    """The content of a text file, for which a user gave the path.
+
+    Raises:
+        UserError: it is missing, or is no UTF-8. The message ends with what was `expected`.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path}: is missing. Expected {expected}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not text. Expected {expected}") from None
 
 
 def read_json(path: str | os.PathLike) -> Any:
@@ -77,16 +96,16 @@ def claim_folder(folder: str | os.PathLike, recipe: Mapping[str, Any], what: str
         try:
             found = dict(read_json(note))
         except (ValueError, TypeError):
-            raise UserError(f"{note}: cannot be read; choose another {flag}") from None
+            raise UserError(f"{note}: cannot be read: choose another {flag}") from None
         for name, value in recipe.items():
             if found.get(name) != value:
+                old = found.get(name)
                 raise UserError(
-                    f"{folder}: holds {what} with {name} {found.get(name)!r} instead of {value!r}; "
-                    f"choose another {flag}"
+                    f"{folder}: holds {what} with {name} {old!r} instead of {value!r}: choose another {flag}"
                 )
     elif any(file.suffix in (".wav", ".flac") for file in folder.rglob("*")):
         raise UserError(
-            f"{folder}: holds audio files, but no recipe.json that says how they were made; choose another {flag}"
+            f"{folder}: holds audio files, but no recipe.json that says how they were made: choose another {flag}"
         )
     else:
         with whole_file(note) as temporary:
@@ -99,18 +118,6 @@ def write_csv(path: str | os.PathLike, columns: Sequence[str], rows: Iterable[Ma
         writer = csv.DictWriter(stream, columns)
         writer.writeheader()
         writer.writerows(rows)
-
-
-@contextmanager
-def exclusive(folder: str | os.PathLike) -> Iterator[None]:
-    """Keep other processes that ask for the same folder waiting. The folder is made if it is missing."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def sync(path: str | os.PathLike) -> None:

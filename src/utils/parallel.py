@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import multiprocessing
 import os
 import signal
 import threading
 from collections import deque
+<<<<<<< HEAD
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+=======
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+>>>>>>> 8261dbaf9e777f3b89b0bf1dd8b275070877b5a8
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import TypeVar
 
 from src.errors import UserError
 from src.utils.progress import progress
+
+log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -34,15 +44,20 @@ def map_in_processes(
     unit: str = "file",
     chunk: int = 1,
     isolate: bool = False,
+<<<<<<< HEAD
 ) -> Iterator[Result]:
+    """`function` of every item, in order. What it raises is raised here, and ends the other workers.
+=======
+) -> Generator[Result, None, None]:
     """`function` of every item, in order; what it raises is raised here, and ends the other workers.
+>>>>>>> 8261dbaf9e777f3b89b0bf1dd8b275070877b5a8
 
     Memory does not grow with the number of items. Workers end with the process that started them,
     however that ends.
 
     Args:
-        function: picklable, as are items and results; each process gets it once, so it may hold much.
-        num_workers: processes; with 1 or less the work is done in this one.
+        function: picklable, as are items and results. Each process gets it once, so it may hold much.
+        num_workers: processes. With 1 or less the work is done in this one.
         unit: what the progress bar counts.
         chunk: items sent to a worker at a time: more than 1 where an item takes but milliseconds.
         isolate: work in another process in any case, so that this one outlives its death.
@@ -58,6 +73,38 @@ def map_in_processes(
         for result in results:
             yield result
             bar.update()
+
+
+def make_all(
+    make: Callable[[Item], None],
+    items: Sequence[Item],
+    num_workers: int,
+    folder: Path,
+    what: str,
+    is_made: Callable[[Item], bool] = lambda _: False,
+) -> dict[Item, UserError]:
+    """`make` every item that is not made yet. One that fails does not stop the others.
+
+    Args:
+        folder, what: where the items go and what they are, for messages.
+        is_made: whether an item is there already.
+
+    Returns:
+        Item → what is wrong with it, for those that cannot be made.
+    """
+    todo = [item for item in items if not is_made(item)]
+    if len(todo) < len(items):
+        log.info("%s: %d of %d %s are there already", folder, len(items) - len(todo), len(items), what)
+    errors = map_in_processes(functools.partial(_error_of, make), todo, num_workers, f"{what} for {folder.name}")
+    return {item: error for item, error in zip(todo, errors) if error}
+
+
+def _error_of(make: Callable[[Item], None], item: Item) -> UserError | None:
+    try:
+        make(item)
+    except UserError as error:
+        return error
+    return None
 
 
 def in_another_process(function: Callable[[Item], Result], item: Item, description: str) -> Result:
@@ -87,7 +134,7 @@ def _in_workers(
 
 def _in_order(pool: ProcessPoolExecutor, items: Sequence[Item], chunk: int, ahead: int) -> Iterator[Result]:
     """The workers' results, with at most `ahead` chunks handed out."""
-    waiting = deque()
+    waiting: deque[Future] = deque()
     for start in range(0, len(items), chunk):
         waiting.append(pool.submit(_work, items[start : start + chunk]))
         if len(waiting) >= ahead:
@@ -96,7 +143,7 @@ def _in_order(pool: ProcessPoolExecutor, items: Sequence[Item], chunk: int, ahea
         yield from waiting.popleft().result()
 
 
-_function: Callable  # of this worker; sent once, not with every item
+_function: Callable  # of this worker, sent once, not with every item
 
 
 def _start_worker(function: Callable) -> None:
@@ -116,8 +163,11 @@ def end_with_the_parent() -> None:
     A worker would wait for work for ever once its parent was killed, and keep what that had locked.
     """
 
+    parent = multiprocessing.parent_process()
+
     def wait() -> None:
-        multiprocessing.parent_process().join()
+        assert parent is not None
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

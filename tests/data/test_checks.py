@@ -1,4 +1,4 @@
-"""The doctor of LMDBs: every defect is made on purpose, and found; what is sound passes."""
+"""Checks of LMDBs: every defect is made on purpose, and found. What is sound passes."""
 
 import io
 import json
@@ -322,7 +322,7 @@ def test_other_lmdbs_are_checked_when_one_cannot_be_read(tmp_path):
 def test_a_file_that_would_kill_its_reader_is_a_finding(tmp_path, workers):
     """A record's length that reaches far past the file: reading there would end a process with SIGBUS."""
     whole = bytearray(RELEASED.read_bytes())
-    node = b"\x01\x00\x01\x003"  # behind 4 bytes of length: on pages of its own; the key's length; the key
+    node = b"\x01\x00\x01\x003"  # behind 4 bytes of length: on pages of its own, the key's length, the key
     assert whole.count(node) >= 1
     for place in [match.start() for match in re.finditer(re.escape(node), whole)]:
         whole[place - 2 : place] = b"\x00\x20"
@@ -411,7 +411,7 @@ def test_a_folder_holds_an_lmdb_too(tmp_path):
 
 @pytest.mark.processes
 def test_a_file_read_through_once_does_not_stay_in_memory(tmp_path, monkeypatch):
-    """What is mapped counts as a process's memory; the result is the same whenever it is mapped anew."""
+    """What is mapped counts as a process's memory. The result is the same whenever it is mapped anew."""
     path = write_lmdb(tmp_path / "a.lmdb", sound_records(9))
     expected = fingerprint(LMDBReader(path))
     unmapped = []
@@ -485,8 +485,8 @@ def test_fingerprints_of_released_files():
 def reads(monkeypatch):
     """The indices of all records that are hashed."""
     found = []
-    digest = LMDBReader.digest
-    monkeypatch.setattr(LMDBReader, "digest", lambda self, index: (found.append(index), digest(self, index))[1])
+    stored = LMDBReader.stored
+    monkeypatch.setattr(LMDBReader, "stored", lambda self, index: (found.append(index), stored(self, index))[1])
     return found
 
 

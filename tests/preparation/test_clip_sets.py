@@ -34,7 +34,7 @@ ESC50 = [  # file, fold, target, category
     ("4-101404-A-34.wav", 4, 34, "can_opening"),
     ("5-103415-A-2.wav", 5, 2, "pig"),
 ]
-CLASS_LABELS = [  # mid, display name; the official file's order is not the alphabet's
+CLASS_LABELS = [  # mid, display name. The official file's order is not the alphabet's
     ("/m/09x0r", "Speech"),
     ("/m/068hy", "Domestic animals, pets"),
     ("/m/0bt9lr", "Dog"),
@@ -520,7 +520,7 @@ def test_id_lists_of_the_official_segment_files(tmp_path):
     assert "gonegonegon" not in (tmp_path / "had/balanced_train_ids.txt").read_text()
     line = error_line(make_ids("--segments_csv", train, "--out_dir", tmp_path / "no", "--clips_dir", tmp_path / "ids"))
     assert "would be empty" in line and not (tmp_path / "no").exists()
-    assert "is it an official AudioSet segment CSV?" in error_line(
+    assert "Is it an official AudioSet segment CSV?" in error_line(
         make_ids("--segments_csv", tmp_path / "official/class_labels_indices.csv", "--out_dir", tmp_path / "no")
     )
 
@@ -561,9 +561,9 @@ def test_esc50_refuses_lines(tmp_path, rows, message):
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"", "esc50.csv: has no column 'filename'; is it ESC-50's meta/esc50.csv?"),
+        (b"", "esc50.csv: has no column 'filename'. Is it ESC-50's meta/esc50.csv?"),
         (b"a,b\n1,2\n", "esc50.csv: has no column 'filename'"),
-        (b"\xff\xfe\x00", "esc50.csv: cannot be read as ESC-50's meta/esc50.csv"),
+        (b"\xff\xfe\x00", "esc50.csv: is not text. Expected ESC-50's meta/esc50.csv"),
         (b"filename,fold,target,category\na.wav,1,0\n", "esc50.csv, line 2: has 3 fields where the first line has 4"),
     ],
 )
@@ -579,11 +579,11 @@ def test_esc50_refuses_folders_of_another_kind(tmp_path):
     for file in (tmp_path / "esc" / "audio").iterdir():
         file.unlink()
     line = refused(case, tmp_path / "out")
-    assert "audio: in this folder is none of the 6 clips of 'esc50'" in line and "such as 1-100032-A-0.wav" in line
+    assert "audio: has none of the 6 clips of 'esc50'" in line and "such as 1-100032-A-0.wav" in line
     (tmp_path / "esc" / "audio").rmdir()
     assert "audio: no such folder of clips" in refused(case, tmp_path / "out")
     (tmp_path / "esc" / "meta" / "esc50.csv").unlink()
-    assert "esc50.csv: no such file; ESC-50's meta/esc50.csv was expected" in refused(case, tmp_path / "out")
+    assert "esc50.csv: is missing. Expected ESC-50's meta/esc50.csv" in refused(case, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -613,8 +613,8 @@ def test_audioset_refuses_segments(tmp_path, rows, message):
 @pytest.mark.parametrize(
     "text, message",
     [
-        (None, "other.csv: no such file; AudioSet's class_labels_indices.csv was expected"),
-        ("mid,name\n", "other.csv: has no column 'index'; is it AudioSet's class_labels_indices.csv?"),
+        (None, "other.csv: is missing. Expected AudioSet's class_labels_indices.csv"),
+        ("mid,name\n", "other.csv: has no column 'index'. Is it AudioSet's class_labels_indices.csv?"),
         ("index,mid,display_name\n", "other.csv: lists no classes"),
         (
             "index,mid,display_name\n0,/m/0jbk,A\n1,/m/0jbl,A\n",
@@ -635,7 +635,7 @@ def test_audioset_refuses_files_of_another_kind(tmp_path):
     case = audioset_case(tmp_path / "official")
     labels = tmp_path / "official" / "class_labels_indices.csv"
     assert "line 1: is not YTID" in refused(case, tmp_path / "out", "--segments_csv", labels)
-    assert "nowhere.csv: no such file; an official AudioSet segment CSV was" in refused(
+    assert "nowhere.csv: is missing. Expected an official AudioSet segment CSV" in refused(
         case, tmp_path / "out", "--segments_csv", "nowhere.csv"
     )
     (tmp_path / "ids.txt").write_text("KZVnYaoUF3M_70\nelsewhere_10\nelsewhere_20\n")
@@ -643,7 +643,7 @@ def test_audioset_refuses_files_of_another_kind(tmp_path):
     assert "ids.txt, line 2: 'elsewhere_10' is not the id of a clip in" in line and "2 such lines" in line
     (tmp_path / "empty.txt").write_text("\n")
     assert "lists no clips" in refused(case, tmp_path / "out", "--ids", tmp_path / "empty.txt")
-    assert "no such file; a list of clip ids" in refused(case, tmp_path / "out", "--ids", "nowhere.txt")
+    assert "is missing. Expected a list of clip ids" in refused(case, tmp_path / "out", "--ids", "nowhere.txt")
     assert "--name 'a/b': is no plain name" in refused(case, tmp_path / "out", "--name", "a/b")
     line = refused(case, tmp_path / "out", "--clips_dir", tmp_path / "out_of_place")
     assert "out_of_place: no such folder of clips" in line
@@ -677,8 +677,8 @@ def test_a_folder_of_another_data_set_is_left_alone(tmp_path):
     vggsound_case(tmp_path / "vgg").run(tmp_path / "out")
     before = results(tmp_path / "out")
     line = error_line(esc50_case(tmp_path / "esc").run(tmp_path / "out", check=None))
-    assert "lbl_map.json: is the label map of other classes than those of ESC-50" in line
-    assert "choose another --out_dir" in line
+    assert "lbl_map.json: has other classes than ESC-50" in line
+    assert "hoose another --out_dir" in line
     assert results(tmp_path / "out") == before and not (tmp_path / "out/flac/esc50").exists()
 
 
@@ -688,11 +688,11 @@ def test_clips_of_two_folders_are_not_mixed(tmp_path):
     before = results(tmp_path / "out")
     shutil.copytree(tmp_path / "vgg" / "video", tmp_path / "other")
     line = error_line(case.run(tmp_path / "out", "--clips_dir", tmp_path / "other", check=None))
-    assert "holds clips of train with clips_dir" in line and "choose another --out_dir" in line
+    assert "holds clips of train with clips_dir" in line and "hoose another --out_dir" in line
     assert results(tmp_path / "out") == before
     (tmp_path / "out/flac/train/recipe.json").unlink()
     line = error_line(case.run(tmp_path / "out", check=None))
-    assert "no recipe.json that says how they were made; choose another --out_dir" in line
+    assert "no recipe.json that says how they were made: choose another --out_dir" in line
 
 
 def test_two_sets_of_audioset_share_one_folder(tmp_path):
@@ -718,5 +718,5 @@ def test_when_no_clip_can_be_read_an_earlier_lmdb_stays(tmp_path):
     (tmp_path / "official/video/---g-f_I2yQ_000001.wav").write_text("not audio")
     shutil.rmtree(tmp_path / "out/flac")
     result = case.run(tmp_path / "out", "--splits", "test", check=None)
-    assert "test: none of the 1 clips that are there can be read; see above" in error_line(result)
+    assert "test: none of the 1 clips that are there can be read. See above" in error_line(result)
     assert "---g-f_I2yQ_000001.wav: is not audio" in result.stderr and results(tmp_path / "out") == before

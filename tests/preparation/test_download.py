@@ -25,7 +25,7 @@ def no_waiting(monkeypatch):
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `files` by path; `faults` are taken one for each request, until there are none."""
+    """Serves `files` by path. Each request takes one of the `faults`, until there are none."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -90,14 +90,14 @@ def test_an_archive_arrives_whole_under_its_name(server, tmp_path):
     assert len(server.requests) == 1  # what is there is not fetched again
 
 
-def test_a_broken_download_goes_on_where_it_broke(server, tmp_path):
+def test_a_broken_download_resumes_where_it_broke(server, tmp_path):
     server.faults = ["breaks off", "breaks off", 503, 429]
     assert fetch(server.archive(), tmp_path).read_bytes() == CONTENT
     ranges = [wanted for _, wanted in server.requests]
     assert ranges == [None, "bytes=150000-", "bytes=225000-", "bytes=225000-", "bytes=225000-"]
 
 
-def test_a_partial_file_of_an_earlier_call_is_gone_on_with(server, tmp_path):
+def test_a_partial_file_of_an_earlier_call_is_resumed(server, tmp_path):
     archive = server.archive()
     (tmp_path / "train_5k.tar.gz.partial").write_bytes(CONTENT[:1000])
     assert fetch(archive, tmp_path).read_bytes() == CONTENT
@@ -112,7 +112,7 @@ def test_a_server_that_ignores_ranges_is_read_from_the_start(server, tmp_path):
 def test_a_server_that_breaks_off_for_ever_is_given_up(server, tmp_path):
     archive = server.archive()
     server.faults = [503] * 100
-    with pytest.raises(UserError, match="busy .503.; given up after 6 attempts"):
+    with pytest.raises(UserError, match=r"busy .503.\. Given up after 6 attempts"):
         fetch(archive, tmp_path)
     assert not (tmp_path / "train_5k.tar.gz").exists()
 
@@ -130,7 +130,7 @@ def test_an_error_page_does_not_touch_what_has_come(server, tmp_path):
     (tmp_path / "train_5k.tar.gz.partial").write_bytes(CONTENT[:1000])
     server.files["/train_5k.tar.gz"] = b"<html>busy</html>"
     server.faults = ["ignores ranges"] * 6
-    with pytest.raises(UserError, match="given up"):
+    with pytest.raises(UserError, match="Given up"):
         fetch(archive, tmp_path)
     assert (tmp_path / "train_5k.tar.gz.partial").read_bytes() == CONTENT[:1000]
 
@@ -151,7 +151,7 @@ def test_the_server_says_how_long_to_wait(server, tmp_path, monkeypatch):
 
 def test_a_file_of_that_name_with_other_bytes_is_left_alone(server, tmp_path):
     (tmp_path / "train_5k.tar.gz").write_text("mine")
-    with pytest.raises(UserError, match="it is not that file"):
+    with pytest.raises(UserError, match="It is another file"):
         fetch(server.archive(), tmp_path)
     assert (tmp_path / "train_5k.tar.gz").read_text() == "mine"
 
@@ -170,7 +170,7 @@ def test_a_full_disk_is_seen_before_the_download(server, tmp_path):
 
 
 def tar_of(members):
-    """Bytes of a .tar.gz; members are (name, bytes), (name, "->", target) or (name, "=>", target)."""
+    """Bytes of a .tar.gz. Members are (name, bytes), (name, "->", target) or (name, "=>", target)."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         for name, *rest in members:
@@ -265,7 +265,7 @@ def test_the_script_lists_fetches_and_unpacks(server, tmp_path):
         "val/1.flac",
     ]
     line = error_line(run_script(*command, "--archives", "train_7k"))
-    assert "no archive is called 'train_7k'; there are meta, val" in line
+    assert "no archive is called 'train_7k'. There are meta, val" in line
 
 
 def test_the_script_goes_on_with_the_other_archives(server, tmp_path):
@@ -280,7 +280,7 @@ def test_the_script_goes_on_with_the_other_archives(server, tmp_path):
         "meta",
         "val",
     )
-    assert "not done: meta.tar.gz" in error_line(result) and "not safe to unpack" in result.stderr
+    assert "1 of 2 archives" in error_line(result) and "meta.tar.gz: is not safe to unpack" in result.stderr
     assert (tmp_path / "d" / "val" / "1.flac").exists() and not (tmp_path / "evil").exists()
 
 

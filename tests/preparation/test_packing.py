@@ -80,7 +80,7 @@ def test_folders_with_equal_file_names_follow_each_other(tmp_path):
     expected = [file.read_bytes() for folder in (two, one) for file in sorted(folder.glob("*.flac"))]
     assert [reader[index].flac for index in range(len(reader))] == expected and len(expected) == 9
     assert (
-        "one: is given twice; its soundscapes are packed as often"
+        "one: is given twice. Its soundscapes are packed as often"
         in pack(f"{one};{one}", tmp_path / "b.lmdb", check=0).stderr
     )
     assert len(LMDBReader(tmp_path / "b.lmdb")) == 10
@@ -131,9 +131,9 @@ def test_odd_file_names(tmp_path):
 def test_labels_with_commas_need_another_delimiter(tmp_path):
     write_soundscape(tmp_path / "mix", "a", ["Drum", "Harp"])
     (tmp_path / "mix" / "a.txt").write_text("0\t1\tChirp, tweet\n1\t2\tDrum\n")
-    assert "choose another one" in error_line(pack(tmp_path / "mix", tmp_path / "a.lmdb"))
+    assert "Choose another one" in error_line(pack(tmp_path / "mix", tmp_path / "a.lmdb"))
     pack(tmp_path / "mix", tmp_path / "a.lmdb", "--delimiter", ";", check=0)
-    assert list(LMDBReader(tmp_path / "a.lmdb").labels()) == ["Chirp, tweet;Drum"]
+    assert [label for label, _ in LMDBReader(tmp_path / "a.lmdb").annotations()] == ["Chirp, tweet;Drum"]
     result = pack(tmp_path / "mix", tmp_path / "a.lmdb", "--delimiter", "")
     assert result.returncode == 2 and "--delimiter: is empty" in result.stderr
 
@@ -147,7 +147,7 @@ def test_all_broken_soundscapes_are_named_at_once_and_nothing_is_packed(mix, tmp
     (mix / "s011.flac").unlink()
     (mix / "s011.flac").mkdir()
     result = pack(mix, tmp_path / "a.lmdb", "--num_workers", workers)
-    assert "a.lmdb: is not packed, for 3 of the 20 soundscapes are broken; see above" in error_line(result)
+    assert "a.lmdb: is not packed, for 3 of the 20 soundscapes are broken. See above" in error_line(result)
     assert "s003.flac: is" in result.stderr and "s007.txt: is missing" in result.stderr
     assert "s011.flac: Is a directory" in result.stderr
     assert (tmp_path / "a.lmdb").read_bytes() == before and leftovers(tmp_path) == []
@@ -269,7 +269,7 @@ def test_the_file_is_on_the_disk_before_it_gets_its_name_and_the_name_before_pac
 
 @pytest.fixture
 def stuck(mix, tmp_path):
-    """Starts a packing that comes to a halt half-way, reading from a pipe; the pipe goes on when it is closed."""
+    """Starts a packing that comes to a halt half-way, reading from a pipe. It continues when the pipe is closed."""
     started, pipes = [], []
     target = tmp_path / "a.lmdb"
     pack(mix, target, check=0)
@@ -424,5 +424,5 @@ def test_a_large_clip_is_larger_than_the_map(tmp_path):
     for name in "ab":
         (folder / f"{name}.txt").write_text("0\t1\tDrum\n")
     result = pack(folder, tmp_path / "a.lmdb", "--map_size", 1, check=0)
-    assert result.stderr.count("is too small; grown to") >= 3
+    assert result.stderr.count("is too small: grown to") >= 3
     assert LMDBReader(tmp_path / "a.lmdb")[0].flac == (folder / "a.flac").read_bytes()

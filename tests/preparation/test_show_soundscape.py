@@ -111,14 +111,14 @@ def test_showing_refuses(folder, tmp_path):
     (tmp_path / "bad.txt").write_text("a\tb\tDrum\n")
     (tmp_path / "text.wav").write_text("text")
     for source, message in (
-        (f"{lmdb}:1", "has no record 1; its 1 records begin with 0"),
-        (lmdb, "add :INDEX"),
+        (f"{lmdb}:1", "has no record 1. Its 1 records begin with 0"),
+        (lmdb, "Add :INDEX"),
         (f"{lmdb}:-1", "no such file"),
         (f"{lmdb}:²", "no such file"),
         (tmp_path / "nowhere.wav", "no such file"),
         (f"{tmp_path / 'nowhere.lmdb'}:0", "no such LMDB"),
-        (tmp_path, "add :INDEX"),
-        (short, "has 100 samples; 441 are needed"),
+        (tmp_path, "Add :INDEX"),
+        (short, "has 100 samples. It needs 441"),
         (bad, "bad.txt, line 1: 'a b Drum' is not onset and offset"),
         (tmp_path / "text.wav", "is not audio"),
         (f"{tmp_path / 'text.wav'}:0", "is not an LMDB"),

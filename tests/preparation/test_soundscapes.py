@@ -195,7 +195,7 @@ def no_duration(sources, jams):
 
 def other_release(sources, jams):
     edit_jams(jams, lambda annotation: annotation["data"][1]["value"].update(source_time=100.0))
-    return ["is it another release of the file?"]
+    return ["Is it another release?"]
 
 
 def silent(sources, jams):
@@ -322,7 +322,7 @@ def test_a_folder_of_other_soundscapes_is_left_alone(sources, made, tmp_path):
 
 @pytest.mark.parametrize("call", ["write", "sync"])
 def test_whole_files_on_a_full_disk(tmp_path, monkeypatch, call):
-    """The kernel's answer, put in place of the real one; the next test fills a real disk where it may."""
+    """The kernel's answer, put in place of the real one. The next test fills a real disk where it may."""
     (tmp_path / "a.wav").write_bytes(b"old")
 
     def full(*_):
@@ -410,7 +410,7 @@ def test_packing_on_a_full_disk(tmp_path, frequency):
 
 
 def test_nothing_is_mixed_where_sox_has_no_room(sources, tmp_path, monkeypatch):
-    """On a full /tmp, SoX's bindings would go on with less of the sound, and say nothing that Python hears."""
+    """On a full /tmp, SoX's bindings would carry on with less of the sound, and say nothing that Python hears."""
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(soundscapes.shutil, "disk_usage", lambda path: usage if path == "/tmp" else None)
     recipe = soundscapes.Recipe(str(sources / "events"), str(sources / "noises"), 1)

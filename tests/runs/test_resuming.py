@@ -332,7 +332,7 @@ def test_a_second_process_is_refused_and_a_dead_one_is_not_waited_for(corpus, cl
     process.kill()
     process.join(60)
     result = run_script(*words, check=0)
-    assert f"process {process.pid} on " in result.stderr and "ended without giving it back" in result.stderr
+    assert f"process {process.pid} on " in result.stderr and "ended without deleting its lock" in result.stderr
 
 
 def hold_with_a_child(folder, pids):
@@ -362,7 +362,7 @@ def test_without_locks_of_the_file_system_process_and_machine_decide(tmp_path, m
     def unsupported(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(fcntl, "lockf", unsupported)
+    monkeypatch.setattr(fcntl, "flock", unsupported)
     lock = tmp_path / "run" / ".lock"
     with sole_process(tmp_path / "run"):
         with pytest.raises(UserError, match=f"process {os.getpid()} .*delete .*lock"), sole_process(tmp_path / "run"):

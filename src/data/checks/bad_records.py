@@ -34,14 +34,14 @@ def bad_records(reader: LMDBReader, sample_rate: int, num_workers: int) -> dict[
 
 
 def problem_of(reader: LMDBReader, sample_rate: int, index: int) -> str | None:
-    """Why a record cannot be used; None where it can."""
+    """Why a record cannot be used, or None where it can."""
     try:
         decode_record(reader[index].flac, sample_rate, reader.where(index))
         reader.annotation(index)
     except UserError as error:
         return str(error)
     finally:
-        reader.let_go()
+        reader.release_pages()
     return None
 
 
@@ -57,5 +57,5 @@ def unusable(reader: LMDBReader, sample_rate: int, num_workers: int) -> set[int]
     if found:
         log.warning("%s: %d of %d records are skipped (--skip_bad_records)", reader.path, len(found), len(reader))
     if len(found) == len(reader):
-        raise UserError(f"{reader.path}: none of its {len(reader)} records can be used; the first: {found.get(0)}")
+        raise UserError(f"{reader.path}: none of its {len(reader)} records can be used. The first: {found.get(0)}")
     return set(found)

@@ -1,4 +1,4 @@
-"""The doctor of LMDBs: every record read and decoded, each LMDB for itself and all against each other."""
+"""LMDBs checked: every record is read and decoded, and clips that two LMDBs share are found."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import functools
 import os
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from src.data.checks.findings import Findings, Problem
 from src.data.checks.record import FOLDS, Facts, Limits, examine
@@ -19,7 +18,7 @@ from src.data.lmdb.store import LMDBReader
 from src.errors import UserError
 from src.utils.parallel import WorkerKilled, in_another_process, map_in_processes
 
-CHUNK = 8  # records sent to a worker at a time; each takes a few milliseconds
+CHUNK = 8  # records sent to a worker at a time, of a few milliseconds each
 
 
 @dataclass
@@ -36,11 +35,8 @@ class Report:
     events: Counter[str] = field(default_factory=Counter)  # class → how often labels have it
     polyphony: Counter[int] = field(default_factory=Counter)  # labels of a clip → clips
     folds: Counter[int] = field(default_factory=Counter)  # fold → clips
+    sounds: dict[bytes, tuple[int, int | None]] = field(default_factory=dict)  # hash → its first record, with the fold
     findings: Findings = field(default_factory=Findings)
-
-    def complaints(self, severity: str) -> list[str]:
-        """A line for each finding of a severity."""
-        return [f"{self.path}: {finding}" for finding in self.findings if finding.severity == severity]
 
 
 @dataclass
@@ -68,15 +64,19 @@ class Check:
     @property
     def errors(self) -> list[str]:
         """A line for each."""
-        return [line for report in self.reports for line in report.complaints("error")] + [*map(str, self.leaks)]
+        return self._findings("error") + [str(leak) for leak in self.leaks]
 
     @property
     def warnings(self) -> list[str]:
         """A line for each."""
-        return [line for report in self.reports for line in report.complaints("warning")]
+        return self._findings("warning")
+
+    def _findings(self, severity: str) -> list[str]:
+        found = ((report.path, finding) for report in self.reports for finding in report.findings)
+        return [f"{path}: {finding}" for path, finding in found if finding.severity == severity]
 
     def require_sound(self, strict: bool = False) -> None:
-        """Refuse data with errors; with `strict`, data with warnings too.
+        """Refuse data with errors. With `strict`, refuse data with warnings too.
 
         Raises:
             UserError: with the first of them.
@@ -102,25 +102,27 @@ def check(paths: Sequence[str | Path], limits: Limits | None = None, num_workers
     """
     _require_different(paths)
     limits = limits or Limits()
-    reports, leaks, sounds = [], [], []
+    reports: list[Report] = []
+    leaks: list[Leak] = []
     for path in paths:
-        report, sound = Report(str(path)), {}
+        report = Report(str(path))
         shared = [Leak(earlier.path, report.path) for earlier in reports]
         for index, facts in _examined(report, limits, num_workers):
             _count(report, facts, index)
-            _compare(report, facts, index, sound)
-            for leak, earlier in zip(shared, sounds):
-                if facts.sound in earlier:
-                    leak.pairs.append((earlier[facts.sound][0], index))
+            if facts.sound is None:
+                continue
+            _compare(report, facts.sound, facts.fold, index)
+            for leak, earlier in zip(shared, reports):
+                if facts.sound in earlier.sounds:
+                    leak.pairs.append((earlier.sounds[facts.sound][0], index))
         _conclude(report, limits)
         reports.append(report)
-        sounds.append(sound)
         leaks += [leak for leak in shared if leak.pairs]
     return Check(reports, leaks)
 
 
 def _require_different(paths: Sequence[str | Path]) -> None:
-    seen = {}
+    seen: dict[str, str | Path] = {}
     for path in paths:
         place = os.path.realpath(path)
         if place in seen:
@@ -129,16 +131,8 @@ def _require_different(paths: Sequence[str | Path]) -> None:
         seen[place] = path
 
 
-class Survey(NamedTuple):
-    """An LMDB before its records are read."""
-
-    reader: LMDBReader
-    num_entries: int
-    problems: list[Problem]
-
-
-def survey(path: str) -> Survey:
-    """Open an LMDB and see whether `__keys__` and `__len__` fit each other and the number of entries."""
+def survey(path: str) -> tuple[LMDBReader, int, list[Problem]]:
+    """An open LMDB, its number of entries, and where `__keys__` and `__len__` do not fit each other or that number."""
     reader = LMDBReader(path)
     count, entries, problems = len(reader), reader.num_entries(), []
     try:
@@ -152,7 +146,7 @@ def survey(path: str) -> Survey:
     if surplus:
         what = f"{abs(surplus)} entries {'more' if surplus > 0 else 'fewer'} than __len__, {count}, says"
         problems.append(Problem("keys", f"there are {what}"))
-    return Survey(reader, entries, problems)
+    return reader, entries, problems
 
 
 def _keys_problem(keys: object, count: int) -> str | None:
@@ -169,14 +163,14 @@ def _keys_problem(keys: object, count: int) -> str | None:
 
 
 def _examined(report: Report, limits: Limits, num_workers: int) -> Iterator[tuple[int, Facts]]:
-    """(index, facts) of every record in turn; what concerns the whole LMDB is put into the report."""
+    """(index, facts) of every record in turn. What concerns the whole LMDB is put into the report."""
     digests, index, name = bytearray(), -1, Path(report.path).name
     try:
         reader, num_entries, problems = in_another_process(survey, report.path, f"opening {name}")
         before = FileState.of(reader.file)
         report.num_bytes = before.size
         for problem in problems:
-            report.findings.add(problem)
+            report.findings.add(*problem)
         records = range(min(len(reader), num_entries))  # a wild __len__ would have it look for ever
         look = functools.partial(examine, reader, limits)
         for index, facts in enumerate(
@@ -184,26 +178,20 @@ def _examined(report: Report, limits: Limits, num_workers: int) -> Iterator[tupl
         ):
             digests += facts.digest or b""
             yield index, facts
-    except WorkerKilled:
-        report.findings.add(
-            Problem(
-                "damaged",
-                f"reading it ended the process, at record {index + 1} or soon behind; or there is too little memory",
-            )
-        )
-        return
     except UserError as error:
-        report.findings.add(Problem("damaged", str(error).removeprefix(f"{report.path}: ")))
+        killed = f"reading it ended the process, near record {index + 1}. Or is there too little memory?"
+        reason = killed if isinstance(error, WorkerKilled) else str(error).removeprefix(f"{report.path}: ")
+        report.findings.add("damaged", reason)
         return
     if len(digests) == 32 * len(reader):
-        report.fingerprint = combined([digests])
+        report.fingerprint = combined([bytes(digests)])
         if FileState.of(reader.file) == before:
             remember(before, NOTE, report.fingerprint)
 
 
 def _count(report: Report, facts: Facts, index: int) -> None:
     for problem in facts.problems:
-        report.findings.add(problem, index)
+        report.findings.add(*problem, index)
     if facts.digest is None or any(problem.kind == "unreadable" for problem in facts.problems):
         return
     report.num_clips += 1
@@ -217,37 +205,30 @@ def _count(report: Report, facts: Facts, index: int) -> None:
         report.encodings[facts.encoding] += 1
 
 
-def _compare(report: Report, facts: Facts, index: int, sounds: dict[bytes, tuple[int, int | None]]) -> None:
+def _compare(report: Report, sound: bytes, fold: int | None, index: int) -> None:
     """Note a record whose audio an earlier one has, and in which fold that is."""
-    if facts.sound is None:
-        return
-    first, fold = sounds.setdefault(facts.sound, (index, facts.fold))
+    first, its_fold = report.sounds.setdefault(sound, (index, fold))
     if first == index:
         return
-    if fold == facts.fold:
-        report.findings.add(Problem("duplicate", f"record {index}: that of record {first}"), index)
+    if fold == its_fold:
+        report.findings.add("duplicate", f"record {index}: that of record {first}", index)
     else:
-        report.findings.add(
-            Problem("fold_leak", f"record {index} of fold {facts.fold}: that of record {first} of fold {fold}"), index
-        )
+        detail = f"record {index} of fold {fold}: that of record {first} of fold {its_fold}"
+        report.findings.add("fold_leak", detail, index)
 
 
 def _conclude(report: Report, limits: Limits) -> None:
     """What only all records together show."""
     if not report.num_clips:
         if not any(finding.kind in ("damaged", "unreadable") for finding in report.findings):
-            report.findings.add(Problem("no_clips", "it has no records"))
+            report.findings.add("no_clips", "it has no records")
         return
-    if limits.label_map is not None:
-        for name in _missing(limits.label_map.names, report.clips):
-            report.findings.add(Problem("unused_class", name))
-    if report.folds:
-        without = report.num_clips - sum(report.folds.values())
-        if without:
-            report.findings.add(Problem("no_fold", f"{without} of {report.num_clips}"))
-        for fold in _missing(FOLDS, report.folds):
-            report.findings.add(Problem("empty_fold", str(fold)))
-
-
-def _missing(expected: Iterable, found: Counter) -> list:
-    return [one for one in expected if not found[one]]
+    for name in limits.label_map.names if limits.label_map else ():
+        if not report.clips[name]:
+            report.findings.add("unused_class", name)
+    without = report.num_clips - report.folds.total()
+    if report.folds and without:
+        report.findings.add("no_fold", f"{without} of {report.num_clips}")
+    for fold in FOLDS if report.folds else ():
+        if not report.folds[fold]:
+            report.findings.add("empty_fold", str(fold))

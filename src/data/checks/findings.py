@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 Severity = Literal["error", "warning"]
 
-# Errors end a training or an evaluation, or make its figures worthless; warnings may be meant.
+# Errors end a training or an evaluation, or make its figures worthless. Warnings may be meant.
 KINDS: dict[str, tuple[Severity, str]] = {
     "damaged": ("error", "the file cannot be read"),
     "no_clips": ("error", "no clips"),
@@ -68,15 +68,15 @@ class Findings:
     def __init__(self) -> None:
         self._by_kind: dict[str, Finding] = {}
 
-    def add(self, problem: Problem, record: int | None = None) -> None:
+    def add(self, kind: str, detail: str, record: int | None = None) -> None:
         """Note a problem, of a record or of the whole."""
-        assert problem.kind in KINDS, problem.kind
-        finding = self._by_kind.setdefault(problem.kind, Finding(problem.kind))
+        assert kind in KINDS, kind
+        finding = self._by_kind.setdefault(kind, Finding(kind))
         finding.count += 1
         if record is not None:
             finding.records.append(record)
         if len(finding.details) < Finding.KEPT:
-            finding.details.append(problem.detail)
+            finding.details.append(detail)
 
     def __iter__(self) -> Iterator[Finding]:
         """Errors first."""

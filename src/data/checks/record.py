@@ -13,6 +13,7 @@ import numpy as np
 from src.data.audio.files import encoding, read_audio
 from src.data.checks.findings import Problem
 from src.data.labels import LabelMap, split_labels
+from src.data.lmdb import fingerprint
 from src.data.lmdb.store import LMDBReader, Record
 from src.errors import UserError
 
@@ -49,12 +50,12 @@ def examine(reader: LMDBReader, limits: Limits, index: int) -> Facts:
     """Read and decode one record."""
     where, digest = f"record {index}", None
     try:
-        digest = reader.digest(index)
+        digest = fingerprint.digest(reader.stored(index))
         record = reader[index]
     except UserError as error:
         return Facts(digest, problems=(Problem("unreadable", str(error).removeprefix(f"{reader.path}, ")),))
     finally:
-        reader.let_go()
+        reader.release_pages()
     names = class_names(record.label, limits)
     problems = [*_label_problems(record, limits, where)]
     try:
@@ -74,11 +75,11 @@ def examine(reader: LMDBReader, limits: Limits, index: int) -> Facts:
 
 
 def class_names(label: str | int, limits: Limits) -> tuple[str, ...]:
-    """The classes of a label field; a class index without its name by its digits."""
+    """The classes of a label field. A class index without a name is called by its digits."""
     if isinstance(label, str):
         return tuple(split_labels(label, limits.delimiter))
-    known = limits.label_map is not None and 0 <= label < len(limits.label_map)
-    return (limits.label_map.names[label] if known else str(label),)
+    names = limits.label_map.names if limits.label_map else ()
+    return (names[label] if 0 <= label < len(names) else str(label),)
 
 
 def sound_hash(samples: np.ndarray) -> bytes:
@@ -107,7 +108,7 @@ def _audio_problems(samples: np.ndarray, rate: int, limits: Limits, where: str) 
     if rate != limits.sample_rate:
         yield Problem("sample_rate", f"{where}: {rate} Hz, not {limits.sample_rate} Hz")
     if samples.shape[1] != 1:
-        yield Problem("channels", f"{where}: {samples.shape[1]} channels; mono is needed")
+        yield Problem("channels", f"{where}: {samples.shape[1]} channels, where mono is needed")
     if len(samples) < limits.min_duration * rate:
         yield Problem("too_short", f"{where}: {len(samples) / rate:.3f} s")
     if len(samples) > limits.max_duration * rate:

@@ -1,19 +1,17 @@
-"""What the doctor of LMDBs found, for people (text, a picture) and for programs (JSON)."""
+"""What a check of LMDBs found, for people (text, a picture) and for programs (JSON)."""
 
 from __future__ import annotations
 
 import math
 import os
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from src.data.checks.check import Check, Report
-from src.data.checks.findings import Finding
 from src.data.labels import LabelMap
-from src.utils.files import whole_file
+from src.utils.pictures import blank_figure, save_figure
 
 MOST_CLASSES = 60  # in the table of the text
 
@@ -24,14 +22,8 @@ def as_text(check: Check, label_map: LabelMap | None = None) -> str:
     names = class_order(check.reports, label_map)
     if 0 < len(names) <= MOST_CLASSES:
         paragraphs.append("\n".join(_class_table(check.reports, names)))
-    paragraphs.append(
-        "\n".join(
-            [
-                *(f"error: {leak}" for leak in check.leaks),
-                f"{_number(len(check.errors), 'error')}, {_number(len(check.warnings), 'warning')}",
-            ]
-        )
-    )
+    total = f"{_number(len(check.errors), 'error')}, {_number(len(check.warnings), 'warning')}"
+    paragraphs.append("\n".join([*(f"error: {leak}" for leak in check.leaks), total]))
     return "\n\n".join(paragraphs)
 
 
@@ -49,7 +41,7 @@ def _paragraph(report: Report, label_map: LabelMap | None) -> list[str]:
         lines.append(f"  {_number(report.num_clips, 'clip')}, {sum(report.durations) / 3600:.2f} hours, {size}")
         lines += [f"  {encoding}: {_number(count, 'clip')}" for encoding, count in report.encodings.most_common()]
     if report.durations:
-        shortest, median, longest = durations(report)
+        shortest, median, longest = _spread(report.durations)
         lines.append(f"  shortest {shortest:.3f} s, median {median:.3f} s, longest {longest:.3f} s")
     if report.clips:
         (most, many), (least, few) = report.clips.most_common(1)[0], report.clips.most_common()[-1]
@@ -62,10 +54,9 @@ def _paragraph(report: Report, label_map: LabelMap | None) -> list[str]:
     return lines + [f"  {finding.severity}: {finding}" for finding in report.findings]
 
 
-def durations(report: Report) -> tuple[float, float, float]:
-    """The shortest, the median and the longest, in s."""
-    found = np.asarray(report.durations)
-    return float(found.min()), float(np.median(found)), float(found.max())
+def _spread(durations: Sequence[float]) -> tuple[float, float, float]:
+    """The shortest, the median and the longest."""
+    return min(durations), statistics.median(durations), max(durations)
 
 
 def _class_table(reports: Sequence[Report], names: Sequence[str]) -> list[str]:
@@ -89,7 +80,7 @@ def _counts(counter: dict[int, int]) -> str:
 
 
 def as_json(check: Check, label_map: LabelMap | None = None) -> dict[str, Any]:
-    """Everything that was found; of each finding all records, and the details of the first."""
+    """Everything that was found: of each finding all records, and the details of the first."""
     return {
         "errors": check.errors,
         "warnings": check.warnings,
@@ -100,7 +91,7 @@ def as_json(check: Check, label_map: LabelMap | None = None) -> dict[str, Any]:
 
 def _report_json(report: Report, label_map: LabelMap | None) -> dict[str, Any]:
     names = class_order([report], label_map)
-    shortest, median, longest = durations(report) if report.durations else (None, None, None)
+    shortest, median, longest = _spread(report.durations) if report.durations else (None, None, None)
     return {
         "path": report.path,
         "fingerprint": report.fingerprint,
@@ -111,32 +102,15 @@ def _report_json(report: Report, label_map: LabelMap | None) -> dict[str, Any]:
         "classes": {name: {"clips": report.clips[name], "events": report.events[name]} for name in names},
         "labels_of_a_clip": dict(sorted(report.polyphony.items())),
         "folds": dict(sorted(report.folds.items())),
-        "findings": [_finding_json(finding) for finding in report.findings],
-    }
-
-
-def _finding_json(finding: Finding) -> dict[str, Any]:
-    return {
-        "kind": finding.kind,
-        "severity": finding.severity,
-        "count": finding.count,
-        "records": finding.records,
-        "details": finding.details,
+        "findings": [{"severity": finding.severity} | vars(finding) for finding in report.findings],
     }
 
 
 def draw_class_balance(check: Check, path: str | Path, label_map: LabelMap | None = None) -> None:
     """Clips of every class, a column an LMDB, to an image file."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
     names = class_order(check.reports, label_map)
-    size = (3 + 3 * len(check.reports), 1 + 0.16 * len(names))  # inches: 527 names can be read as well
-    figure, columns = plt.subplots(
-        1, len(check.reports), figsize=size, layout="constrained", sharey=True, squeeze=False
-    )
+    figure = blank_figure(3 + 3 * len(check.reports), 1 + 0.16 * len(names))  # inches: 527 names can be read as well
+    columns = figure.subplots(1, len(check.reports), sharey=True, squeeze=False)
     known = set(label_map.names) if label_map else set(names)
     colours = ["tab:blue" if name in known else "tab:red" for name in names]
     for axes, report in zip(columns[0], check.reports):
@@ -149,6 +123,4 @@ def draw_class_balance(check: Check, path: str | Path, label_map: LabelMap | Non
         axes.set_axisbelow(True)
     columns[0][0].set_yticks(range(len(names)), names, fontsize=7, parse_math=False)
     columns[0][0].set_ylim(len(names) - 0.4, -0.6)  # the first class on top
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, dpi=100, format=Path(path).suffix.lstrip(".") or "png")
-    plt.close(figure)
+    save_figure(figure, path, dpi=100)
