@@ -22,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--hop", type=cli.positive(float), default=2.5, help="seconds from one window to the next")
     add("--threshold", type=float, default=0.0, help="show classes whose score reaches it")
     add("--csv", help="table to write, a row a window and class")
-    add("--plot", help="picture to write; of several recordings, one each, with the recording's name added")
+    add("--plot", help="picture to write. Of several recordings, one each, with the recording's name added")
     return parser
 
 

@@ -13,7 +13,7 @@ from src.preparation.download import API, RECORD, choose, fetch, list_archives, 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
-    add("--archives", nargs="+", metavar="NAME", help="such as train_5k val eval meta; without it, they are listed")
+    add("--archives", nargs="+", metavar="NAME", help="such as train_5k val eval meta. Without it, they are listed")
     add("--out_folder", default=".", help="folder for the archives and what is in them")
     add("--no_unpack", action="store_true", help="leave the archives packed")
     add("--record", type=cli.positive(int), default=RECORD, help="number of the Zenodo record")

@@ -18,7 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--format",
         choices=("wav", "flac"),
         default="wav",
-        help="audio files to write; both hold the same 16-bit samples",
+        help="audio files to write. Both hold the same 16-bit samples",
     )
     add("--num_workers", type=cli.positive(int), default=1, help="processes")
     return parser

@@ -26,11 +26,11 @@ class ClipDataModule(pl.LightningDataModule):
         label_map: its classes.
         random_clip_size: frames of a training clip.
         val_clip_size: frames of a validation clip.
-        num_workers: loader processes of each set; 0 loads in the main process.
+        num_workers: loader processes of each set, or 0 to load in the main process.
         prefetch_factor: batches that each worker prepares ahead.
         seed: of the order and of the training chain's draws.
         fold_index: of an LMDB with folds, train on the others and validate on this one.
-        crop_validation: validate on the centre of a longer clip; else on all of it.
+        crop_validation: validate on the centre of a longer clip, or else on all of it.
         features: where spectrograms are made: on the "device" of the network, in the loader's "workers", or "auto",
             on a GPU where the network is on one.
         storage: further arguments of `open_dataset`.
@@ -91,16 +91,16 @@ class ClipDataModule(pl.LightningDataModule):
             each = f"{clips} for each of {num_ranks} devices" if num_ranks > 1 else f"{clips}"
             raise UserError(
                 f"{self.train_source}: {each} training clips do not fill one batch of opt.batch_size "
-                f"{self.batch_size}; choose a smaller one with --set opt.batch_size={clips}"
+                f"{self.batch_size}. Choose a smaller one with --set opt.batch_size={clips}"
             )
         if len(self.val_set) < num_ranks:
             raise UserError(
                 f"{self.val_source}: holds {len(self.val_set)} validation clips, fewer than the "
-                f"{num_ranks} devices that share them; train on {len(self.val_set)} at most"
+                f"{num_ranks} devices that share them. Train on {len(self.val_set)} at most"
             )
 
     def read_ahead(self) -> None:
-        """Begin in the background what takes a pass through the files; for one process of a machine."""
+        """Begin in the background what takes a pass through the files. One process of a machine calls it."""
         self.train_set.read_ahead()
         self.val_set.read_ahead()
 

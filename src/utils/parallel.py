@@ -9,13 +9,8 @@ import os
 import signal
 import threading
 from collections import deque
-<<<<<<< HEAD
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-=======
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
->>>>>>> 8261dbaf9e777f3b89b0bf1dd8b275070877b5a8
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TypeVar
@@ -44,13 +39,8 @@ def map_in_processes(
     unit: str = "file",
     chunk: int = 1,
     isolate: bool = False,
-<<<<<<< HEAD
-) -> Iterator[Result]:
-    """`function` of every item, in order. What it raises is raised here, and ends the other workers.
-=======
 ) -> Generator[Result, None, None]:
-    """`function` of every item, in order; what it raises is raised here, and ends the other workers.
->>>>>>> 8261dbaf9e777f3b89b0bf1dd8b275070877b5a8
+    """`function` of every item, in order. What it raises is raised here, and ends the other workers.
 
     Memory does not grow with the number of items. Workers end with the process that started them,
     however that ends.

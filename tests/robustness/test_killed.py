@@ -28,7 +28,7 @@ def finished(folder):
     return {name: data for name, data in contents(folder).items() if not name.endswith(".partial")}
 
 
-@pytest.mark.parametrize("script, workers, times", [("generate", 2, 20), ("again", 2, 4), ("flac", 1, 4)])
+@pytest.mark.parametrize("script, workers, times", [("generate", 2, 8), ("again", 2, 3), ("flac", 1, 3)])
 def test_soundscapes_survive_being_killed(tmp_path, script, workers, times):
     sources, count = write_sources(tmp_path / "sources"), 5 * times
     made = (
@@ -98,7 +98,7 @@ def test_an_lmdb_survives_being_killed(tmp_path):
     run_script(*words(old, target), check=0)
     before = target.read_bytes()
     rng, kills = np.random.default_rng(6), 0
-    for _ in range(20):
+    for _ in range(8):
         size = rng.uniform(0, 0.9) * len(expected)
         left = partial.stat().st_mtime_ns if partial.exists() else 0  # by the one that was killed before
         process = start(tmp_path, *words(new, target))
