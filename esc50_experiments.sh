@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # ESC-50: ResNet-18 and EfficientNet-B1, fine-tuned, on each of the five folds, one GPU, in 16 bits.
 # The score is the mean over folds and runs of each run's best validation accuracy
-# (scripts/summarise_results.py). Environment variables: scripts/experiments.sh.
+# (scripts/summarise_results.py). Environment variables: scripts/lib/experiments.sh.
 set -euo pipefail
-source "$(dirname "$0")/scripts/experiments.sh"
+source "$(dirname "$0")/scripts/lib/experiments.sh"
 begin "$0" "$@"
 
 folder_of() { # NETWORK FOLD

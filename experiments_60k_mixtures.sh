@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # CNN baselines on 60,000 soundscapes: the networks that were trained on 4 GPUs.
-# Environment variables: scripts/experiments.sh.
+# Environment variables: scripts/lib/experiments.sh.
 set -euo pipefail
-source "$(dirname "$0")/scripts/experiments.sh"
+source "$(dirname "$0")/scripts/lib/experiments.sh"
 begin "$0" "$@"
 
 use_gpus 4

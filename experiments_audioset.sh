@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # AudioSet's balanced training set: ResNet-18, fine-tuned (EXPERIMENT_DIR_ft) and from scratch
-# (EXPERIMENT_DIR_scratch), 4 GPUs. Environment variables: scripts/experiments.sh.
+# (EXPERIMENT_DIR_scratch), 4 GPUs. Environment variables: scripts/lib/experiments.sh.
 set -euo pipefail
-source "$(dirname "$0")/scripts/experiments.sh"
+source "$(dirname "$0")/scripts/lib/experiments.sh"
 begin "$0" "$@"
 
 fine_tuned=${experiment}_ft/$run/mixup/resnet_18_lmdb_adam_32x4_adam_mixers

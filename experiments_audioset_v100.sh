@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # AudioSet's balanced training set: EfficientNet-B1, fine-tuned (EXPERIMENT_DIR_ft) and from scratch
-# (EXPERIMENT_DIR_scratch), one GPU, in 16 bits. Environment variables: scripts/experiments.sh.
+# (EXPERIMENT_DIR_scratch), one GPU, in 16 bits. Environment variables: scripts/lib/experiments.sh.
 set -euo pipefail
-source "$(dirname "$0")/scripts/experiments.sh"
+source "$(dirname "$0")/scripts/lib/experiments.sh"
 begin "$0" "$@"
 
 fine_tuned=${experiment}_ft/$run/mixup/efficientnet-b1_lmdb_adam_32x1_adam_mixers

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # VGGSound: ResNet-18 and EfficientNet-B1, fine-tuned and from scratch, one GPU, in 16 bits.
-# Environment variables: scripts/experiments.sh.
+# Environment variables: scripts/lib/experiments.sh.
 set -euo pipefail
-source "$(dirname "$0")/scripts/experiments.sh"
+source "$(dirname "$0")/scripts/lib/experiments.sh"
 begin "$0" "$@"
 
 folder_of() { # NETWORK

@@ -3,10 +3,10 @@
 # It mixes none: scripts/generate_mixtures.py does.
 #   generate_mixtures.sh MIXTURES_DIR LMDB_DIR
 # MIXTURES_DIR holds the unpacked archives train_5k … train_50k, train, train_p2 … train_p5, val and
-# eval. LMDBs that are there are left alone; sets whose folders are missing are named at the end.
+# eval. LMDBs that are there are left alone. Sets whose folders are missing are named at the end.
 # GISE_PACK_FLAGS gives further flags to pack_mixtures_into_lmdb.py.
 set -euo pipefail
-source "$(dirname "$0")/scripts/experiments.sh"
+source "$(dirname "$0")/scripts/lib/experiments.sh"
 script=$(basename "$0")
 if [ $# -ne 2 ]; then
     echo "usage: $script MIXTURES_DIR LMDB_DIR" >&2
@@ -35,7 +35,7 @@ pack() { # NAME FOLDER...: the soundscapes of some folders of MIXTURES_DIR as LM
     done
     echo "== $lmdbs/$name.lmdb"
     "$python" pack_mixtures_into_lmdb.py --mixture_dir "$folders" --lmdb_path "$lmdbs/$name.lmdb" --map_size 2e10 \
-        ${flags[@]+"${flags[@]}"} || stop "packing $lmdbs/$name.lmdb failed; see above"
+        ${flags[@]+"${flags[@]}"} || stop "packing $lmdbs/$name.lmdb failed. See above."
 }
 
 [ -d "$mixtures" ] || stop "$mixtures: no such folder of soundscapes"
@@ -50,5 +50,5 @@ pack train_80k train train_p2 train_p3
 pack train_90k train train_p2 train_p3 train_p4
 pack train_100k train train_p2 train_p3 train_p4 train_p5
 if [ ${#missing[@]} -gt 0 ]; then
-    stop "not packed, for want of their folders: ${missing[*]}; the rest is done"
+    stop "not packed, for want of their folders: ${missing[*]}. The rest is done."
 fi

@@ -12,10 +12,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("--lmdb_path", required=True, help="LMDB to write")
     add("--write_frequency", type=cli.positive(int), default=1000, help="records in one transaction")
     add("--map_size", type=cli.positive(float), default=5e9, help="bytes the LMDB may grow to at first, such as 2e10")
-    add("--audio_min_duration", type=cli.positive(float), default=5.0, help="seconds; shorter clips are tiled up to it")
-    add("--sample_rate", type=cli.positive(int), default=22050, help="Hz; clips at another rate are refused")
+    add("--audio_min_duration", type=cli.positive(float), default=5.0, help="seconds. Shorter clips are tiled up to it")
+    add("--sample_rate", type=cli.positive(int), default=22050, help="Hz. Clips at another rate are refused")
     add("--delimiter", type=cli.text, default=",", help="between the labels of one record")
-    add("--num_workers", type=cli.positive(int), default=1, help="processes; the records do not depend on it")
+    add("--num_workers", type=cli.positive(int), default=1, help="processes. The records do not depend on it")
     return parser
 
 

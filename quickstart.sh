@@ -4,10 +4,10 @@
 # in .venv/ and demo/. It can be interrupted and run again: what is done is kept.
 set -euo pipefail
 cd "$(dirname "$0")"
-source scripts/environment.sh
+source scripts/lib/environment.sh
 stopped() { # STATUS
     echo
-    echo "Stopped. Run ./quickstart.sh again to go on from here." >&2
+    echo "Stopped. Run ./quickstart.sh again to resume." >&2
     exit "$1"
 }
 trap 'stopped 130' INT
@@ -15,7 +15,7 @@ trap 'stopped 143' TERM
 
 make_environment
 export PATH="$PWD/.venv/bin:$PATH"
-source scripts/steps.sh
+source scripts/lib/steps.sh
 
 step "Isolated events: sampled sounds of 18 classes"
 run python scripts/make_demo_corpus.py --out_folder demo
@@ -64,7 +64,7 @@ run python eval_all_mixtures.py --exp_dir demo/experiments/r1 --lbl_map demo/met
 step "Table and pictures"
 run python scripts/summarise_results.py demo/results.csv --out_dir demo/summary
 
-step "Done; every file that was made"
+step "Done. Every file that was made"
 for folder in demo/isolated_events/* demo/noises/* demo/mixtures/* demo/mixtures_flac/*; do
     echo "$folder/: $(find "$folder" -type f | wc -l) files"
 done

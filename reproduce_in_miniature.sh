@@ -8,10 +8,10 @@
 set -euo pipefail
 called_from=$PWD
 cd "$(dirname "$0")"
-source scripts/environment.sh
+source scripts/lib/environment.sh
 stopped() { # STATUS
     echo
-    echo "Stopped. Run it again to go on from here." >&2
+    echo "Stopped. Run it again to resume." >&2
     exit "$1"
 }
 trap 'stopped 130' INT
@@ -34,7 +34,7 @@ if [ -z "${GISE_PYTHON:-}" ]; then
     make_environment
     export GISE_PYTHON=$PWD/.venv/bin/python
 fi
-source scripts/steps.sh
+source scripts/lib/steps.sh
 python() {
     "$GISE_PYTHON" "$@"
 }
@@ -43,8 +43,9 @@ if [ "$short" = yes ]; then
     events=2 each=2 part=2 heard=8 classes=4 tree=1 epochs=1 batch=2 frames=32
 else
     events=12 each=8 part=16 heard=32 classes=18 tree=2 epochs=2 batch=8 frames=64
-fi # events of a class; soundscapes for each 5,000, for each 10,000 over 60,000, and to validate and evaluate on;
-# classes of the trees, and clips of each of them; what the training scripts are told
+fi
+# events: of a class. each, part, heard: soundscapes for each 5,000, for each 10,000 over 60,000, and to validate and
+# evaluate on. classes, tree: of the trees, and clips of each of them. The rest is for the training scripts.
 
 step "Isolated events, and small trees in the other data sets' layouts"
 run python scripts/make_demo_corpus.py --out_folder "$mini/corpus" --train_clips $events --val_clips $events \

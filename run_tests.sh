@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Makes or reuses .venv, installs what the tests need, and runs them. Arguments go to pytest.
+# Makes or reuses .venv, installs what the tests need, checks the code and runs the tests. Arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "$0")"
-source scripts/environment.sh
+source scripts/lib/environment.sh
 make_environment --dev
-.venv/bin/ruff check -q .
+scripts/check.sh
 .venv/bin/python -m pytest "$@"

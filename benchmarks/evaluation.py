@@ -15,18 +15,17 @@ import json
 import logging
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import _repository
 
-from benchmarks.measuring import machine, print_table, run  # noqa: E402
-from benchmarks.packing import make_clips  # noqa: E402
-from src import cli  # noqa: E402
+from benchmarks.measuring import machine, print_table, run
+from benchmarks.packing import make_clips
+from src import cli
 
 NUM_CLASSES = 51
 SECONDS = 5  # of a clip

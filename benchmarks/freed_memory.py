@@ -11,16 +11,14 @@ import argparse
 import functools
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import _repository
 
-from benchmarks.measuring import in_fresh_process, in_turns, machine, print_table  # noqa: E402
-from src import cli  # noqa: E402
+from benchmarks.measuring import in_fresh_process, in_turns, machine, print_table
+from src import cli
 
 NETWORKS = "cifar_resnet-20", "resnet-18", "efficientnet-b0"
 CLASSES, ROWS = 51, 221

@@ -17,7 +17,6 @@ import math
 import multiprocessing
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -25,22 +24,22 @@ from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import soundfile
+import torch
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-import soundfile  # noqa: E402
-import torch  # noqa: E402
-from torch.utils.data import DataLoader, Dataset, default_collate  # noqa: E402
+import _repository
 
-from benchmarks import literal  # noqa: E402
-from benchmarks.measuring import LBL_MAP, SOUNDSCAPES, in_turns, machine, print_table  # noqa: E402
-from src import cli  # noqa: E402
-from src.config import AudioConfig  # noqa: E402
-from src.data.audio.files import decode_record  # noqa: E402
-from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset  # noqa: E402
-from src.data.labels import LabelMap  # noqa: E402
-from src.data.loading import loader  # noqa: E402
-from src.data.sampling import EpochSampler, clip_generator  # noqa: E402
-from src.data.transforms import training_chain  # noqa: E402
+from benchmarks import literal
+from benchmarks.measuring import LBL_MAP, SOUNDSCAPES, in_turns, machine, print_table
+from src import cli
+from src.config import AudioConfig
+from src.data.audio.files import decode_record
+from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset
+from src.data.labels import LabelMap
+from src.data.loading import loader
+from src.data.sampling import EpochSampler, clip_generator
+from src.data.transforms import training_chain
 
 PREFETCH = 4  # batches
 TICK = 1 / os.sysconf("SC_CLK_TCK")  # s, to which the system counts another process's CPU time

@@ -12,19 +12,18 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import psutil
 
-import psutil  # noqa: E402
+import _repository
 
-from benchmarks.measuring import LBL_MAP, in_fresh_process, machine, print_table, repeat_records, tree  # noqa: E402
-from src import cli  # noqa: E402
-from src.utils.progress import progress  # noqa: E402
+from benchmarks.measuring import LBL_MAP, in_fresh_process, machine, print_table, repeat_records, tree
+from src import cli
+from src.utils.progress import progress
 
 TIMES = 4  # the larger data set in the smaller one
 LOOKS = (1, 3)  # epochs after which memory is looked up

@@ -3,7 +3,6 @@
 import argparse
 import functools
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import _repository
 
-from benchmarks.measuring import machine, print_table, run  # noqa: E402
-from src import cli  # noqa: E402
-from src.utils.parallel import map_in_processes  # noqa: E402
+from benchmarks.measuring import machine, print_table, run
+from src import cli
+from src.utils.parallel import map_in_processes
 
 SAMPLE_RATE = 22050  # Hz
 FINGERPRINT = (

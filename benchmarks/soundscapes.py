@@ -10,14 +10,13 @@ machine does falls on both. The first run of each, which fills the page cache, i
 import argparse
 import functools
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import _repository
 
-from benchmarks.measuring import in_turns, machine, print_table, run  # noqa: E402
-from src import cli  # noqa: E402
+from benchmarks.measuring import in_turns, machine, print_table, run
+from src import cli
 
 
 def main() -> None:

@@ -12,15 +12,14 @@ import argparse
 import contextlib
 import functools
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import _repository
 
-from benchmarks.measuring import (  # noqa: E402
+from benchmarks.measuring import (
     LBL_MAP,
     in_fresh_process,
     in_turns,
@@ -28,10 +27,10 @@ from benchmarks.measuring import (  # noqa: E402
     print_table,
     repeat_records,
 )
-from src import cli  # noqa: E402
-from src.data.lmdb.notes import FileState, note_on  # noqa: E402
-from src.data.lmdb.store import NOTE  # noqa: E402
-from src.utils.memory import available_memory  # noqa: E402
+from src import cli
+from src.data.lmdb.notes import FileState, note_on
+from src.data.lmdb.store import NOTE
+from src.utils.memory import available_memory
 
 CHUNK = 1 << 24  # bytes read at a time
 

@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import yaml
 
-import yaml  # noqa: E402
+import _repository
 
-from benchmarks.measuring import (  # noqa: E402
+from benchmarks.measuring import (
     LBL_MAP,
     ROOT,
     in_fresh_process,
@@ -37,9 +37,9 @@ from benchmarks.measuring import (  # noqa: E402
     print_table,
     repeat_records,
 )
-from src import cli  # noqa: E402
-from src.data.labels import LabelMap  # noqa: E402
-from src.errors import UserError  # noqa: E402
+from src import cli
+from src.data.labels import LabelMap
+from src.errors import UserError
 
 SEED = 1
 VAL_CLIPS = 16

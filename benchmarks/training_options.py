@@ -6,21 +6,20 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import torch
 
-import torch  # noqa: E402
+import _repository
 
-from benchmarks.measuring import machine  # noqa: E402
-from src import cli  # noqa: E402
-from src.config import OptConfig  # noqa: E402
-from src.errors import UserError  # noqa: E402
-from src.learning.losses import multilabel_loss  # noqa: E402
-from src.learning.optim import build_optimizer  # noqa: E402
-from src.models.registry import create  # noqa: E402
-from src.runs.devices import require_compiler  # noqa: E402
-from src.utils.memory import keep_freed_memory  # noqa: E402
+from benchmarks.measuring import machine
+from src import cli
+from src.config import OptConfig
+from src.errors import UserError
+from src.learning.losses import multilabel_loss
+from src.learning.optim import build_optimizer
+from src.models.registry import create
+from src.runs.devices import require_compiler
+from src.utils.memory import keep_freed_memory
 
 CLASSES, ROWS = 51, 221
 

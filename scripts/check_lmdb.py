@@ -3,24 +3,22 @@
 import argparse
 import json
 import math
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import _repository
 
-from src import cli  # noqa: E402
+from src import cli
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("lmdb", nargs="+", metavar="LMDB", help="LMDBs that should have no clip in common, such as train, val and eval")
-    add("--lbl_map", help="label map; without one, labels are counted and not judged")
+    add("--lbl_map", help="label map. Without one, labels are counted and not judged")
     add("--delimiter", type=cli.text, default=",", help="between the labels of one record")
     add("--sample_rate", type=cli.positive(int), default=22050, help="Hz")
-    add("--min_duration", type=cli.positive(float), help="seconds; a shorter clip is an error")
-    add("--max_duration", type=cli.positive(float), help="seconds; a longer clip is an error")
-    add("--silence", type=float, default=-60.0, help="dB of full scale; a clip that never reaches it is silent")
+    add("--min_duration", type=cli.positive(float), help="seconds. A shorter clip is an error")
+    add("--max_duration", type=cli.positive(float), help="seconds. A longer clip is an error")
+    add("--silence", type=float, default=-60.0, help="dB of full scale. A clip that never reaches it is silent")
     add("--clipping", type=float, default=0.001, help="share of samples at full scale that a clip may have")
     add("--strict", action="store_true", help="warnings too end with status 1")
     add("--json", help="file to write everything to that was found")

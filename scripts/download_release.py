@@ -4,17 +4,17 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import _repository
 
-from src import cli  # noqa: E402
-from src.errors import UserError  # noqa: E402
-from src.preparation.download import API, RECORD, choose, fetch, list_archives, unpack  # noqa: E402
+from src import cli
+from src.errors import UserError
+from src.preparation.download import API, RECORD, choose, fetch, list_archives, unpack
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
-    add("--archives", nargs="+", metavar="NAME", help="such as train_5k val eval meta; without it, they are listed")
+    add("--archives", nargs="+", metavar="NAME", help="such as train_5k val eval meta. Without it, they are listed")
     add("--out_folder", default=".", help="folder for the archives and what is in them")
     add("--no_unpack", action="store_true", help="leave the archives packed")
     add("--record", type=cli.positive(int), default=RECORD, help="number of the Zenodo record")

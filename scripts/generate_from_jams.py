@@ -1,12 +1,10 @@
 """Make soundscapes again from their JAMS files, the isolated events and the backgrounds."""
 
 import argparse
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import _repository
 
-from src import cli  # noqa: E402
+from src import cli
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -20,7 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--format",
         choices=("wav", "flac"),
         default="wav",
-        help="audio files to write; both hold the same 16-bit samples",
+        help="audio files to write. Both hold the same 16-bit samples",
     )
     add("--num_workers", type=cli.positive(int), default=1, help="processes")
     return parser

@@ -1,12 +1,10 @@
 """Mix soundscapes from isolated events and backgrounds with Scaper. (generate_mixtures.sh packs them into LMDBs.)"""
 
 import argparse
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import _repository
 
-from src import cli  # noqa: E402
+from src import cli
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -18,7 +16,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--num_soundscapes", type=cli.positive(int), default=5000, help="how many")
     add("--max_events", type=cli.positive(int), default=3, help="1 to so many events in a soundscape")
     add("--duration", type=cli.positive(float), default=5.0, help="seconds of a soundscape")
-    add("--lbl_map", default="meta/lbl_map.json", help="label map; its classes and the folders' must be the same")
+    add("--lbl_map", default="meta/lbl_map.json", help="label map. Its classes and the folders' must be the same")
     add("--cw", help="file with a tensor of class weights (torch.save); by default classes are as likely")
     add("--proc_idx", type=cli.count, default=0, help="which part: soundscapes from proc_idx · num_soundscapes on")
     add("--seed", type=cli.count, default=0, help="soundscape i depends on the seed and i alone")
@@ -26,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--format",
         choices=("wav", "flac"),
         default="wav",
-        help="audio files to write; both hold the same 16-bit samples",
+        help="audio files to write. Both hold the same 16-bit samples",
     )
     add("--num_workers", type=cli.positive(int), default=1, help="processes")
     return parser

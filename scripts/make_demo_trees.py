@@ -1,12 +1,10 @@
 """Make small trees in the layouts of ESC-50, AudioSet and VGGSound from the demo corpus's sounds."""
 
 import argparse
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import _repository
 
-from src import cli  # noqa: E402
+from src import cli
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -15,7 +13,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--corpus", required=True, help="folder of scripts/make_demo_corpus.py")
     add("--out_folder", required=True, help="folder for ESC-50/, AudioSet/ and VGGSound/")
     add("--clips", type=cli.positive(int), default=2, help="clips of each class in each split or fold")
-    add("--classes", type=cli.positive(int), help="the first so many of the corpus's classes; all if left out")
+    add("--classes", type=cli.positive(int), help="the first so many of the corpus's classes, by default all")
     add("--seed", type=cli.count, default=0, help="equal seeds give equal files")
     return parser
 

@@ -3,16 +3,16 @@
 import argparse
 import re
 import runpy
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import _repository
 
-from src import cli  # noqa: E402
-from src.errors import UserError  # noqa: E402
+from src import cli
+from src.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
 
 MADE = "<!-- Made by scripts/make_tables.py: change the code and run it again. -->"
 FLAG_COLUMNS = ("Flag", "Default", "Meaning", "Choices")
@@ -50,7 +50,7 @@ def main() -> None:
 
 def flags_page() -> str:
     """A section a script. The flags that all training scripts share, or all that evaluate, have their own section."""
-    paths = [*sorted(ROOT.glob("*.py")), *sorted((ROOT / "scripts").glob("*.py"))]
+    paths = [*sorted(ROOT.glob("*.py")), *sorted((ROOT / "scripts").glob("[!_]*.py"))]
     parsers = {path.relative_to(ROOT).as_posix(): runpy.run_path(str(path))["build_parser"]() for path in paths}
     rows = {name: flag_rows(parser) for name, parser in parsers.items()}
     parts = [MADE, "# Flags of all scripts", "Every script also has `--help`."]

@@ -1,12 +1,10 @@
 """Convert the clips of one of AudioSet's segment files to 22,050 Hz mono FLAC and pack them into one LMDB."""
 
 import argparse
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import _repository
 
-from src import cli  # noqa: E402
+from src import cli
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -15,8 +13,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--segments_csv", required=True, help="official segment file, such as balanced_train_segments.csv")
     add("--class_labels", required=True, help="official class_labels_indices.csv")
     add("--clips_dir", required=True, help="folder of the clips' audio files, in subfolders or not")
-    add("--ids", help="file of ids, <YouTube id>_<start second>, one a line; only these clips")
-    add("--name", help="of the LMDB; that of --segments_csv, without _segments, if left out")
+    add("--ids", help="file of ids, <YouTube id>_<start second>, one a line. Only these clips")
+    add("--name", help="of the LMDB, by default that of --segments_csv, without _segments")
     cli.add_preparation_flags(parser, out_dir="audioset")
     return parser
 

@@ -1,12 +1,11 @@
 """Convert ESC-50, as downloaded, to 22,050 Hz mono FLAC and pack it, with its folds, into one LMDB."""
 
 import argparse
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import _repository
 
-from src import cli  # noqa: E402
+from src import cli
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,19 +1,17 @@
 """Draw a soundscape's waveform, spectrogram and events, and write it as WAV for listening."""
 
 import argparse
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import _repository
 
-from src import cli  # noqa: E402
+from src import cli
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("source", metavar="FILE_OR_LMDB:INDEX", help="audio file with its .txt or .jams beside it, or a record")
-    add("--out_png", help="picture to write; by default NAME.png in the current folder")
+    add("--out_png", help="picture to write, by default NAME.png in the current folder")
     add("--out_wav", help="16-bit WAV file to write, for listening")
     add("--delimiter", default=",", help="between the labels of an LMDB's record")
     return parser

@@ -1,20 +1,18 @@
 """Trim silence from isolated events with SoX, and tile those that are short."""
 
 import argparse
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import _repository
 
-from src import cli  # noqa: E402
+from src import cli
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--src_dir", required=True, help="isolated events, <class>/*.wav, or *.wav in a folder called like their class")
-    add("--tgt_dir", required=True, help="folder for the same tree; files already there are left alone")
-    add("--min_clip", type=cli.positive(float), default=1.25, help="seconds; shorter clips are tiled up to it")
+    add("--tgt_dir", required=True, help="folder for the same tree. Files already there are left alone")
+    add("--min_clip", type=cli.positive(float), default=1.25, help="seconds. Shorter clips are tiled up to it")
     add("--num_workers", type=cli.positive(int), default=1, help="processes")
     return parser
 

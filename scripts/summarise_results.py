@@ -1,12 +1,11 @@
 """Results tables and run folders -> one table of means over runs, as Markdown and CSV, and pictures."""
 
 import argparse
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import _repository
 
-from src import cli  # noqa: E402
+from src import cli
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -23,21 +22,17 @@ def main() -> None:
     from src.scoring.summary_table import as_markdown, as_rows
 
     summaries = summarise(arguments.inputs)
-    print(as_markdown(summaries))
-    from src.models.registry import count_parameters
+    table = as_markdown(summaries)
+    print(table)
     from src.scoring.charts import draw_all
     from src.utils.files import write_csv, write_whole
 
     out_dir = Path(arguments.out_dir)
-    parameters = {
-        each.setting: count_parameters(each.setting.arch, each.setting.model_depth, each.setting.num_classes)
-        for each in summaries
-    }
-    rows = as_rows(summaries, parameters)
+    rows = as_rows(summaries)
     write_csv(out_dir / "summary.csv", list(rows[0]), rows)
-    pictures = draw_all(summaries, parameters, out_dir)
+    pictures = draw_all(summaries, out_dir)
     shown = "".join(f"\n![{picture.stem}]({picture.name})\n" for picture in pictures)
-    write_whole(out_dir / "summary.md", f"{as_markdown(summaries)}\n{shown}")
+    write_whole(out_dir / "summary.md", f"{table}\n{shown}")
     for path in (out_dir / "summary.md", out_dir / "summary.csv", *pictures):
         print(path)
 

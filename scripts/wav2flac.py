@@ -1,19 +1,17 @@
 """Convert a folder of WAV files to 16-bit mono FLAC."""
 
 import argparse
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import _repository
 
-from src import cli  # noqa: E402
+from src import cli
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--src_dir", required=True, help="folder of WAV files")
-    add("--tgt_dir", required=True, help="folder for the FLAC files; those already there are left alone")
+    add("--tgt_dir", required=True, help="folder for the FLAC files. Those already there are left alone")
     add("--tgt_sample_rate", type=cli.positive(int), default=22050, help="Hz")
     add("--move_txt", action="store_true", help="copy each file's .txt along")
     add("--move_jams", action="store_true", help="copy each file's .jams along")

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from src.errors import UserError
-from src.utils.processes import LAST_WORDS, is_first
+from src.utils.processes import TIME_TO_SPEAK, is_first
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -264,7 +264,7 @@ def _devices(arguments: argparse.Namespace) -> Devices:
         )
     except UserError:
         if any(os.environ.get(name, "0") != "0" for name in ("LOCAL_RANK", "SLURM_LOCALID")):
-            time.sleep(LAST_WORDS)
+            time.sleep(TIME_TO_SPEAK)
             sys.exit(1)
         raise
 

@@ -12,7 +12,7 @@ class UserError(ValueError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked a run to end, and it did so in order; the exit status is 128 and the signal's number."""
+    """A signal asked a run to end, and it did so in order. The exit status is 128 and the signal's number."""
 
     def __init__(self, signum: int = signal.SIGINT):
         super().__init__(signum)

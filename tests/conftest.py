@@ -4,20 +4,31 @@ import json
 import multiprocessing
 import os
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
+import types
+from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    # Tests side by side share the cores. Set before NumPy and PyTorch start their threads.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // int(workers))))
+
+import lmdb
 import numpy as np
 import pytest
 import soundfile
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+TESTS = str(ROOT / "tests")
 GOLDEN = Path(__file__).resolve().parent / "golden"
 FIXTURES = Path(__file__).resolve().parent / "fixtures"
 SAMPLE_RATE = 22050
@@ -28,11 +39,94 @@ CLIP = 15000  # samples, 69 frames
 # Started in the background of a script, a process ignores SIGINT, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# ---- which tests start processes ----
+
+started = []  # by the test that runs now: how it started a process
+
+
+def pytest_addoption(parser, pluginmanager):
+    """With `-p no:xdist`, take its options from pyproject.toml and do nothing."""
+    if not pluginmanager.hasplugin("xdist"):
+        parser.addoption("--numprocesses")
+        parser.addoption("--dist")
+
+
+def pytest_itemcollected(item):
+    """Mark what starts processes: tests of commands, and what uses `fork`, subprocess or multiprocessing by any way."""
+    fixtures = [fixture.func for found in item._fixtureinfo.name2fixturedefs.values() for fixture in found]
+    if item.path.parent.name == "commands" or _starts_processes(item.function, *fixtures):
+        item.add_marker("processes")
+
+
+def _starts_processes(*functions):
+    """Whether functions, or functions of the tests that they use, name something that starts processes."""
+    unseen = list(functions)
+    seen = set(unseen)
+    for function in unseen:
+        for name in _names(function.__code__):
+            used = function.__globals__.get(name)
+            if used is fork or used is subprocess or used is multiprocessing:
+                return True
+            if isinstance(used, types.FunctionType) and used not in seen and TESTS in used.__code__.co_filename:
+                seen.add(used)
+                unseen.append(used)
+    return False
+
+
+def _names(code):
+    """All names in a function's code and in the functions within it."""
+    inner = [_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    return set(code.co_names).union(*inner)
+
+
+def _note_start(event, arguments):
+    if event in ("os.fork", "os.posix_spawn", "os.system", "subprocess.Popen"):
+        started.append(f"{event} {arguments}")
+
+
+_start_process = BaseProcess.start
+
+
+def _start_noted(process):
+    started.append(f"start of {process}")
+    _start_process(process)
+
+
+def pytest_configure():
+    sys.addaudithook(_note_start)
+    BaseProcess.start = _start_noted  # a fork server's processes are no forks of this one
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    started.clear()
+
+
+@pytest.fixture(autouse=True)
+def only_marked_tests_start_processes(request):
+    """`pytest -m "not processes"` is quick because nothing in it starts a process."""
+    yield
+    if started and not request.node.get_closest_marker("processes"):
+        pytest.fail(f"an unmarked test starts a process ({started[0][:200]}). Mark it with pytest.mark.processes.")
+
+
+# ---- running scripts ----
 
 # Importing PyTorch and Lightning takes longer than most of these runs. Scripts are therefore run in
 # processes forked from a server that has imported them, and has done nothing else.
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["src.training", "src.evaluation"])
+SERVER.set_forkserver_preload(["warm"])
+_server_start = threading.Lock()
+
+
+def fork(target, *arguments):
+    """Start `target(*arguments)` in a process forked from the server."""
+    with _server_start, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # the server's only way to find what it preloads
+        forkserver.ensure_running()
+    process = SERVER.Process(target=target, args=arguments)
+    process.start()
+    return process
 
 
 def run_script(*arguments, cwd=ROOT, check=None, fresh=False, timeout=300):
@@ -57,15 +151,31 @@ def run_script(*arguments, cwd=ROOT, check=None, fresh=False, timeout=300):
 def run_in_forked_process(words, cwd, timeout, environment=None):
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder) / "out", Path(folder) / "err"
-        process = SERVER.Process(
-            target=_as_main, args=(words, str(cwd), str(out), str(err), os.environ | (environment or {}))
-        )
-        process.start()
+        process = fork(_as_main, words, str(cwd), str(out), str(err), os.environ | (environment or {}))
         process.join(timeout)
         if process.is_alive():
             process.kill()
             raise AssertionError(f"{words} ran for more than {timeout} s: {err.read_text()[-3000:]}")
         return subprocess.CompletedProcess(words, process.exitcode, out.read_text(), err.read_text())
+
+
+def start(folder, *words):
+    """Start a script of the repository as the leader of a process group, with out.log and err.log in a folder."""
+    words = [str(ROOT / words[0]), *map(str, words[1:])]
+    return fork(_lead_a_group, words, str(folder), str(folder / "out.log"), str(folder / "err.log"), dict(os.environ))
+
+
+def _lead_a_group(*arguments):
+    os.setpgid(0, 0)
+    _as_main(*arguments)
+
+
+def wait_until(process, reached, pause=0.002):
+    """Wait until `reached()` or the end of a process."""
+    deadline = time.monotonic() + 120
+    while process.is_alive() and not reached():
+        assert time.monotonic() < deadline, f"{process} did not get there in 120 s"
+        time.sleep(pause)
 
 
 def _as_main(words, cwd, out, err, environment):
@@ -79,7 +189,6 @@ def _as_main(words, cwd, out, err, environment):
     os.environ.update(environment)
     multiprocessing.set_start_method("fork", force=True)  # as in a process that a user starts
     sys.argv = words
-    sys.path[0] = str(Path(words[0]).parent)
     runpy.run_path(words[0], run_name="__main__")
 
 
@@ -122,10 +231,7 @@ def _run_for(connection):
     with connection:
         words, cwd, client, environment = json.loads(connection.makefile().readline())
         words[0] = os.path.join(cwd, words[0])
-        process = SERVER.Process(
-            target=_as_main, args=(words, cwd, f"/proc/{client}/fd/1", f"/proc/{client}/fd/2", environment)
-        )
-        process.start()
+        process = fork(_as_main, words, cwd, f"/proc/{client}/fd/1", f"/proc/{client}/fd/2", environment)
         process.join()
         connection.sendall(f"{process.exitcode if process.exitcode >= 0 else 128 - process.exitcode}\n".encode())
 
@@ -137,6 +243,17 @@ def error_line(result):
     line = result.stderr.replace("\r", "\n").strip().splitlines()[-1]
     assert ": error: " in line, result.stderr[-3000:]
     return line
+
+
+# ---- small data ----
+
+
+def raw(path):
+    """Every entry of an LMDB file as bytes; of a copy, for LMDB opens no file twice in a process."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = str(shutil.copy(path, Path(folder) / "copy.lmdb"))
+        with lmdb.open(copy, subdir=False, readonly=True, lock=False) as env, env.begin() as transaction:
+            return dict(transaction.cursor().iternext())
 
 
 def tone_clip(labels, seed, length=CLIP):

@@ -2,19 +2,18 @@
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent.parent))
+import _repository
 
-from src import cli  # noqa: E402
-from src.errors import UserError  # noqa: E402
-from src.preparation.catalogues import read_segments, set_name  # noqa: E402
-from src.preparation.clip_files import find_files  # noqa: E402
-from src.utils.files import whole_file  # noqa: E402
+from src import cli
+from src.errors import UserError
+from src.preparation.catalogues import read_segments, set_name
+from src.preparation.clip_files import find_files
+from src.utils.files import whole_file
 
 log = logging.getLogger(__name__)
+HERE = Path(__file__).resolve().parent
 
 
 def main() -> None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from src.data.shared_buffers import Lending, empty
+from src.data.shared_buffers import Message, SharedBuffers, empty
 from src.data.transforms import View
 
 
 class Samples(NamedTuple):
-    """Clips whose features are still to be made; see src/data/device_features.py."""
+    """Clips whose features are still to be made, by src/data/device_features.py."""
 
     samples: torch.Tensor  # (B, N) int16, or float32 in [-1, 1), zero-padded on the right
-    lengths: np.ndarray  # (B,) samples of each clip; an array, which stays with the CPU
+    lengths: np.ndarray  # (B,) samples of each clip, an array, which stays with the CPU
     views: np.ndarray  # (B,) View
 
 
@@ -25,7 +25,7 @@ Batch = tuple[torch.Tensor | Samples, torch.Tensor]
 
 
 def rows_for(views: Sequence[View]) -> torch.Tensor:
-    """(B, 1, F, T) float32 for what is seen of B clips, to be written to; zero on the right of the smaller ones.
+    """(B, 1, F, T) float32 for what is seen of B clips, to be written to. It is zero on the right of the smaller ones.
 
     In a loader worker it lies in memory that the main process shares: a batch is not copied on its way.
     """
@@ -36,7 +36,7 @@ def rows_for(views: Sequence[View]) -> torch.Tensor:
 
 
 def stack_samples(clips: Sequence[np.ndarray], views: Sequence[View]) -> Samples:
-    """Clips of (N,) int16 or float32 samples as one batch; int16 where all are."""
+    """Clips of (N,) int16 or float32 samples as one batch, int16 where all are."""
     lengths = np.array([len(clip) for clip in clips])
     integers = all(clip.dtype == np.int16 for clip in clips)
     samples = empty((len(clips), lengths.max()), torch.int16 if integers else torch.float32)  # (B, N)
@@ -46,26 +46,16 @@ def stack_samples(clips: Sequence[np.ndarray], views: Sequence[View]) -> Samples
     return Samples(samples, lengths, np.array(views, dtype=object))
 
 
-def hand_over(lending: Lending, batch: Batch) -> tuple:
+def message_of(buffers: SharedBuffers, batch: Batch) -> tuple[torch.Tensor | Message, Message]:
     """A worker's batch, as it is sent to the main process."""
     inputs, targets = batch
+    # The targets go as bytes: PyTorch would make shared memory for them, and open a connection to hand it over.
+    small = Message(torch.from_numpy, (targets.numpy(),))
     if isinstance(inputs, Samples):
-        return inputs._replace(samples=lending.lend(inputs.samples)), Copied(targets)
-    return lending.lend(inputs), Copied(targets)
+        return Message(Samples, (buffers.message(inputs.samples), inputs.lengths, inputs.views)), small
+    return buffers.message(inputs), small
 
 
-class Copied(NamedTuple):
-    """A small tensor on its way from a worker: it goes along as bytes, and is a tensor once it is unpickled.
-
-    PyTorch would make shared memory for it, and open a connection to hand that over.
-    """
-
-    tensor: torch.Tensor
-
-    def __reduce__(self) -> tuple:
-        return torch.from_numpy, (self.tensor.numpy(),)
-
-
-def batch_as_it_is(batch: Batch) -> Batch:
-    """Data sets make whole batches; without workers nothing is left to do."""
+def unchanged(batch: Any) -> Any:
+    """Without workers: data sets make whole batches."""
     return batch

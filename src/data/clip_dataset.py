@@ -1,9 +1,9 @@
-"""How a stored clip becomes an example; the storages (LMDB, files) are its subclasses."""
+"""How a stored clip becomes an example. The storages (LMDB, files) are its subclasses."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -36,8 +36,10 @@ class ClipDataset(Dataset, ABC):
         seed: of the transform's draws.
 
     Raises:
-        UserError: when opened, for a label that the map does not have; when read, for a broken clip.
+        UserError: when opened, for a label that the map does not have, or when read, for a broken clip.
     """
+
+    skipped: list[int] = []  # records that are left out because they cannot be used
 
     def __init__(
         self,
@@ -69,7 +71,7 @@ class ClipDataset(Dataset, ABC):
         """The number of clips."""
 
     @abstractmethod
-    def labels(self):
+    def labels(self) -> Iterable[str | int]:
         """The label field of every clip in turn."""
 
     @abstractmethod
@@ -80,24 +82,19 @@ class ClipDataset(Dataset, ABC):
     def where(self, index: int) -> str:
         """How messages call a clip."""
 
-    def where_all(self, indices: Sequence[int]) -> str:
+    def where_all(self, indices: Iterable[int]) -> str:
         """How messages call several clips."""
         return "; ".join(map(self.where, indices))
 
-    @property
-    def skipped(self) -> list[int]:
-        """Records that are left out because they cannot be used."""
-        return []
-
     def read_ahead(self) -> None:
-        """Begin in the background what takes a pass through the storage; called once for each machine."""
+        """Begin in the background what takes a pass through the storage. It is called once for each machine."""
 
     def known_fingerprint(self) -> str | None:
         """The fingerprint, if it takes no reading."""
         return None
 
     def fingerprint(self) -> str | None:
-        """A hash over all stored records, whichever of them are chosen; None where the storage has none."""
+        """A hash over all stored records, whichever of them are chosen, or None where the storage has none."""
         return None
 
     def __getitem__(self, key: Key) -> tuple[np.ndarray, np.ndarray | int]:
@@ -107,7 +104,7 @@ class ClipDataset(Dataset, ABC):
         return self.view(epoch, index, spectrogram.shape[1]).of(spectrogram), self.target(index)
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
-        """The batch of these clips; PyTorch's loader asks for all of them at once."""
+        """The batch of these clips: PyTorch's loader asks for all of them at once."""
         epochs, indices = zip(*map(self.epoch_and_index, keys))
         targets = torch.from_numpy(np.asarray(list(map(self.target, indices))))
         # Step by step for all clips: each step finds its code and its memory in the processor's caches.
@@ -143,10 +140,10 @@ class ClipDataset(Dataset, ABC):
 
     def spectrogram(self, index: int) -> np.ndarray:
         """(F, T) float32 features of a whole clip, to be copied from before the next one is asked for."""
-        if self._kept is not None:
-            frames, starts = self._kept
-            return frames[starts[index] : starts[index + 1]].numpy().T  # (F, T)
-        return self.features.scratch(self.waveform(index))
+        if self._kept is None:
+            return self.features.scratch(self.waveform(index))
+        frames, starts = self._kept
+        return frames[starts[index] : starts[index + 1]].numpy().T  # (F, T)
 
     def target(self, index: int) -> np.ndarray | int:
         """(C,) multi-hot float32, or the class index."""
@@ -159,7 +156,7 @@ class ClipDataset(Dataset, ABC):
             indices = self.class_indices(index)
             if len(set(indices)) != 1:
                 names = self.audio.delimiter.join(self.label_map.names[i] for i in indices)
-                raise UserError(f"{self.where(index)}: has the labels '{names}'; model.type multiclass needs one")
+                raise UserError(f"{self.where(index)}: has the labels '{names}'. model.type multiclass needs one")
 
     def _precompute(self) -> tuple[torch.Tensor, list[int]]:
         """All spectrograms as one (frames of all clips, F) tensor that workers share, and where each starts."""

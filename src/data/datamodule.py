@@ -26,11 +26,11 @@ class ClipDataModule(pl.LightningDataModule):
         label_map: its classes.
         random_clip_size: frames of a training clip.
         val_clip_size: frames of a validation clip.
-        num_workers: loader processes of each set; 0 loads in the main process.
+        num_workers: loader processes of each set, or 0 to load in the main process.
         prefetch_factor: batches that each worker prepares ahead.
         seed: of the order and of the training chain's draws.
         fold_index: of an LMDB with folds, train on the others and validate on this one.
-        crop_validation: validate on the centre of a longer clip; else on all of it.
+        crop_validation: validate on the centre of a longer clip, or else on all of it.
         features: where spectrograms are made: on the "device" of the network, in the loader's "workers", or "auto",
             on a GPU where the network is on one.
         storage: further arguments of `open_dataset`.
@@ -70,9 +70,9 @@ class ClipDataModule(pl.LightningDataModule):
                 config.model.type,
                 transform,
                 seed,
-                fold_index,
+                num_workers,
+                fold=fold_index,
                 complement=split == "train",
-                num_workers=num_workers,
                 **storage,
             )
 
@@ -91,16 +91,16 @@ class ClipDataModule(pl.LightningDataModule):
             each = f"{clips} for each of {num_ranks} devices" if num_ranks > 1 else f"{clips}"
             raise UserError(
                 f"{self.train_source}: {each} training clips do not fill one batch of opt.batch_size "
-                f"{self.batch_size}; choose a smaller one with --set opt.batch_size={clips}"
+                f"{self.batch_size}. Choose a smaller one with --set opt.batch_size={clips}"
             )
         if len(self.val_set) < num_ranks:
             raise UserError(
                 f"{self.val_source}: holds {len(self.val_set)} validation clips, fewer than the "
-                f"{num_ranks} devices that share them; train on {len(self.val_set)} at most"
+                f"{num_ranks} devices that share them. Train on {len(self.val_set)} at most"
             )
 
     def read_ahead(self) -> None:
-        """Begin in the background what takes a pass through the files; for one process of a machine."""
+        """Begin in the background what takes a pass through the files. One process of a machine calls it."""
         self.train_set.read_ahead()
         self.val_set.read_ahead()
 
@@ -128,7 +128,7 @@ class ClipDataModule(pl.LightningDataModule):
         progress = trainer.fit_loop.epoch_progress.current
         sampler.set_epoch(progress.processed)  # type: ignore[attr-defined,union-attr]  # Lightning declares a narrower type
         if self._within_epoch:
-            sampler.go_on(*self._within_epoch)
+            sampler.resume(*self._within_epoch)
         return self._loader(self.train_set, sampler, drop_last=True)
 
     def val_dataloader(self) -> DataLoader:
@@ -142,7 +142,7 @@ class ClipDataModule(pl.LightningDataModule):
 
     def _loader(self, dataset: ClipDataset, sampler: EpochSampler, drop_last: bool = False) -> DataLoader:
         device = self._attached().strategy.root_device
-        dataset.on_device = makes_features(device, self.features, dataset)
+        dataset.on_device = makes_features(device, self.features, dataset.audio.precompute_features)
         return loader(dataset, sampler, self.batch_size, self.num_workers, self.prefetch_factor, drop_last, device)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

@@ -1,7 +1,8 @@
 """Samples of a whole batch -> what the network sees of it, where the network is.
 
 The arithmetic is that of src/data/audio/spectrogram.py and the views are those of src/data/transforms.py,
-batched in PyTorch. Loader workers then only decode.
+batched in PyTorch. Loader workers then only decode. Both forms of the features stay: on a CPU the NumPy form
+takes 0.64 ms of a core for each clip, this one 1.6 ms. On a GPU this one spares the workers that time.
 """
 
 from __future__ import annotations
@@ -14,27 +15,27 @@ import torch
 
 from src.data.audio.spectrogram import FeatureExtractor, reflected
 from src.data.batching import Samples
-from src.data.clip_dataset import ClipDataset
 from src.data.transforms import View
 from src.errors import UserError
 
 Features = Literal["auto", "device", "workers"]
 
 
-def makes_features(device: torch.device, features: Features, dataset: ClipDataset) -> bool:
-    """Whether a data set's spectrograms are to be made on the network's device.
+def makes_features(device: torch.device, features: Features, precomputed: bool) -> bool:
+    """Whether spectrograms are to be made on the network's device.
+
+    Args:
+        precomputed: the data set keeps them in memory.
 
     Raises:
         UserError: they are to be, but are kept in memory.
     """
-    if dataset.audio.precompute_features:
-        if features == "device":
-            raise UserError(
-                "--features device: spectrograms that audio_config.precompute_features keeps in memory are "
-                "not made on the device; leave out one of the two"
-            )
-        return False
-    return features == "device" or (features == "auto" and device.type != "cpu")
+    if precomputed and features == "device":
+        raise UserError(
+            "--features device: audio_config.precompute_features keeps spectrograms in memory, which are not made "
+            "on the device. Leave out one of the two"
+        )
+    return not precomputed and (features == "device" or (features == "auto" and device.type != "cpu"))
 
 
 class DeviceFeatures:
@@ -55,7 +56,7 @@ class DeviceFeatures:
             return batch
         sizes = [view.size for view in batch.views]
         inputs = batch.samples.new_zeros((len(sizes), 1, self.extractor.num_bins, max(sizes)), dtype=torch.float32)
-        for length, size in sorted(set(zip(batch.lengths, sizes))):  # as a rule there is one length and one size
+        for length, size in sorted(set(zip(batch.lengths, sizes))):  # mostly one length and one size
             rows = [row for row in range(len(sizes)) if (batch.lengths[row], sizes[row]) == (length, size)]
             spectrograms = self.spectrograms(batch.samples[rows, :length])
             inputs[rows, 0, :, :size] = views_of(spectrograms, [batch.views[row] for row in rows])
@@ -77,9 +78,9 @@ class DeviceFeatures:
 
     def _constants_on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         if device not in self._constants:
-            mel = self.extractor.feature == "melspectrogram"
-            arrays = self.extractor.window, self.extractor.mel_filters if mel else np.empty(0)
-            self._constants[device] = tuple(torch.from_numpy(array).to(device, torch.float32) for array in arrays)
+            filters = self.extractor.mel_filters if self.extractor.feature == "melspectrogram" else np.empty(0)
+            window, mel_filters = torch.from_numpy(self.extractor.window), torch.from_numpy(filters)
+            self._constants[device] = window.to(device, torch.float32), mel_filters.to(device, torch.float32)
         return self._constants[device]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -11,27 +11,26 @@ from src.data.audio.files import decode_record
 from src.data.checks.bad_records import unusable
 from src.data.clip_dataset import ClipDataset
 from src.data.lmdb.fingerprint import fingerprint, known_fingerprint
-from src.data.lmdb.notes import FileState
 from src.data.lmdb.read_ahead import ReadingAhead
 from src.data.lmdb.store import LMDBReader
-from src.data.sample_cache import SampleCache, open_cache
+from src.data.sample_cache import open_cache
 from src.errors import UserError
 
 
 class LMDBDataset(ClipDataset):
-    """Reads records from an LMDB on the fly; for `in_memory: False`.
+    """Reads records from an LMDB on the fly, for `in_memory: False`.
 
     Args:
         lmdb_path: an LMDB of src/data/lmdb/store.py.
         fold: of records with folds, keep this one's …
         complement: … or all others'.
         skip_bad_records: look for records that cannot be used, list them and leave them out.
-        cache_samples: folder for a file of all clips decoded; see src/data/sample_cache.py.
+        cache_samples: folder for a file of all clips decoded, see src/data/sample_cache.py.
         num_workers: processes for these two, which take a pass the first time.
         The rest is `ClipDataset`'s.
 
     Raises:
-        UserError: there is no such fold; or as `ClipDataset`.
+        UserError: there is no such fold, or as `ClipDataset`.
     """
 
     in_memory = False
@@ -52,12 +51,12 @@ class LMDBDataset(ClipDataset):
         self._ahead: ReadingAhead | None = None
         bad = unusable(self.reader, audio.sample_rate, num_workers) if skip_bad_records else set()
         annotations = self.reader.annotations(without=bad)
-        self._skipped = sorted(bad)
-        self.records = np.setdiff1d(np.arange(len(annotations)), list(bad))
+        self.skipped = sorted(bad)
+        self.records = np.setdiff1d(np.arange(len(annotations)), self.skipped)
         if fold is not None:
             of_fold = records_of_fold(fold, complement, [found for _, found in annotations], lmdb_path)
             self.records = np.intersect1d(self.records, of_fold)
-        self._cache: SampleCache | None = None
+        self._cache = None
         if cache_samples:
             self._cache = open_cache(cache_samples, self.reader, audio.sample_rate, num_workers, without=bad)
         self._labels = [annotations[record][0] for record in self.records]
@@ -68,31 +67,27 @@ class LMDBDataset(ClipDataset):
     def __len__(self) -> int:
         return len(self.records)
 
-    def labels(self) -> list[str | int]:
+    def labels(self) -> Iterable[str | int]:
         return self._labels
 
     def waveform(self, index: int) -> np.ndarray:
         if self._cache:
             return self._cache[self.records[index]]
         flac = self.reader.audio(self.records[index])
-        self.reader.let_go()  # or a worker would come to map all of the file
+        self.reader.release_pages()  # or a worker would come to map all of the file
         return decode_record(flac, self.audio.sample_rate, self.where(index))
 
     def where(self, index: int) -> str:
         return self.reader.where(self.records[index])
 
-    def where_all(self, indices: Sequence[int]) -> str:
+    def where_all(self, indices: Iterable[int]) -> str:
         return f"{self.reader.path}, records {', '.join(str(self.records[index]) for index in indices)}"
-
-    @property
-    def skipped(self) -> list[int]:
-        return self._skipped
 
     def read_ahead(self) -> None:
         self._ahead = ReadingAhead(self.reader, warm=self.in_memory)
 
     def known_fingerprint(self) -> str | None:
-        return known_fingerprint(FileState.of(self.reader.file))
+        return known_fingerprint(self.reader.file)
 
     def fingerprint(self) -> str:
         return self._ahead.fingerprint() if self._ahead else fingerprint(self.reader)
@@ -105,19 +100,19 @@ def records_of_fold(fold: int, complement: bool, folds: Sequence[int | None], lm
     """Indices of the records of a fold, or of all other folds."""
     present = sorted({found for found in folds if found is not None})
     if not present:
-        raise UserError(f"{lmdb_path}: its records have no folds; was it packed with scripts/prepare_esc50.py?")
+        raise UserError(f"{lmdb_path}: its records have no folds. Was it packed with scripts/prepare_esc50.py?")
     if fold not in present:
         raise UserError(f"fold {fold}: {lmdb_path} has the folds {', '.join(map(str, present))}")
     return np.flatnonzero((np.array(folds) == fold) != complement)
 
 
 class InMemoryLMDBDataset(LMDBDataset):
-    """An LMDB that is held in memory; for `in_memory: True`, the default.
+    """An LMDB that is held in memory, for `in_memory: True`, the default.
 
-    It is mapped, not copied: the one copy in the system's page cache serves all loader workers, forked or spawned, and
-    all ranks of a machine, and no process holds records of its own. `read_ahead` fills the cache in the background,
-    while the first records are already being read. Where memory is too short for it, the system drops pages and reads
-    them again: slower, but nothing fails.
+    It is mapped, not copied. The one copy in the system's page cache serves all loader workers and all ranks of a
+    machine. No process holds records of its own. `read_ahead` fills the cache in the background, while the first
+    records are already being read. Where memory is too short for it, the system drops pages and reads them again. That
+    is slower, but nothing fails.
     """
 
     in_memory = True

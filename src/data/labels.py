@@ -33,20 +33,20 @@ class LabelMap:
         except FileNotFoundError:
             raise UserError(f"{path}: no such label map") from None
         except ValueError as error:
-            raise UserError(f"{path}: is not JSON ({error}); a label map was expected") from None
+            raise UserError(f"{path}: is not JSON ({error}). A label map was expected") from None
         return cls.from_mapping(mapping, str(path))
 
     @classmethod
     def from_mapping(cls, mapping: object, path: str = "label map") -> LabelMap:
-        """Build from class name → index; see `load`."""
+        """Build from class name → index, as `load` does."""
         if not isinstance(mapping, dict) or not mapping:
             raise UserError(f"{path}: an object of class name → index was expected")
         indices = list(mapping.values())
         if any(type(index) is not int for index in indices) or sorted(indices) != list(range(len(indices))):
             raise UserError(
-                f"{path}: the indices of its {len(indices)} classes must be 0 to {len(indices) - 1}, each once"
+                f"{path}: its {len(indices)} classes must have the indices 0 to {len(indices) - 1}, each once"
             )
-        return cls(tuple(sorted(mapping, key=mapping.get)), path)
+        return cls(tuple(sorted(mapping, key=mapping.__getitem__)), path)
 
     def save(self, path: str | Path) -> None:
         """Write `lbl_map.json`."""
@@ -87,14 +87,13 @@ class LabelMap:
             raise UserError(f"{where}: has no label")
         unknown = [name for name in names if name not in self.mapping]
         if unknown:
-            hint = ""
-            if label in self.mapping or ";" in label:
-                hint = f" (the delimiter is {delimiter!r}: does audio_config.delimiter fit this data?)"
+            odd = label in self.mapping or ";" in label
+            hint = f" (the delimiter is {delimiter!r}: does audio_config.delimiter fit this data?)" if odd else ""
             raise UserError(f"{where}: label '{unknown[0]}' is not in the label map {self.path}{hint}")
         return [self.mapping[name] for name in names]
 
-    def multi_hot(self, indices: Sequence[int]) -> np.ndarray:
-        """(C,) float32 with ones at `indices`; repeats count once."""
+    def multi_hot(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """(C,) float32 with ones at `indices`. Repeats count once."""
         target = np.zeros(len(self), dtype=np.float32)
         target[list(indices)] = 1.0
         return target

@@ -7,19 +7,19 @@ import gc
 import os
 import signal
 import threading
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from src.config import AudioConfig, DataConfig
-from src.data.batching import batch_as_it_is, hand_over
+from src.data.batching import message_of, unchanged
 from src.data.clip_dataset import ClipDataset
 from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset, LMDBDataset
 from src.data.labels import LabelMap
 from src.data.manifest_dataset import ManifestDataset
-from src.data.sampling import EpochSampler
-from src.data.shared_buffers import Lending
+from src.data.shared_buffers import SharedBuffers
 from src.data.transforms import Transform
 from src.errors import UserError
 from src.utils.memory import keep_freed_memory
@@ -33,45 +33,31 @@ def open_dataset(
     target_type: Literal["multilabel", "multiclass"],
     transform: Transform,
     seed: int = 0,
-    fold: int | None = None,
-    complement: bool = False,
-    skip_bad_records: bool = False,
-    cache_samples: str | None = None,
     num_workers: int = 1,
+    **of_lmdbs: Any,
 ) -> ClipDataset:
     """The data set class that fits where the clips are stored.
 
     Args:
-        fold, complement, skip_bad_records, cache_samples, num_workers: for LMDBs; see `LMDBDataset`.
+        source: an LMDB or a manifest.
+        num_workers: processes for what takes a pass through an LMDB.
+        of_lmdbs: fold, complement, skip_bad_records, cache_samples of `LMDBDataset`.
         The rest is `ClipDataset`'s.
 
     Raises:
         UserError: `source` cannot be opened, holds no clips, or has labels that the map lacks.
     """
+    dataset: ClipDataset
+    of_clips = audio, label_map, target_type, transform, seed
     if data.is_lmdb:
         storage = InMemoryLMDBDataset if data.in_memory else LMDBDataset
-        dataset = storage(
-            source,
-            audio,
-            label_map,
-            target_type,
-            transform,
-            seed,
-            fold=fold,
-            complement=complement,
-            skip_bad_records=skip_bad_records,
-            cache_samples=cache_samples,
-            num_workers=max(1, num_workers),
-        )
+        dataset = storage(source, *of_clips, num_workers=num_workers, **of_lmdbs)
     else:
-        for name, asked in (
-            ("folds", fold is not None),
-            ("--skip_bad_records", skip_bad_records),
-            ("--cache_samples", cache_samples),
-        ):
-            if asked:
+        for option in "fold", "skip_bad_records", "cache_samples":
+            if of_lmdbs.get(option) not in (None, False):
+                name = "folds" if option == "fold" else f"--{option}"
                 raise UserError(f"{source}: is a manifest, and {name} are for LMDBs (data.is_lmdb: True)")
-        dataset = ManifestDataset(source, audio, label_map, target_type, transform, seed)
+        dataset = ManifestDataset(source, *of_clips)
     if len(dataset) == 0:
         raise UserError(f"{source}: holds no clips")
     return dataset
@@ -79,7 +65,7 @@ def open_dataset(
 
 def loader(
     dataset: ClipDataset,
-    sampler: EpochSampler,
+    sampler: Sampler,
     batch_size: int,
     num_workers: int,
     prefetch_factor: int = 4,
@@ -87,30 +73,31 @@ def loader(
     device: torch.device | None = None,
 ) -> DataLoader:
     """Batches of a data set, in memory that a GPU copies from without waiting where `device` is one."""
-    lending = Lending(num_workers)
+    buffers = SharedBuffers(num_workers)
+    collate: Callable[[Any], Any] = functools.partial(message_of, buffers) if num_workers else unchanged
     return DataLoader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
         num_workers=num_workers,
         drop_last=drop_last,
-        collate_fn=functools.partial(hand_over, lending) if num_workers else batch_as_it_is,
+        collate_fn=collate,
         prefetch_factor=prefetch_factor if num_workers else None,
         persistent_workers=num_workers > 0,
-        worker_init_fn=functools.partial(_start_worker, lending),
+        worker_init_fn=functools.partial(_start_worker, buffers),
         pin_memory=device is not None and device.type == "cuda",
     )
 
 
-def _start_worker(lending: Lending, worker: int) -> None:
+def _start_worker(buffers: SharedBuffers, worker: int) -> None:
     _leave_signals_to_the_parent()
-    lending.start_worker(worker)
+    buffers.start_worker(worker)
     gc.freeze()  # looking through all that was imported, again and again, takes time and makes copies of shared pages
     keep_freed_memory()
 
 
 def _leave_signals_to_the_parent() -> None:
-    """Ctrl-C, or SLURM's signals, reach every process; a loader worker that ended by it would break the step under way.
+    """Ctrl-C, or SLURM's signals, reach every process. A loader worker that ended by it would break the step under way.
 
     The parent itself ends workers with SIGTERM.
     """

@@ -1,4 +1,4 @@
-"""Audio files listed in a CSV as a torch Dataset; for `is_lmdb: False`."""
+"""Audio files listed in a CSV as a torch Dataset, for `is_lmdb: False`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ManifestDataset(ClipDataset):
     Clips shorter than `audio.min_duration` seconds are tiled up to it.
 
     Args:
-        manifest: the CSV; its paths are as the current folder sees them.
+        manifest: the CSV. Its paths start from the current folder.
         The rest is `ClipDataset`'s.
     """
 
@@ -54,9 +54,8 @@ def read_manifest(path: str) -> list[tuple[str, str]]:
         raise UserError(f"{path}: no such manifest") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: is not a CSV file ({error})") from None
-    if not rows:
-        raise UserError(f"{path}: lists no clips; a CSV with the columns files,labels was expected")
     for column in ("files", "labels"):
-        if rows[0].get(column) is None:
-            raise UserError(f"{path}: has no column '{column}'; a CSV with the columns files,labels was expected")
+        if not rows or rows[0].get(column) is None:
+            fault = f"has no column '{column}'" if rows else "lists no clips"
+            raise UserError(f"{path}: {fault}. A CSV with the columns files,labels was expected")
     return [(row["files"], row["labels"] or "") for row in rows]

@@ -1,8 +1,8 @@
 """Mixup of a batch (Zhang et al., 2018, arXiv 1710.09412), in the published protocol and a corrected one.
 
-Under the published figures ("paper") the generator of λ was seeded anew in every call, so that all
-batches of a size share one λ vector, and multiclass training fed the network the unmixed input.
-"corrected" draws λ afresh for every batch and feeds the mixed input.
+Under the published figures ("paper") the generator of λ was seeded anew in every call. So all batches of a size share
+one λ vector. Multiclass training also fed the network the unmixed input. "corrected" draws λ afresh for every batch and
+feeds the mixed input.
 """
 
 from __future__ import annotations

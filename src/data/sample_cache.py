@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +21,16 @@ from src.data.audio.files import decode_record
 from src.data.lmdb.notes import FileState
 from src.data.lmdb.store import LMDBReader
 from src.errors import UserError
-from src.utils.files import exclusive, whole_file
+from src.utils.files import whole_file
+from src.utils.locks import exclusive
 from src.utils.parallel import map_in_processes
 
 
 class SampleCache:
-    """Reads the file; the page cache holds the one copy of it that all processes share.
+    """Reads the file. The page cache holds the one copy of it that all processes share.
 
     Args:
-        path: the file; see `open_cache`.
+        path: the file, of `open_cache`.
     """
 
     def __init__(self, path: Path):
@@ -55,10 +56,10 @@ class SampleCache:
 def open_cache(
     folder: str | Path, reader: LMDBReader, sample_rate: int, num_workers: int, without: Collection[int] = ()
 ) -> SampleCache:
-    """The cache of an LMDB in a folder, made by `num_workers` processes if it is not there; others wait for it.
+    """The cache of an LMDB in a folder. If it is not there, `num_workers` processes make it, and others wait for it.
 
     Args:
-        without: records that are not used; they are kept as no samples.
+        without: records that are not used, kept as no samples.
 
     Raises:
         UserError: a clip cannot be decoded, or is not 16-bit FLAC.
@@ -69,26 +70,26 @@ def open_cache(
     if not path.exists():
         with exclusive(folder):
             if not path.exists():
-                _write(path, functools.partial(_decoded, reader, sample_rate, without), len(reader), num_workers)
+                decode, records = functools.partial(_decoded, reader, sample_rate, without), range(len(reader))
+                what = f"decoding for {path.name}"
+                _write(path, map_in_processes(decode, records, num_workers, what, unit="clip", chunk=16))
     return SampleCache(path)
 
 
-def _write(path: Path, decode: Callable[[int], bytes], count: int, num_workers: int) -> None:
+def _write(path: Path, clips: Iterable[bytes]) -> None:
     starts = [0]
     with whole_file(path) as temporary, open(temporary, "wb") as stream:
-        for samples in map_in_processes(
-            decode, range(count), num_workers, f"decoding for {path.name}", unit="clip", chunk=16
-        ):
+        for samples in clips:
             stream.write(samples)
             starts.append(starts[-1] + len(samples) // 2)
-        stream.write(np.array([*starts, count], np.int64).tobytes())
+        stream.write(np.array([*starts, len(starts) - 1], np.int64).tobytes())
 
 
 def _decoded(reader: LMDBReader, sample_rate: int, without: Collection[int], index: int) -> bytes:
     if index in without:
         return b""
     samples = decode_record(reader.audio(index), sample_rate, reader.where(index))
-    reader.let_go()
+    reader.release_pages()
     if samples.dtype != np.int16:
         raise UserError(f"{reader.where(index)}: is not 16-bit FLAC, and --cache_samples keeps 16 bits")
     return samples.tobytes()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
-# Separate streams of one seed; a clip's key is (seed, CLIP, epoch, index).
+# Separate streams of one seed. A clip's key is (seed, CLIP, epoch, index).
 ORDER, CLIP, MIXUP, NETWORK = 0, 1, 2, 3
 
 
@@ -24,9 +24,9 @@ def network_seed(seed: int, epoch: int, batch: int, rank: int) -> int:
 class EpochSampler(Sampler[tuple[int, int]]):
     """Yields (epoch, record index), so that the data set knows the epoch wherever it runs.
 
-    In training every epoch is a new permutation of all records, dealt out to the ranks; where
-    their number is no multiple of the ranks', its first records are dealt out twice. In evaluation
-    the records come in order and each goes to exactly one rank.
+    In training every epoch is a new permutation of all records, dealt out to the ranks. Where their number is no
+    multiple of the ranks', its first records are dealt out twice. In evaluation the records come in order, and each
+    goes to exactly one rank.
 
     Args:
         num_records: N.
@@ -42,13 +42,13 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.rank = rank
         self.num_ranks = num_ranks
         self.epoch = 0
-        self._done = {}
+        self._done: dict[int, int] = {}  # records of an epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of every epoch."""
         self.epoch = epoch
 
-    def go_on(self, epoch: int, done: int) -> None:
+    def resume(self, epoch: int, done: int) -> None:
         """In that epoch leave out the first `done` records of the share."""
         self.epoch = epoch
         self._done = {epoch: done}
@@ -67,7 +67,5 @@ class EpochSampler(Sampler[tuple[int, int]]):
             yield epoch, int(index)
 
     def __len__(self) -> int:
-        """Records of a whole epoch, also of one that is gone on with."""
-        if self.training:
-            return -(-self.num_records // self.num_ranks)
-        return len(range(self.rank, self.num_records, self.num_ranks))
+        """Records of a whole epoch, also of one that is resumed."""
+        return len(range(0 if self.training else self.rank, self.num_records, self.num_ranks))

@@ -1,9 +1,8 @@
 """Pad, crop, SpecAugment, and the two chains made of them.
 
-Drawing and applying are two steps. A transform maps a view of a spectrogram, which knows nothing but its size, to
-another view, with random draws from a NumPy generator; so a clip's draws are those of its seed alone, and can be made
-where no spectrogram is. The view is then taken of a spectrogram, here of one in NumPy; src/data/device_features.py
-does it for a batch.
+Drawing and applying are two steps. A transform maps a view of a spectrogram to another view, with random draws from a
+NumPy generator. A view knows nothing but the spectrogram's size, so that draws can be made where no spectrogram is. It
+is then applied to a spectrogram: here to one in NumPy, in src/data/device_features.py to a batch.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ class View:
 
 
 class Transform:
-    """Maps a view to another one; called with an (F, T) spectrogram, gives what is seen of it."""
+    """Maps a view to another one. Called with an (F, T) spectrogram, it gives what is seen of it."""
 
     def view(self, view: View, rng: np.random.Generator) -> View:
         """The view of this view."""
@@ -93,7 +92,7 @@ class OneOf(Transform):
     transforms: Sequence[Transform]
 
     def view(self, view: View, rng: np.random.Generator) -> View:
-        return self.transforms[rng.integers(len(self.transforms))].view(view, rng)
+        return self.transforms[int(rng.integers(len(self.transforms)))].view(view, rng)
 
 
 @dataclass(frozen=True)
@@ -167,15 +166,10 @@ class SpecAugment(Transform):
 
 def training_chain(size: int) -> Transform:
     """Pad (wrapped or with the minimum, half the time each), random crop, SpecAugment half the time."""
-    return Compose(
-        (
-            OneOf((PadToSize(size, "wrap"), PadToSize(size, "constant"))),
-            RandomCrop(size),
-            UseWithProb(SpecAugment(), 0.5),
-        )
-    )
+    padding = OneOf((PadToSize(size, "wrap"), PadToSize(size, "constant")))
+    return Compose((padding, RandomCrop(size), UseWithProb(SpecAugment(), 0.5)))
 
 
 def evaluation_chain(size: int, crop: bool = True) -> Transform:
-    """Pad by wrapping, then the centre `size` frames; ESC-50's validation pads only (`crop=False`)."""
+    """Pad by wrapping, then take the centre `size` frames. ESC-50's validation only pads (`crop=False`)."""
     return Compose((PadToSize(size, "wrap"), CenterCrop(size)) if crop else (PadToSize(size, "wrap"),))

@@ -29,14 +29,10 @@ class Block(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = functional.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
-        return functional.relu(out + self.shortcut(x))
-
-    def shortcut(self, x: torch.Tensor) -> torch.Tensor:
-        """Option A: every second row and column, and zero channels on either side."""
-        if self.stride == 1:
-            return x
-        extra = self.bn2.num_features // 4
-        return functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, extra, extra))
+        if self.stride != 1:  # option A: every second row and column, and zero channels on either side
+            extra = self.bn2.num_features // 4
+            x = functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, extra, extra))
+        return functional.relu(out + x)
 
 
 class CifarResNet(nn.Module):
@@ -50,7 +46,7 @@ class CifarResNet(nn.Module):
         self.layer1 = self._stage(WIDTHS[0], WIDTHS[0], blocks, stride=1)
         self.layer2 = self._stage(WIDTHS[0], WIDTHS[1], blocks, stride=2)
         self.layer3 = self._stage(WIDTHS[1], WIDTHS[2], blocks, stride=2)
-        self.linear = nn.Linear(WIDTHS[2], num_classes)
+        self.linear: nn.Linear | nn.Identity = nn.Linear(WIDTHS[2], num_classes)
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 nn.init.kaiming_normal_(module.weight)
@@ -66,7 +62,7 @@ class CifarResNet(nn.Module):
         return self.linear(x.mean(dim=(2, 3)))
 
     def reset_classifier(self, num_classes: int) -> None:
-        """A fresh last layer; none with 0 classes."""
+        """Make a fresh last layer, or none with 0 classes."""
         self.linear = nn.Linear(WIDTHS[2], num_classes) if num_classes else nn.Identity()
-        if num_classes:
+        if isinstance(self.linear, nn.Linear):
             nn.init.kaiming_normal_(self.linear.weight)

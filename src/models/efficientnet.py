@@ -1,13 +1,12 @@
 """EfficientNet (Tan and Le, 2019, arXiv 1905.11946) through timm, under the released names.
 
 The published networks padded their stride-2 convolutions as TensorFlow's SAME does for an input of
-221×221, whatever the real width; batch-norm has TensorFlow's constants, and everything PyTorch's
-default initialisation.
+221×221, whatever the real width. Their batch-norm has TensorFlow's constants, and all layers have
+PyTorch's default initialisation.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Any
 
 import timm
@@ -19,112 +18,79 @@ DEPTHS = tuple(f"b{n}" for n in range(8))
 DROPOUT = {"b0": 0.2, "b1": 0.2, "b2": 0.3, "b3": 0.3, "b4": 0.4, "b5": 0.4, "b6": 0.5, "b7": 0.5}
 DROP_CONNECT = 0.2  # of the last block, growing linearly with depth
 
+# timm's names of layers -> the released ones: outside the blocks, in every block, and in those of either kind.
 OUTSIDE = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1", "classifier": "_fc"}
-SEPARABLE = {
-    "conv_dw": "_depthwise_conv",
-    "bn1": "_bn1",
-    "se.conv_reduce": "_se_reduce",
-    "se.conv_expand": "_se_expand",
-    "conv_pw": "_project_conv",
-    "bn2": "_bn2",
-}
-INVERTED = {
-    "conv_pw": "_expand_conv",
-    "bn1": "_bn0",
-    "conv_dw": "_depthwise_conv",
-    "bn2": "_bn1",
-    "se.conv_reduce": "_se_reduce",
-    "se.conv_expand": "_se_expand",
-    "conv_pwl": "_project_conv",
-    "bn3": "_bn2",
-}
+BLOCK = {"conv_dw": "_depthwise_conv", "se.conv_reduce": "_se_reduce", "se.conv_expand": "_se_expand"}
+SEPARABLE = BLOCK | {"bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
+INVERTED = BLOCK | {"conv_pw": "_expand_conv", "bn1": "_bn0", "bn2": "_bn1", "conv_pwl": "_project_conv", "bn3": "_bn2"}
 
 
 def build(depth: str, num_classes: int, im_size: int) -> nn.Module:
-    """A network whose padding is frozen for im_size × im_size inputs."""
-    return EfficientNet(depth, num_classes, im_size)
+    """A network whose padding is frozen for im_size × im_size inputs, and whose state dict has the released names."""
+    network = timm.create_model(
+        f"tf_efficientnet_{depth}",
+        in_chans=1,
+        num_classes=num_classes,
+        drop_rate=DROPOUT[depth],
+        drop_path_rate=DROP_CONNECT,
+    )
+    _freeze_padding(network, im_size)
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear, nn.BatchNorm2d)):
+            module.reset_parameters()
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps, module.momentum = 1e-3, 1 - 0.99
+    network.register_state_dict_post_hook(_give_released_names)
+    network.register_load_state_dict_pre_hook(_take_released_names)
+    return network
 
 
 class FrozenSameConv2d(nn.Conv2d):
     """A stride-2 convolution whose padding was worked out once, for one input size."""
 
     def __init__(self, like: nn.Conv2d, size: int):
-        super().__init__(
-            like.in_channels,
-            like.out_channels,
-            like.kernel_size,
-            like.stride,
-            0,
-            groups=like.groups,
-            bias=like.bias is not None,
-        )
-        total = max((-(-size // 2) - 1) * 2 + like.kernel_size[0] - size, 0)
+        kernel = like.kernel_size[0]
+        super().__init__(like.in_channels, like.out_channels, kernel, stride=2, groups=like.groups, bias=False)
+        total = max((-(-size // 2) - 1) * 2 + kernel - size, 0)
         self.before, self.after = total // 2, total - total // 2  # top and left, bottom and right
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(functional.pad(x, (self.before, self.after, self.before, self.after)))
 
 
-class EfficientNet(nn.Module):
-    """(B, 1, F, T) -> (B, C) logits; its state dict has the released names."""
+def _freeze_padding(network: nn.Module, size: int) -> None:
+    """Replace the stride-2 convolutions, in the order in which an input of size × size meets them."""
+    for name, module in list(network.named_modules()):
+        if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
+            network.set_submodule(name, FrozenSameConv2d(module, size))
+            size = -(-size // 2)
 
-    def __init__(self, depth: str, num_classes: int, im_size: int):
-        super().__init__()
-        self.network = timm.create_model(
-            f"tf_efficientnet_{depth}",
-            in_chans=1,
-            num_classes=num_classes,
-            drop_rate=DROPOUT[depth],
-            drop_path_rate=DROP_CONNECT,
-        )
-        self._freeze_padding(im_size)
-        for module in self.network.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear, nn.BatchNorm2d)):
-                module.reset_parameters()
-            if isinstance(module, nn.BatchNorm2d):
-                module.eps, module.momentum = 1e-3, 1 - 0.99
-        self.register_load_state_dict_pre_hook(self._take_released_names)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.network(x)
+def _give_released_names(network: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Rename the layers of a state dict that was asked for."""
+    _rename_layers(state, prefix, _released_names(network))
 
-    def reset_classifier(self, num_classes: int) -> None:
-        """A fresh last layer; none with 0 classes."""
-        self.network.reset_classifier(num_classes)
 
-    def state_dict(self, *, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
-        """As `nn.Module.state_dict`, under the released names."""
-        destination = OrderedDict() if destination is None else destination
-        names = self._released_names()
-        for name, tensor in self.network.state_dict(keep_vars=keep_vars).items():
-            destination[prefix + names[name]] = tensor
-        return destination
+def _take_released_names(network: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Rename the layers of a state dict that is to be loaded."""
+    _rename_layers(state, prefix, {released: own for own, released in _released_names(network).items()})
 
-    @staticmethod
-    def _take_released_names(module: EfficientNet, state: dict[str, Any], prefix: str, *_: Any) -> None:
-        for name, released in module._released_names().items():
-            if prefix + released in state:
-                state[f"{prefix}network.{name}"] = state.pop(prefix + released)
 
-    def _released_names(self) -> dict[str, str]:
-        """timm's name of every tensor → the released one."""
-        prefixes = dict(OUTSIDE)
-        number = 0
-        for s, stage in enumerate(self.network.blocks):
-            for b, block in enumerate(stage):
-                inside = INVERTED if hasattr(block, "conv_pwl") else SEPARABLE
-                prefixes |= {f"blocks.{s}.{b}.{ours}": f"_blocks.{number}.{theirs}" for ours, theirs in inside.items()}
-                number += 1
-        names = {}
-        for name in self.network.state_dict():
-            module, _, tensor = name.rpartition(".")
-            names[name] = f"{prefixes[module]}.{tensor}"
-        return names
+def _rename_layers(state: dict[str, Any], prefix: str, names: dict[str, str]) -> None:
+    """Rename tensors below `prefix` whose layer is in `names`. Their order stays."""
+    for key in [key for key in state if key.startswith(prefix)]:
+        layer, _, tensor = key.removeprefix(prefix).rpartition(".")
+        if layer in names:
+            state[f"{prefix}{names[layer]}.{tensor}"] = state.pop(key)
 
-    def _freeze_padding(self, size: int) -> None:
-        """Replace the stride-2 convolutions, in the order in which an input of size × size meets them."""
-        for name, module in list(self.network.named_modules()):
-            if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
-                parent, _, own = name.rpartition(".")
-                setattr(self.network.get_submodule(parent), own, FrozenSameConv2d(module, size))
-                size = -(-size // 2)
+
+def _released_names(network: nn.Module) -> dict[str, str]:
+    """timm's name of every layer → the released one."""
+    names = dict(OUTSIDE)
+    number = 0  # released blocks are counted through all stages
+    for s, stage in enumerate(network.get_submodule("blocks").children()):
+        for b, block in enumerate(stage.children()):
+            inside = INVERTED if hasattr(block, "conv_pwl") else SEPARABLE
+            names |= {f"blocks.{s}.{b}.{own}": f"_blocks.{number}.{released}" for own, released in inside.items()}
+            number += 1
+    return names

@@ -1,11 +1,13 @@
 """(arch, depth) -> network, warm-started where the configuration says so.
 
-A family is a module beside this one with a collection `DEPTHS` and a function `build(depth,
-num_classes, im_size)`; every network takes (B, 1, F, T) spectrograms, gives (B, C) logits and has
-`reset_classifier(num_classes)` for a fresh last layer, or none with 0, as timm's networks do.
+A family is a module beside this one with a collection `DEPTHS` and a function `build(depth, num_classes,
+im_size)`. Every network takes (B, 1, F, T) spectrograms and gives (B, C) logits. As timm's networks do, it
+has `reset_classifier(num_classes)`, which makes a fresh last layer, or none with 0.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import nn
@@ -41,9 +43,10 @@ def build_network(model: ModelConfig) -> nn.Module:
     except UserError as error:
         hint = ""
         if model.pretrained_fc is None and "of another shape" in str(error):
-            hint = "; is model.pretrained_fc missing, the file's number of classes?"
+            hint = ". Is model.pretrained_fc missing, the file's number of classes?"
         raise UserError(f"{error}{hint}") from None
-    network.reset_classifier(model.num_classes)
+    reset: Any = network.reset_classifier  # torch types all of a module's attributes as tensors and modules
+    reset(model.num_classes)
     return network
 
 
@@ -54,7 +57,7 @@ def create(arch: str, depth: int | str, num_classes: int, im_size: int = 221) ->
         UserError: `arch` or `depth` is not in the registry.
     """
     if arch not in FAMILIES:
-        raise UserError(f"model.arch is '{arch}'; known: {', '.join(FAMILIES)}")
+        raise UserError(f"model.arch is '{arch}', and must be one of {', '.join(FAMILIES)}")
     family = FAMILIES[arch]
     if depth not in family.DEPTHS:
         known = family.DEPTHS.like(depth) if family is timm_models else ", ".join(map(str, family.DEPTHS))
@@ -63,7 +66,7 @@ def create(arch: str, depth: int | str, num_classes: int, im_size: int = 221) ->
 
 
 def count_parameters(arch: str, depth: str, num_classes: int) -> int | None:
-    """Of a network, without making its tensors; None where there is none of that name.
+    """Count a network's parameters without making its tensors. None where there is none of that name.
 
     Args:
         depth: as text, such as "18" or "b1".

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,6 @@ class StandIn:
 
     __slots__ = ()
 
-    def __new__(cls, *arguments: Any, **keywords: Any) -> StandIn:
-        return super().__new__(cls)
-
     def __init__(self, *arguments: Any, **keywords: Any):
         pass
 
@@ -33,26 +31,17 @@ class StandIn:
         pass
 
 
+TRANSFORMS = "Compose OneOf UseWithProb SpecAugment PadToSize RandomCrop CenterCrop ToTensor"
 RELEASED_CLASSES = [
-    *(
-        f"src.data.transforms.{name}"
-        for name in (
-            "Compose",
-            "OneOf",
-            "UseWithProb",
-            "SpecAugment",
-            "PadToSize",
-            "RandomCrop",
-            "CenterCrop",
-            "ToTensor",
-        )
-    ),
+    *(f"src.data.transforms.{name}" for name in TRANSFORMS.split()),
     "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
     "pytorch_lightning.callbacks.lr_monitor.LearningRateMonitor",
     "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
     "pytorch_lightning.callbacks.progress.ProgressBar",
 ]
-STAND_INS = [(type(name.rpartition(".")[2], (StandIn,), {"__slots__": ()}), name) for name in RELEASED_CLASSES]
+STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (type(name.rpartition(".")[2], (StandIn,), {"__slots__": ()}), name) for name in RELEASED_CLASSES
+]
 
 
 def read_torch_file(path: str | Path, what: str, mapped: bool = False) -> Any:
@@ -60,15 +49,15 @@ def read_torch_file(path: str | Path, what: str, mapped: bool = False) -> Any:
 
     Args:
         what: what the file should be, for messages, such as "a checkpoint".
-        mapped: leave the tensors in the file, where that can be done: they are read as they are used, and take
-            no memory of the process. For files that are replaced, and never written into, while in use. Whoever
-            uses them calls `require_as_written` first, which is not done here then.
+        mapped: leave the tensors in the file, where that can be done. They are read when they are used, and
+            take no memory of the process. Such a file may be replaced while in use, but never written into.
+            Call `require_as_written` before its tensors are used, as it is not called here then.
 
     Raises:
         UserError: no such file, or not one that torch.save wrote from plain data.
     """
     if not Path(path).is_file():
-        raise UserError(f"{path}: no such file; {what} was expected")
+        raise UserError(f"{path}: no such file ({what} was expected)")
     try:
         with torch.serialization.safe_globals(STAND_INS):
             if mapped and _is_stored_plainly(path):
@@ -78,7 +67,7 @@ def read_torch_file(path: str | Path, what: str, mapped: bool = False) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
-    except Exception as error:  # the unpickler raises whatever it trips over in a broken file
+    except Exception as error:  # in a broken file, the unpickler can raise anything
         if isinstance(error, OSError) and error.filename:  # the file cannot be opened
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

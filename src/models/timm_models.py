@@ -1,4 +1,7 @@
-"""Networks of timm by their own names, with one input channel: `arch: timm`, `model_depth: <timm's name>`."""
+"""Networks of timm (Wightman, 2019) by their own names, with one input channel.
+
+A cfg says `arch: timm` and `model_depth: <timm's name>`. timm cites each network's paper.
+"""
 
 from __future__ import annotations
 
@@ -33,16 +36,16 @@ def build(depth: str, num_classes: int, im_size: int) -> nn.Module:
     """timm's network with timm's own initialisation and keys.
 
     Raises:
-        UserError: it takes no spectrograms; transformers, say, are often made for one input size.
+        UserError: it takes no spectrograms. Transformers, say, are often made for one input size.
     """
     network = timm.create_model(depth, in_chans=1, num_classes=num_classes).eval()
     try:
         with torch.inference_mode():
             network(torch.zeros(1, 1, *TRIED))
     except (AssertionError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"model.model_depth is '{depth}': timm's network takes no input of {TRIED[0]}×{TRIED[1]} "
-            f"({reason}); one without a fixed input size is needed"
+            f"model.model_depth is '{depth}': timm's network takes no input of {TRIED[0]}×{TRIED[1]} ({reason}). "
+            "Choose one without a fixed input size"
         ) from None
     return network.train()

@@ -22,25 +22,25 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
         UserError: no such file, not a state dict, or keys or shapes that differ.
     """
     state = read_torch_file(path, "a .pth of weights")
-    if isinstance(state, dict) and "state_dict" in state:
+    plain = isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values())
+    if not plain:
+        found = "a checkpoint" if isinstance(state, dict) and "state_dict" in state else "no plain state dict"
         raise UserError(
-            f"{path}: is a checkpoint, and a .pth of weights was expected; "
-            "make one with eval_gise_mixtures.py --export_weights"
+            f"{path}: is {found}, and a .pth of weights was expected. Make one with eval_gise_mixtures.py "
+            "--export_weights"
         )
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(f"{path}: is not a plain state dict; export one with --export_weights")
     load_state(network, state, str(path))
 
 
 def load_state(network: nn.Module, state: Mapping[str, torch.Tensor], where: str) -> None:
-    """Load a state dict that must fit exactly; `where` is named in messages."""
+    """Load a state dict that must fit exactly. Messages name `where` it is from."""
     require_fit(network, state, where)
-    unusable = [name for name, value in state.items() if not is_usable(value)]
-    if unusable:
-        raise UserError(
-            f"{where}: does not fit the network: '{unusable[0]}' is no plain tensor of finite numbers; is "
-            "it of a run that diverged, or damaged?"
-        )
+    for name, value in state.items():
+        if not is_usable(value):
+            raise UserError(
+                f"{where}: does not fit the network: '{name}' is no plain tensor of finite numbers. Is it of a run "
+                "that diverged, or damaged?"
+            )
     try:
         network.load_state_dict(state)
     except RuntimeError as error:  # tensors of a kind that cannot be copied, such as sparse ones
@@ -63,20 +63,16 @@ def is_usable(value: Any) -> bool:
 
 
 def misfit(network: nn.Module, state: Mapping[str, Any]) -> str:
-    """Missing, unexpected and misshapen keys in words; nothing if the state dict fits."""
+    """Missing, unexpected and misshapen keys in words. Empty if the state dict fits."""
     own = network.state_dict()
-    misshapen = [
-        f"{key} {list(state[key].shape)} instead of {list(own[key].shape)}"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
-    ]
-    kinds = (
-        ("missing", [key for key in own if key not in state]),
-        ("unexpected", [key for key in state if key not in own]),
-        ("of another shape", misshapen),
-    )
+    shapes = {key: (list(state[key].shape), list(own[key].shape)) for key in own if key in state}
+    kinds = {
+        "missing": [key for key in own if key not in state],
+        "unexpected": [str(key) for key in state if key not in own],
+        "of another shape": [f"{key} {here} instead of {due}" for key, (here, due) in shapes.items() if here != due],
+    }
     return "; ".join(
-        f"{len(keys)} {kind}: {', '.join(map(str, keys[:NAMED]))}{', …' if len(keys) > NAMED else ''}"
-        for kind, keys in kinds
+        f"{len(keys)} {kind}: {', '.join(keys[:NAMED])}{', …' * (len(keys) > NAMED)}"
+        for kind, keys in kinds.items()
         if keys
     )

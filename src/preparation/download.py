@@ -24,7 +24,8 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from src.errors import UserError
-from src.utils.files import exclusive, sync
+from src.utils.files import sync
+from src.utils.locks import exclusive
 from src.utils.progress import progress
 
 log = logging.getLogger(__name__)

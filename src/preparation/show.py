@@ -16,7 +16,7 @@ from src.data.lmdb.store import LMDBReader
 from src.errors import UserError
 from src.preparation.jams import read_jams
 from src.preparation.packing import read_annotation
-from src.utils.files import whole_file
+from src.utils.pictures import blank_figure, save_figure
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,6 @@ def draw_soundscape(path: str | Path, soundscape: Soundscape) -> None:
     Raises:
         UserError: the soundscape is shorter than the spectrogram's window.
     """
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
     rate = soundscape.sample_rate
     features = FeatureExtractor("spectrogram", n_fft=441, hop_len=220, win_len=441, sample_rate=rate)  # as published
     if len(soundscape.samples) < features.n_fft:
@@ -115,9 +110,8 @@ def draw_soundscape(path: str | Path, soundscape: Soundscape) -> None:
     timed = [event for event in soundscape.events if event.is_timed]
     rows = sorted({event.label for event in timed})
     heights = (2, 4, 0.6 + 0.4 * len(rows)) if rows else (2, 4)
-    figure, (wave, image, *below) = plt.subplots(
-        len(heights), 1, figsize=(9, 6), sharex=True, layout="constrained", height_ratios=heights
-    )
+    figure = blank_figure(9, 6)
+    wave, image, *below = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     wave.plot(np.arange(len(soundscape.samples)) / rate, soundscape.samples, linewidth=0.3)
     wave.set(ylabel="amplitude", xlim=(0, len(soundscape.samples) / rate))
     wave.set_title(_title(soundscape), parse_math=False)
@@ -127,9 +121,7 @@ def draw_soundscape(path: str | Path, soundscape: Soundscape) -> None:
     if rows:
         _draw_events(below[0], timed, rows)
     figure.axes[-1].set_xlabel("time (s)")
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
-    plt.close(figure)
+    save_figure(figure, path, dpi=110, kind="png")
 
 
 def _draw_events(axes: Any, events: Sequence[LabelledEvent], rows: Sequence[str]) -> None:

@@ -26,7 +26,7 @@ from lightning_fabric.plugins.environments.lightning import find_free_network_po
 
 from src.errors import UserError
 from src.runs.devices import Devices, started_by
-from src.utils.processes import LAST_WORDS
+from src.utils.processes import TIME_TO_SPEAK
 
 T = TypeVar("T")
 
@@ -104,7 +104,7 @@ def _ending_together(devices: Devices) -> Iterator[None]:
         own = str(dist.get_rank())
         first = _first_ended(own)
         if first not in (own, INTERRUPTED):
-            time.sleep(LAST_WORDS)
+            time.sleep(TIME_TO_SPEAK)
         for other in _others:
             other.kill()
         if first == INTERRUPTED:

@@ -1,13 +1,7 @@
-"""One process a run folder: a second one is refused, and the lock of one that died does not count.
-
-The lock is a POSIX record lock on `.lock`: it ends with its process, however that ends, and loader
-workers, which may outlive a killed process for seconds, do not inherit it. The file says who holds it.
-"""
+"""One process a run folder. The file `.lock` is locked, and says which process holds it."""
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import logging
 import os
@@ -16,97 +10,76 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from src.errors import UserError
+from src.utils import locks
 
 log = logging.getLogger(__name__)
-
-HELD = {errno.EACCES, errno.EAGAIN}
-UNSUPPORTED = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}  # on some network file systems
 
 
 @contextmanager
 def sole_process(folder: Path) -> Iterator[None]:
-    """Hold a run folder, made if it is missing; left empty, it is taken away again.
+    """Hold a run folder. It is made if it is missing, and deleted again if it stays empty.
 
     Raises:
         UserError: another process holds it.
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".lock"
-    descriptor = -1
     try:
-        descriptor = _take(path)
-        yield
+        with _locked(folder / ".lock"):
+            yield
     finally:
-        if descriptor >= 0:
-            path.unlink(missing_ok=True)
-            os.close(descriptor)
         with suppress(OSError):
             for made in missing:
                 made.rmdir()
 
 
-def _take(path: Path) -> int:
-    """An open descriptor that holds the lock."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            holder = _holder(descriptor)
-            _lock(descriptor, path, holder)
-            if not _is_still(path, descriptor):  # whoever held it took it away meanwhile
-                os.close(descriptor)
-                continue
-            if holder:
-                log.info(
-                    "%s: process %s on %s ended without giving it back", path.parent, holder["pid"], holder["host"]
-                )
-            os.truncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(_myself()).encode(), 0)
-            return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-
-
-def _lock(descriptor: int, path: Path, holder: dict | None) -> None:
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    descriptor = _take(path)
     try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return
+        since = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        path.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}))
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        if descriptor is not None:
+            locks.release(descriptor)
+
+
+def _take(path: Path) -> int | None:
+    """The lock, or None on a file system without locks, where what the file says decides."""
+    descriptor = None
+    try:
+        descriptor = locks.take(path)
+    except BlockingIOError:
+        raise UserError(
+            f"{path.parent}: {_named(_holder(path))} is training in it. Wait for its end, or choose another --expdir"
+        ) from None
     except OSError as error:
-        held, unsupported = error.errno in HELD, error.errno in UNSUPPORTED
-        if not held and not unsupported:
+        if error.errno not in locks.UNSUPPORTED:
             raise
-    who = f"process {holder['pid']} on {holder['host']}, since {holder['since']}" if holder else "another process"
-    if held:
-        raise UserError(f"{path.parent}: {who}, is training in it; wait for its end, or choose another --expdir")
-    if holder and (holder["host"] != platform.node() or _is_alive(holder["pid"])):
-        raise UserError(f"{path.parent}: {who}, is training in it; if it no longer is, delete {path}")
+    holder = _holder(path)
+    if holder and descriptor is None and (holder["host"] != platform.node() or _is_alive(holder["pid"])):
+        raise UserError(f"{path.parent}: {_named(holder)} is training in it. If it no longer is, delete {path}")
+    if holder:
+        log.info("%s: %s ended without deleting its lock", path.parent, _named(holder))
+    return descriptor
 
 
-def _holder(descriptor: int) -> dict | None:
-    """Who wrote the file; None where nobody did so to its end."""
+def _holder(path: Path) -> dict[str, Any] | None:
+    """Who wrote the file. None where nobody did so to its end."""
     try:
-        found = json.loads(os.pread(descriptor, 4096, 0))
+        found = json.loads(path.read_bytes())
         return found if {"pid", "host", "since"} <= found.keys() and isinstance(found["pid"], int) else None
-    except (ValueError, AttributeError):
+    except (FileNotFoundError, ValueError, AttributeError):
         return None
 
 
-def _myself() -> dict:
-    return {
-        "pid": os.getpid(),
-        "host": platform.node(),
-        "since": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
-
-
-def _is_still(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
+def _named(holder: dict[str, Any] | None) -> str:
+    return f"process {holder['pid']} on {holder['host']}, since {holder['since']}," if holder else "another process"
 
 
 def _is_alive(pid: int) -> bool:

@@ -5,227 +5,199 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
+from matplotlib.figure import Figure
 
-matplotlib.use("agg")
-
-import matplotlib.pyplot as plt  # noqa: E402
-
-from src.runs.folder import RunFolder  # noqa: E402
-from src.scoring.summary import UNTRAINED, Setting, Summary  # noqa: E402
-from src.utils.files import whole_file  # noqa: E402
+from src.runs.folder import RunFolder
+from src.scoring.summary import UNTRAINED, Summary
+from src.utils.pictures import blank_figure, save_figure
 
 MOST_LABELS = 60  # classes whose names still fit beside their bars
 
 
-def draw_all(summaries: Sequence[Summary], parameters: Mapping[Setting, int | None], folder: Path) -> list[Path]:
-    """Every picture that there are figures for.
-
-    Args:
-        parameters: of each setting's network.
+def draw_all(summaries: Sequence[Summary], folder: Path) -> list[Path]:
+    """Draw every picture that there are figures for, one of each kind for an experiment.
 
     Returns:
         The files.
     """
-    return [
-        *draw_sizes(summaries, folder),
-        *draw_networks(summaries, parameters, folder),
-        *draw_classes(summaries, folder),
-        *draw_training(summaries, folder),
-    ]
-
-
-def draw_sizes(summaries: Sequence[Summary], folder: Path) -> list[Path]:
-    """Soundscapes v. mAP, a picture an experiment, a line a network that was trained on several sizes."""
-    files = []
-    for experiment, members in by_experiment(summaries).items():
-        lines = defaultdict(list)
-        for each in members:
-            if each.setting.start != UNTRAINED:
-                key = (each.setting.network, each.setting.start, each.setting.root, each.setting.evaluated_on)
-                lines[key].append(each)
-        lines = {key: line for key, line in lines.items() if len({each.setting.num_train_clips for each in line}) > 1}
-        if not lines:
-            continue
-        figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-        for number, ((network, start, _, _), line) in enumerate(lines.items()):
-            line.sort(key=lambda each: each.setting.num_train_clips)
-            for score, name, style in (("mAP", "evaluation", "-"), ("val", "validation", ":")):
-                known = [each for each in line if math.isfinite(each.mean(score))]
-                if known:
-                    sizes = [each.setting.num_train_clips for each in known]
-                    axes.errorbar(
-                        sizes,
-                        [each.mean(score) for each in known],
-                        yerr=spread_of(known, score),
-                        marker="o",
-                        capsize=3,
-                        color=f"C{number}",
-                        linestyle=style,
-                        label=f"{network}, {start}: {name}",
-                    )
-        for each in members:
-            if each.setting.start == UNTRAINED:
-                axes.axhline(each.mean("mAP"), color="grey", linestyle="--", label=f"{each.setting.network}, untrained")
-        sizes = sorted({each.setting.num_train_clips for line in lines.values() for each in line})
-        axes.set(
-            xscale="log",
-            xlabel="training soundscapes",
-            ylabel="mAP of the best validation checkpoints",
-            ylim=(0, None),
-            xticks=sizes,
-        )
-        axes.set_xticklabels(map(str, sizes), rotation=90 if len(sizes) > 5 else 0, fontsize="small")
-        axes.minorticks_off()
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
-        files.append(save(figure, folder / f"soundscapes_vs_map_{file_name(experiment)}.png"))
-    return files
-
-
-def draw_networks(summaries: Sequence[Summary], parameters: Mapping[Setting, int | None], folder: Path) -> list[Path]:
-    """Evaluation mAP against the networks' number of parameters, a picture an experiment with several networks."""
-    files = []
-    for experiment, members in by_experiment(summaries).items():
-        groups = defaultdict(list)  # (start, root, training clips) → settings
-        for each in members:
-            setting = each.setting
-            if setting.start != UNTRAINED and parameters[setting] and math.isfinite(each.mean("mAP")):
-                groups[setting.start, setting.root, setting.num_train_clips].append(each)
-        # Of several training-set sizes or roots, the one with most networks.
-        best = {
-            start: max((group for key, group in groups.items() if key[0] == start), key=variety)
-            for start in {start for start, _, _ in groups}
-        }
-        if not best or max(variety(group) for group in best.values())[0] < 2:
-            continue
-        figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-        for start, group in sorted(best.items()):
-            millions = [parameters[each.setting] / 1e6 for each in group]
-            axes.errorbar(
-                millions,
-                [each.mean("mAP") for each in group],
-                yerr=spread_of(group, "mAP"),
-                marker="o" if start == "scratch" else "s",
-                linestyle="none",
-                capsize=3,
-                label=start,
-            )
-            by_height = sorted(zip(millions, group), key=lambda pair: pair[1].mean("mAP"))
-            for position, (x, each) in enumerate(by_height):  # every other name below its point, for room
-                axes.annotate(
-                    each.setting.network,
-                    (x, each.mean("mAP")),
-                    xytext=(0, (7, -14)[position % 2 == 0]),
-                    textcoords="offset points",
-                    fontsize="x-small",
-                    ha="center",
-                )
-        size = group[0].setting.num_train_clips
-        axes.set(xlabel="parameters (millions)", ylabel="evaluation mAP", title=f"{experiment}, {size} training clips")
-        axes.margins(x=0.15, y=0.15)
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
-        files.append(save(figure, folder / f"map_by_network_{file_name(experiment)}.png"))
-    return files
-
-
-def draw_classes(summaries: Sequence[Summary], folder: Path) -> list[Path]:
-    """Average precision of every class as sorted bars, of each experiment's setting with the best mAP."""
-    files = []
-    for experiment, members in by_experiment(summaries).items():
-        known = [each for each in members if each.class_ap and each.setting.start != UNTRAINED]
-        if not known:
-            continue
-        best = max(known, key=lambda each: each.mean("mAP"))
-        classes = sorted(best.class_ap.items(), key=lambda pair: pair[1])
-        labelled = len(classes) <= MOST_LABELS
-        figure, axes = plt.subplots(figsize=(7, max(2, 0.18 * len(classes)) if labelled else 8), layout="constrained")
-        axes.barh(range(len(classes)), [ap for _, ap in classes], height=0.8 if labelled else 1.0)
-        if labelled:
-            axes.set_yticks(range(len(classes)), [name for name, _ in classes], fontsize="x-small")
-        else:
-            axes.set_ylabel(f"{len(classes)} classes, from {classes[0][0]} to {classes[-1][0]}")
-        axes.set(xlabel="average precision", xlim=(0, 1), ylim=(-0.6, len(classes) - 0.4))
-        figure.suptitle(
-            f"{experiment}: {best.setting.network}, {best.setting.start}, "
-            f"{best.setting.num_train_clips} training clips",
-            fontsize="medium",
-        )
-        axes.grid(axis="x", alpha=0.3)
-        files.append(save(figure, folder / f"class_ap_{file_name(experiment)}.png"))
-    return files
-
-
-def draw_training(summaries: Sequence[Summary], folder: Path) -> list[Path]:
-    """Training loss and validation figure over the epochs, a picture an experiment, a line a run."""
-    files = []
-    for experiment, members in by_experiment(summaries).items():
-        figure, (loss_axes, figure_axes) = plt.subplots(
-            1, 2, figsize=(13, max(4, 0.19 * len(members))), layout="constrained"
-        )
-        metric = "validation figure"
-        for number, each in enumerate(members):
-            for position, run in enumerate(each.runs):
-                rows = RunFolder(run.folder).epochs() if each.setting.start != UNTRAINED else []
-                label = f"{each.setting.network}, {each.setting.start}, {each.setting.num_train_clips} clips"
-                for axes, names in ((loss_axes, ("train_loss",)), (figure_axes, ("val_mAP", "val_acc"))):
-                    points = [
-                        (int(row["epoch"]) + 1, float(row[name])) for row in rows for name in names if row.get(name)
-                    ]
-                    if points:
-                        axes.plot(
-                            *zip(*points),
-                            color=f"C{number % 10}",
-                            linestyle=("-", "--", ":")[number // 10 % 3],
-                            marker="." if len(points) == 1 else None,
-                            alpha=0.8,
-                            label=label if position == 0 else None,
-                        )
-                metric = next((name for row in rows for name in ("val_mAP", "val_acc") if row.get(name)), metric)
-        if not loss_axes.lines and not figure_axes.lines:
-            plt.close(figure)
-            continue
-        loss_axes.set(xlabel="epoch", ylabel="training loss", title=experiment)
-        figure_axes.set(xlabel="epoch", ylabel=metric)
-        for axes in (loss_axes, figure_axes):
-            axes.xaxis.get_major_locator().set_params(integer=True)
-            axes.grid(alpha=0.3)
-        figure.legend(*figure_axes.get_legend_handles_labels(), loc="outside right center", fontsize="x-small")
-        files.append(save(figure, folder / f"training_{file_name(experiment)}.png"))
-    return files
-
-
-def spread_of(group: Sequence[Summary], score: str) -> list[float] | None:
-    """Standard deviations for error bars; None where no setting has several runs."""
-    spread = [0 if math.isnan(each.deviation(score)) else each.deviation(score) for each in group]
-    return spread if any(spread) else None
-
-
-def variety(group: Sequence[Summary]) -> tuple[int, int]:
-    """How many networks a group has, and how many training clips."""
-    return len({each.setting.network for each in group}), group[0].setting.num_train_clips
-
-
-def by_experiment(summaries: Sequence[Summary]) -> dict[str, list[Summary]]:
-    """Summaries in groups."""
-    groups = defaultdict(list)
+    experiments = defaultdict(list)
     for each in summaries:
-        groups[each.setting.experiment].append(each)
-    return groups
+        experiments[each.setting.experiment].append(each)
+    files = []
+    for kind, draw in (
+        ("soundscapes_vs_map", draw_sizes),
+        ("map_by_network", draw_networks),
+        ("class_ap", draw_classes),
+        ("training", draw_training),
+    ):
+        for experiment, members in experiments.items():
+            figure = draw(members)
+            if figure:
+                name = re.sub(r"[^\w.-]+", "_", experiment).strip("_") or "runs"
+                files.append(folder / f"{kind}_{name}.png")
+                save_figure(figure, files[-1], dpi=120)
+    return files
 
 
-def file_name(experiment: str) -> str:
-    """An experiment's name without what a file name should not hold."""
-    return re.sub(r"[^\w.-]+", "_", experiment).strip("_") or "runs"
+def draw_sizes(members: Sequence[Summary]) -> Figure | None:
+    """Soundscapes v. mAP, with a line for each network that was trained on several sizes."""
+    lines = defaultdict(list)
+    for each in members:
+        setting = each.setting
+        if setting.start != UNTRAINED:
+            lines[setting.network, setting.start, setting.root, setting.evaluated_on].append(each)
+    several = {key: line for key, line in lines.items() if len({each.setting.num_train_clips for each in line}) > 1}
+    if not several:
+        return None
+    figure = blank_figure(6, 4)
+    axes = figure.subplots()
+    for number, ((network, start, _, _), line) in enumerate(several.items()):
+        line.sort(key=lambda each: each.setting.num_train_clips)
+        for score, name, style in (("mAP", "evaluation", "-"), ("val", "validation", ":")):
+            known = [each for each in line if math.isfinite(each.mean(score))]
+            if known:
+                axes.errorbar(
+                    [each.setting.num_train_clips for each in known],
+                    [each.mean(score) for each in known],
+                    yerr=error_bars(known, score),
+                    marker="o",
+                    capsize=3,
+                    color=f"C{number}",
+                    linestyle=style,
+                    label=f"{network}, {start}: {name}",
+                )
+    for each in members:
+        if each.setting.start == UNTRAINED:
+            axes.axhline(each.mean("mAP"), color="grey", linestyle="--", label=f"{each.setting.network}, untrained")
+    sizes = sorted({each.setting.num_train_clips for line in several.values() for each in line})
+    axes.set(
+        xscale="log",
+        xlabel="training soundscapes",
+        ylabel="mAP of the best validation checkpoints",
+        ylim=(0, None),
+        xticks=sizes,
+    )
+    axes.set_xticklabels(map(str, sizes), rotation=90 if len(sizes) > 5 else 0, fontsize="small")
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return figure
 
 
-def save(figure, path: Path) -> Path:
-    """Write a figure as PNG and close it."""
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
-    plt.close(figure)
-    return path
+def draw_networks(members: Sequence[Summary]) -> Figure | None:
+    """Evaluation mAP against the number of parameters, of an experiment with several networks."""
+    groups = defaultdict(list)  # (start, root, training clips) → (millions of parameters, summary)
+    for each in members:
+        setting = each.setting
+        if setting.start != UNTRAINED and setting.num_parameters and math.isfinite(each.mean("mAP")):
+            key = setting.start, setting.root, setting.num_train_clips
+            groups[key].append((setting.num_parameters / 1e6, each))
+    # Of several training-set sizes or roots, the one with most networks.
+    best = {
+        start: max((group for key, group in groups.items() if key[0] == start), key=variety)
+        for start in sorted({start for start, _, _ in groups})
+    }
+    if all(variety(group)[0] < 2 for group in best.values()):
+        return None
+    figure = blank_figure(6, 4)
+    axes = figure.subplots()
+    for start, group in best.items():
+        axes.errorbar(
+            [millions for millions, _ in group],
+            [each.mean("mAP") for _, each in group],
+            yerr=error_bars([each for _, each in group], "mAP"),
+            marker="o" if start == "scratch" else "s",
+            linestyle="none",
+            capsize=3,
+            label=start,
+        )
+        by_height = sorted(group, key=lambda pair: pair[1].mean("mAP"))
+        for position, (millions, each) in enumerate(by_height):  # every other name below its point, for room
+            axes.annotate(
+                each.setting.network,
+                (millions, each.mean("mAP")),
+                xytext=(0, -14 if position % 2 == 0 else 7),
+                textcoords="offset points",
+                fontsize="x-small",
+                ha="center",
+            )
+    setting = group[0][1].setting
+    title = f"{setting.experiment}, {setting.num_train_clips} training clips"
+    axes.set(xlabel="parameters (millions)", ylabel="evaluation mAP", title=title)
+    axes.margins(x=0.15, y=0.15)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return figure
+
+
+def variety(group: Sequence[tuple[float, Summary]]) -> tuple[int, int]:
+    """How many networks a group has, and how many training clips."""
+    return len({each.setting.network for _, each in group}), group[0][1].setting.num_train_clips
+
+
+def draw_classes(members: Sequence[Summary]) -> Figure | None:
+    """Average precision of every class as sorted bars, of the setting with the best mAP."""
+    known = [each for each in members if each.class_ap and each.setting.start != UNTRAINED]
+    if not known:
+        return None
+    best = max(known, key=lambda each: each.mean("mAP"))
+    names, values = zip(*sorted(best.class_ap.items(), key=lambda pair: pair[1]))
+    labelled = len(names) <= MOST_LABELS
+    figure = blank_figure(7, max(2, 0.18 * len(names)) if labelled else 8)
+    axes = figure.subplots()
+    axes.barh(range(len(names)), values, height=0.8 if labelled else 1.0)
+    if labelled:
+        axes.set_yticks(range(len(names)), names, fontsize="x-small")
+    else:
+        axes.set_ylabel(f"{len(names)} classes, from {names[0]} to {names[-1]}")
+    axes.set(xlabel="average precision", xlim=(0, 1), ylim=(-0.6, len(names) - 0.4))
+    setting = best.setting
+    title = f"{setting.experiment}: {setting.network}, {setting.start}, {setting.num_train_clips} training clips"
+    figure.suptitle(title, fontsize="medium")
+    axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def draw_training(members: Sequence[Summary]) -> Figure | None:
+    """Training loss and validation figure over the epochs, a line for each run."""
+    figure = blank_figure(13, max(4, 0.19 * len(members)))
+    loss_axes, figure_axes = figure.subplots(1, 2)
+    metric = "validation figure"
+    for number, each in enumerate(members):
+        setting = each.setting
+        if setting.start == UNTRAINED:
+            continue
+        for position, run in enumerate(each.runs):
+            rows = RunFolder(run.folder).epochs()
+            for axes, names in ((loss_axes, ("train_loss",)), (figure_axes, ("val_mAP", "val_acc"))):
+                points = [(int(row["epoch"]) + 1, float(row[name])) for row in rows for name in names if row.get(name)]
+                if points:
+                    label = f"{setting.network}, {setting.start}, {setting.num_train_clips} clips"
+                    axes.plot(
+                        *zip(*points),
+                        color=f"C{number % 10}",
+                        linestyle=("-", "--", ":")[number // 10 % 3],
+                        marker="." if len(points) == 1 else None,
+                        alpha=0.8,
+                        label=label if position == 0 else None,
+                    )
+            metric = next((name for row in rows for name in ("val_mAP", "val_acc") if row.get(name)), metric)
+    if not loss_axes.lines and not figure_axes.lines:
+        return None
+    loss_axes.set(xlabel="epoch", ylabel="training loss", title=members[0].setting.experiment)
+    figure_axes.set(xlabel="epoch", ylabel=metric)
+    for axes in (loss_axes, figure_axes):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+    figure.legend(*figure_axes.get_legend_handles_labels(), loc="outside right center", fontsize="x-small")
+    return figure
+
+
+def error_bars(group: Sequence[Summary], score: str) -> list[float] | None:
+    """Standard deviations, or None where no setting has several runs."""
+    deviations = [each.deviation(score) for each in group]
+    known = [0 if math.isnan(deviation) else deviation for deviation in deviations]
+    return known if any(known) else None

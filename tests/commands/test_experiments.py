@@ -225,7 +225,7 @@ def test_an_interrupted_script_goes_on_and_repeats_no_finished_run(miniature, wa
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130 and "Traceback" not in output and not second.exists(), output[-2000:]
-    assert f"interrupted in {first}; the same command goes on from here" in output
+    assert f"interrupted in {first}. The same command resumes it" in output
     before = {path: path.stat().st_mtime_ns for path in first.glob("ckpts/*.ckpt")}
     epochs = len(before) + 1
     # The weights that it began with may be gone by now, and better ones there: the run keeps to its own.
@@ -268,7 +268,7 @@ def test_a_failing_run_stops_the_script_with_its_name_and_log(miniature, warm_py
     folder = tmp_path / "my exp/r3/mixup/resnet_18_lmdb_adam_64x4_adam_mixers"
     assert result.returncode == 1 and not folder.exists() and "resnet_34" not in result.stdout
     assert result.stderr.splitlines() == [
-        f"experiments_60k_mixtures.sh: error: the run {folder} failed with status 1; its log: {folder}.log"
+        f"experiments_60k_mixtures.sh: error: the run {folder} failed with status 1. Its log: {folder}.log"
     ]
     assert "opt.lr is 'too high'. It should be a valid number" in Path(f"{folder}.log").read_text()
 
@@ -282,7 +282,7 @@ def test_unmatched_quotes_are_refused(miniature, warm_python, tmp_path):
         GISE_DATA_ROOT=str(miniature),
         GISE_TRAIN_FLAGS="--epochs 1 --set 'opt.lr=1",
     )
-    assert result.returncode == 1 and "its quotes do not match" in result.stderr and not (tmp_path / "exp").exists()
+    assert result.returncode == 1 and "Its quotes do not match" in result.stderr and not (tmp_path / "exp").exists()
 
 
 def test_a_folder_of_another_configuration_is_refused(miniature, warm_python):
@@ -327,7 +327,7 @@ def test_wrong_calls_are_refused_in_one_line(miniature, warm_python, tmp_path, w
 def in_library(commands, cwd=ROOT, **environment):
     """Run commands after sourcing the scripts' library."""
     return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", f"source '{ROOT}/scripts/experiments.sh'; {commands}"],
+        ["bash", "-euo", "pipefail", "-c", f"source '{ROOT}/scripts/lib/experiments.sh'; {commands}"],
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -338,9 +338,9 @@ def in_library(commands, cwd=ROOT, **environment):
 @pytest.mark.parametrize(
     "present, chosen, published, list_, accumulate, said",
     [
-        (0, None, 4, "0", 4, "no GPU here, training on the CPU; published with 4 GPU(s)"),
+        (0, None, 4, "0", 4, "no GPU here, training on the CPU. Published with 4 GPU(s)"),
         (0, None, 1, "0", 1, "no GPU here"),
-        (1, None, 4, "0", 4, "training on 1 GPU(s) (0); published with 4"),
+        (1, None, 4, "0", 4, "training on 1 GPU(s) (0). Published with 4"),
         (2, None, 4, "0, 1", 2, "--accumulate_grad_batches 2 makes a step of as many clips as published"),
         (3, None, 4, "0, 1, 2", 1, "a step is of 3 batches instead of 4"),
         (4, None, 4, "0, 1, 2, 3", 1, ""),

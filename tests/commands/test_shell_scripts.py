@@ -1,5 +1,6 @@
 """The shell scripts: lint, and what they say where packages are missing."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -7,7 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-SCRIPTS = sorted(path.relative_to(ROOT) for path in (*ROOT.glob("*.sh"), *ROOT.glob("scripts/*.sh"), ROOT / ".ci/run"))
+SCRIPTS = sorted(
+    path.relative_to(ROOT) for path in (*ROOT.glob("*.sh"), *ROOT.glob("scripts/**/*.sh"), ROOT / ".ci/run")
+)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=str)
@@ -21,7 +24,7 @@ def test_shellcheck_is_clean(script):
 
 def in_shell(commands, path):
     return subprocess.run(
-        ["/bin/bash", "-c", f"source scripts/environment.sh; {commands}"],
+        ["/bin/bash", "-c", f"source scripts/lib/environment.sh; {commands}"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -80,19 +83,58 @@ def test_an_unfit_python_is_passed_over(tmp_path):
     assert in_shell("PYTHON=python3 make_environment", path).returncode == 1
 
 
+def fake_environment(folder, python):
+    """A folder whose .venv's Python writes down how it was called, and then runs these words of shell."""
+    venv = folder / ".venv" / "bin"
+    venv.mkdir(parents=True)
+    (venv / "python").write_text(f'#!/bin/sh\n[ "$1" = -V ] && exit 0\necho "$@" >> "$PWD/log"\n{python}\n')
+    (venv / "python").chmod(0o755)
+    return folder
+
+
+def with_library(commands, cwd):
+    command = ["bash", "-c", f"source '{ROOT}/scripts/lib/environment.sh'; {commands} || exit 1"]
+    return subprocess.run(command, cwd=cwd, capture_output=True).returncode
+
+
+def calls_of(folder):
+    """How the folder's Python was called to install, since the last question."""
+    lines = (folder / "log").read_text().splitlines()
+    (folder / "log").unlink()
+    return [line for line in lines if line.startswith("-m pip install")]
+
+
 def test_a_failed_installation_is_tried_again(tmp_path):
     """pip fails, then succeeds, then is not asked again."""
-    venv = tmp_path / ".venv" / "bin"
-    venv.mkdir(parents=True)
-    (venv / "python").write_text('#!/bin/sh\n[ "$1" = -V ] && exit 0\necho "$@" >> log\ntest -e allowed\n')
-    (venv / "python").chmod(0o755)
+    fake_environment(tmp_path, "test -e allowed")
     (tmp_path / "r.txt").write_text("torch\n")
-    command = ["bash", "-c", f"source '{ROOT}/scripts/environment.sh'; pip_install_once .stamp r.txt || exit 1"]
-    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 1
+    command = "pip_install_once .stamp r.txt -r r.txt"
+    assert with_library(command, tmp_path) == 1
     (tmp_path / "allowed").touch()
-    for _ in range(2):
-        assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 0
-    assert len((tmp_path / "log").read_text().splitlines()) == 2
+    assert [with_library(command, tmp_path) for _ in range(2)] == [0, 0]
+    assert calls_of(tmp_path) == ["-m pip install --disable-pip-version-check -r r.txt"] * 2
     (tmp_path / "r.txt").write_text("torch\nnumpy\n")
-    subprocess.run(command, cwd=tmp_path, capture_output=True)
-    assert len((tmp_path / "log").read_text().splitlines()) == 3
+    assert with_library(command, tmp_path) == 0 and len(calls_of(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    "python, isolation", [("exit 0", " --no-build-isolation"), ('[ "$1" != -c ]', "")], ids=["setuptools", "none"]
+)
+def test_the_project_is_installed_once_and_again_where_it_was_moved(tmp_path, python, isolation):
+    here, there = tmp_path / "here", tmp_path / "there"
+    fake_environment(here, python)
+    (here / "pyproject.toml").touch()
+    assert [with_library("install_project", here) for _ in range(2)] == [0, 0]
+    assert calls_of(here) == [f"-m pip install --disable-pip-version-check --editable . --no-deps{isolation}"]
+    here.rename(there)
+    assert with_library("install_project", there) == 0 and len(calls_of(there)) == 1
+
+
+def test_the_same_pythons_fit_here_and_in_pyproject():
+    (lowest, above) = re.search(
+        r'requires-python = ">=3\.(\d+),<3\.(\d+)"', (ROOT / "pyproject.toml").read_text()
+    ).groups()
+    text = (ROOT / "scripts" / "lib" / "environment.sh").read_text()
+    assert f"(3, {lowest}) <= sys.version_info[:2] <= (3, {int(above) - 1})" in text
+    named = re.findall(r"3\.\d+", re.search("SUPPORTED=(.*)", text)[1])
+    assert named == [f"3.{minor}" for minor in range(int(lowest), int(above))]

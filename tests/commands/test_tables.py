@@ -8,7 +8,9 @@ from conftest import ROOT, error_line, run_script
 
 from src.config import AudioConfig, DataConfig, ModelConfig, OptConfig
 
-SCRIPTS = sorted(path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.py"), *(ROOT / "scripts").glob("*.py")))
+SCRIPTS = sorted(
+    path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.py"), *(ROOT / "scripts").glob("[!_]*.py"))
+)
 
 
 def test_no_table_is_stale():

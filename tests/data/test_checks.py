@@ -385,6 +385,7 @@ def test_checking_refuses(tmp_path):
         assert result.returncode == 2 and "Traceback" not in result.stderr
 
 
+@pytest.mark.processes
 def test_training_can_call_the_check(tmp_path):
     train = write_lmdb(tmp_path / "train.lmdb", sound_records())
     val = write_lmdb(tmp_path / "val.lmdb", sound_records(4, 100))
@@ -408,6 +409,7 @@ def test_a_folder_holds_an_lmdb_too(tmp_path):
     assert found["lmdbs"][0]["bytes"] == (tmp_path / "a.lmdb" / "data.mdb").stat().st_size
 
 
+@pytest.mark.processes
 def test_a_file_read_through_once_does_not_stay_in_memory(tmp_path, monkeypatch):
     """What is mapped counts as a process's memory. The result is the same whenever it is mapped anew."""
     path = write_lmdb(tmp_path / "a.lmdb", sound_records(9))
@@ -483,8 +485,8 @@ def test_fingerprints_of_released_files():
 def reads(monkeypatch):
     """The indices of all records that are hashed."""
     found = []
-    digest = LMDBReader.digest
-    monkeypatch.setattr(LMDBReader, "digest", lambda self, index: (found.append(index), digest(self, index))[1])
+    stored = LMDBReader.stored
+    monkeypatch.setattr(LMDBReader, "stored", lambda self, index: (found.append(index), stored(self, index))[1])
     return found
 
 

@@ -235,6 +235,7 @@ def out_of_the_cache(path):
         os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+@pytest.mark.processes
 def test_opening_does_not_read_the_whole_file_and_read_ahead_does(tmp_path, monkeypatch):
     monkeypatch.setattr(read_ahead, "SMALL", 1 << 20)
     storage, arguments = big_lmdb(tmp_path / "big.lmdb", 96)
@@ -249,6 +250,7 @@ def test_opening_does_not_read_the_whole_file_and_read_ahead_does(tmp_path, monk
     assert dataset.reader[95].label == "Harp" and read_from_disk() == before
 
 
+@pytest.mark.processes
 def test_an_unknown_fingerprint_is_found_in_the_background(tmp_path, monkeypatch):
     monkeypatch.setattr(read_ahead, "SMALL", 1 << 20)
     storage, arguments = big_lmdb(tmp_path / "big.lmdb", 4)

@@ -11,10 +11,10 @@ from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset
 from src.data.labels import LabelMap
 from src.data.loading import loader
 from src.data.sampling import EpochSampler
-from src.data.shared_buffers import PIECES
+from src.data.shared_buffers import BUFFERS
 from src.data.transforms import training_chain
 
-EPOCHS = range(PIECES + 4)
+EPOCHS = range(BUFFERS + 4)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_batches_that_are_kept_do_not_change(dataset, on_device, context):
     batches = loader(dataset, keys_of(dataset), 4, 2)
     batches.multiprocessing_context = context
     kept = [inputs for inputs, _ in batches]
-    assert len(kept) > 2 * PIECES and all(map(same, kept, expected(dataset)))
+    assert len(kept) > 2 * BUFFERS and all(map(same, kept, expected(dataset)))
 
 
 @pytest.mark.parametrize("on_device", [False, True])
@@ -103,6 +103,6 @@ def test_a_loader_that_is_left_in_the_middle_starts_again(dataset):
     sampler = EpochSampler(len(dataset), 0, training=True)
     batches = loader(dataset, sampler, 4, 2)
     first = [inputs.clone() for inputs, _ in batches]
-    for _ in range(PIECES + 2):
+    for _ in range(BUFFERS + 2):
         next(iter(batches))
     assert all(map(same, [inputs for inputs, _ in batches], first))

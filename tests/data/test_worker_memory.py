@@ -67,7 +67,7 @@ def test_it_grows_neither_with_the_data_set_nor_with_epochs(lmdbs, tmp_path, cac
 
 def test_it_would_if_all_that_is_read_stayed_mapped(lmdbs, monkeypatch):
     """What the limit is there to see."""
-    monkeypatch.setattr(LMDBReader, "let_go", lambda reader: None)
+    monkeypatch.setattr(LMDBReader, "release_pages", lambda reader: None)
     small, large = (own_memory(lmdb, None, 1) for lmdb in lmdbs)
     assert large[0] - small[0] > 4 * LIMIT, (small, large)
 

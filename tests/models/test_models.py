@@ -123,11 +123,11 @@ def test_a_file_that_does_not_fit_is_explained_key_by_key(tmp_path):
 @pytest.mark.parametrize(
     "arch, depth, message",
     [
-        ("vgg", 16, "known: resnet, cifar_resnet, densenet, efficientnet, timm"),
+        ("vgg", 16, "must be one of resnet, cifar_resnet, densenet, efficientnet, timm"),
         ("densenet", 120, "121, 161, 169, 201"),
         ("efficientnet", "b8", "b0, b1"),
         ("timm", "resnet81", "timm's model names, such as resnet"),
-        ("timm", "vit_tiny_patch16_224", "takes no input of 221×128 .*224.*one without a fixed input size"),
+        ("timm", "vit_tiny_patch16_224", "takes no input of 221×128 .*224.*Choose one without a fixed input size"),
     ],
 )
 def test_unknown_networks_are_answered_with_the_known_ones(arch, depth, message):
@@ -145,6 +145,6 @@ def test_efficientnets_padding_is_frozen_for_its_image_size():
 
 
 def test_efficientnets_dropout_and_drop_connect():
-    network = create("efficientnet", "b0", 5).network
+    network = create("efficientnet", "b0", 5)
     rates = [getattr(block.drop_path, "drop_prob", 0.0) for stage in network.blocks for block in stage]
     assert network.drop_rate == 0.2 and np.allclose(rates, [0.2 * k / 16 for k in range(16)])

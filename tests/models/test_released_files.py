@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import FIXTURES, GOLDEN, error_line, run_script, train_command
+from released import CKPT, FIRST_RECORD, LMDB
 
 from src.data.labels import LabelMap
 from src.data.transforms import Compose
@@ -20,30 +21,6 @@ from src.models.checkpoint import read_checkpoint
 from src.models.safe_loading import StandIn, read_torch_file
 from src.scoring.forward_pass import batches_of, outputs_of
 from src.scoring.predictions import open_for
-
-CKPT = FIXTURES / "released_cifar_resnet_20.ckpt"
-LMDB = FIXTURES / "released_mixtures_layout.lmdb"
-FIRST_RECORD = [
-    0.032832,
-    0.176811,
-    0.166018,
-    0.012795,
-    0.057329,
-    0.01358,
-    0.056095,
-    0.049604,
-    0.065482,
-    0.103624,
-    0.033764,
-    0.16379,
-    0.279529,
-    0.084307,
-    0.095119,
-    0.053168,
-    0.069392,
-    0.013444,
-]
-
 
 SETTINGS = {
     "cfg": {

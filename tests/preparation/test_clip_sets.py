@@ -23,6 +23,8 @@ from src.data.labels import LabelMap
 from src.data.lmdb.store import LMDBReader
 from src.data.transforms import Compose
 
+pytestmark = pytest.mark.processes
+
 SECONDS = 0.4  # of the clips made here
 ESC50 = [  # file, fold, target, category
     ("1-100032-A-0.wav", 1, 0, "dog"),
@@ -690,7 +692,7 @@ def test_clips_of_two_folders_are_not_mixed(tmp_path):
     assert results(tmp_path / "out") == before
     (tmp_path / "out/flac/train/recipe.json").unlink()
     line = error_line(case.run(tmp_path / "out", check=None))
-    assert "no recipe.json that says how they were made; choose another --out_dir" in line
+    assert "no recipe.json that says how they were made: choose another --out_dir" in line
 
 
 def test_two_sets_of_audioset_share_one_folder(tmp_path):

@@ -247,9 +247,9 @@ def test_a_broken_record_is_named_even_by_a_loader_worker(corpus, tmp_path, work
         ({"opt": None}, "section 'opt'"),
         ({"opt": {"batch_size": "many"}}, "opt.batch_size is 'many'. It should be a valid integer"),
         ({"model": {"num_classes": 4}}, "model.num_classes is 4, but the label map"),
-        ({"model": {"arch": "vgg"}}, "model.arch is 'vgg'; known: resnet, cifar_resnet"),
+        ({"model": {"arch": "vgg"}}, "model.arch is 'vgg', and must be one of resnet, cifar_resnet"),
         ({"model": {"model_depth": 19}}, "model.model_depth is 19; cifar_resnet has 20, 32, 44, 56, 110"),
-        ({"model": {"pretrained": "nowhere.pth"}}, "nowhere.pth: no such file; a .pth of weights"),
+        ({"model": {"pretrained": "nowhere.pth"}}, "nowhere.pth: no such file (a .pth of weights"),
         ({"data": {"val_lmdb": "nowhere.lmdb"}}, "nowhere.lmdb: no such LMDB"),
         ({"opt": {"batch_size": 13}}, "12 training clips do not fill one batch of opt.batch_size 13"),
         ({"data": {"label_map": "nowhere.json"}}, "nowhere.json: no such label map"),
@@ -273,8 +273,8 @@ def test_a_cfg_that_does_not_fit(corpus, tmp_path, change, message):
     [
         (("--cfg_file", "nowhere.cfg"), "nowhere.cfg: cannot be read as a cfg file: No such file"),
         (("--use_mixers",), "mixers are retired"),
-        (("--cw", "nowhere.pt"), "nowhere.pt: no such file; a tensor of class weights (--cw) was expected"),
-        (("--resume_from", "nowhere.ckpt"), "nowhere.ckpt: no such file; a checkpoint to resume from was expected"),
+        (("--cw", "nowhere.pt"), "nowhere.pt: no such file (a tensor of class weights (--cw) was expected"),
+        (("--resume_from", "nowhere.ckpt"), "nowhere.ckpt: no such file (a checkpoint to resume from was expected"),
         (("--set", "opt.lr"), "--set opt.lr: expected SECTION.KEY=VALUE"),
     ],
 )

@@ -6,32 +6,15 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT, SERVER, _as_main, run_script, write_folder
+from conftest import run_script, start, wait_until, write_folder
 from small_sources import contents, write_sources
 
 from src.data.lmdb.store import LMDBReader
 
 
-def start(folder, *words):
-    """A script of the repository as the leader of a process group of its own."""
-    words = [str(ROOT / words[0]), *map(str, words[1:])]
-    logs = str(folder / "out.log"), str(folder / "err.log")
-    process = SERVER.Process(target=_lead_a_group, args=(words, str(folder), *logs, dict(os.environ)))
-    process.start()
-    return process
-
-
-def _lead_a_group(*arguments):
-    os.setpgid(0, 0)
-    _as_main(*arguments)
-
-
 def kill_when(process, reached, pause):
     """Kill a process group `pause` seconds after `reached()`; whether it was still at work then."""
-    deadline = time.monotonic() + 120
-    while process.is_alive() and not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    wait_until(process, reached, 0.001)
     time.sleep(pause)
     working = process.is_alive()
     if working:
@@ -45,7 +28,7 @@ def finished(folder):
     return {name: data for name, data in contents(folder).items() if not name.endswith(".partial")}
 
 
-@pytest.mark.parametrize("script, workers, times", [("generate", 2, 20), ("again", 2, 4), ("flac", 1, 4)])
+@pytest.mark.parametrize("script, workers, times", [("generate", 2, 8), ("again", 2, 3), ("flac", 1, 3)])
 def test_soundscapes_survive_being_killed(tmp_path, script, workers, times):
     sources, count = write_sources(tmp_path / "sources"), 5 * times
     made = (
@@ -115,7 +98,7 @@ def test_an_lmdb_survives_being_killed(tmp_path):
     run_script(*words(old, target), check=0)
     before = target.read_bytes()
     rng, kills = np.random.default_rng(6), 0
-    for _ in range(20):
+    for _ in range(8):
         size = rng.uniform(0, 0.9) * len(expected)
         left = partial.stat().st_mtime_ns if partial.exists() else 0  # by the one that was killed before
         process = start(tmp_path, *words(new, target))

@@ -10,16 +10,14 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
-
-from src.config import load_config  # noqa: E402
-from src.data.datamodule import ClipDataModule  # noqa: E402
-from src.data.labels import LabelMap  # noqa: E402
-from src.learning.recognizer import Recognizer  # noqa: E402
-from src.learning.tasks import build_task  # noqa: E402
-from src.models.checkpoint import initial_network  # noqa: E402
-from src.runs.devices import Devices  # noqa: E402
-from src.runs.distributed import from_rank_zero, gather_over_ranks, join  # noqa: E402
+from src.config import load_config
+from src.data.datamodule import ClipDataModule
+from src.data.labels import LabelMap
+from src.learning.recognizer import Recognizer
+from src.learning.tasks import build_task
+from src.models.checkpoint import initial_network
+from src.runs.devices import Devices
+from src.runs.distributed import from_rank_zero, gather_over_ranks, join
 
 SEED = 3
 

@@ -53,7 +53,7 @@ class FeatureExtractor:
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """(N,) samples -> (F, T) in dB, contiguous.
 
-        Floats in [-1, 1) give features of the same dtype; 16-bit integers stand for their 32768th part, and give
+        Floats in [-1, 1) give features of the same dtype. 16-bit integers stand for their 32768th part, and give
         float32.
         """
         return self.scratch(samples).copy()
@@ -98,19 +98,11 @@ class FeatureExtractor:
         """(n_fft // 2 + 1, 96) Slaney filters, as librosa's default."""
         import torchaudio.functional  # here, because plain spectrograms need not wait for it
 
-        return (
-            torchaudio.functional.melscale_fbanks(
-                1 + self.n_fft // 2,
-                0.0,
-                self.sample_rate / 2,
-                MEL_BANDS,
-                self.sample_rate,
-                norm="slaney",
-                mel_scale="slaney",
-            )
-            .double()
-            .numpy()
+        bins, highest = 1 + self.n_fft // 2, self.sample_rate / 2  # Hz
+        filters = torchaudio.functional.melscale_fbanks(
+            bins, 0.0, highest, MEL_BANDS, self.sample_rate, norm="slaney", mel_scale="slaney"
         )
+        return filters.double().numpy()
 
 
 class Workspace:

@@ -41,7 +41,7 @@ def problem_of(reader: LMDBReader, sample_rate: int, index: int) -> str | None:
     except UserError as error:
         return str(error)
     finally:
-        reader.let_go()
+        reader.release_pages()
     return None
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from src.data.audio.files import encoding, read_audio
 from src.data.checks.findings import Problem
 from src.data.labels import LabelMap, split_labels
+from src.data.lmdb import fingerprint
 from src.data.lmdb.store import LMDBReader, Record
 from src.errors import UserError
 
@@ -49,12 +50,12 @@ def examine(reader: LMDBReader, limits: Limits, index: int) -> Facts:
     """Read and decode one record."""
     where, digest = f"record {index}", None
     try:
-        digest = reader.digest(index)
+        digest = fingerprint.digest(reader.stored(index))
         record = reader[index]
     except UserError as error:
         return Facts(digest, problems=(Problem("unreadable", str(error).removeprefix(f"{reader.path}, ")),))
     finally:
-        reader.let_go()
+        reader.release_pages()
     names = class_names(record.label, limits)
     problems = [*_label_problems(record, limits, where)]
     try:

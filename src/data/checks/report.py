@@ -11,7 +11,7 @@ from typing import Any
 
 from src.data.checks.check import Check, Report
 from src.data.labels import LabelMap
-from src.utils.files import whole_file
+from src.utils.pictures import blank_figure, save_figure
 
 MOST_CLASSES = 60  # in the table of the text
 
@@ -108,16 +108,9 @@ def _report_json(report: Report, label_map: LabelMap | None) -> dict[str, Any]:
 
 def draw_class_balance(check: Check, path: str | Path, label_map: LabelMap | None = None) -> None:
     """Clips of every class, a column an LMDB, to an image file."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
     names = class_order(check.reports, label_map)
-    size = (3 + 3 * len(check.reports), 1 + 0.16 * len(names))  # inches: 527 names can be read as well
-    figure, columns = plt.subplots(
-        1, len(check.reports), figsize=size, layout="constrained", sharey=True, squeeze=False
-    )
+    figure = blank_figure(3 + 3 * len(check.reports), 1 + 0.16 * len(names))  # inches: 527 names can be read as well
+    columns = figure.subplots(1, len(check.reports), sharey=True, squeeze=False)
     known = set(label_map.names) if label_map else set(names)
     colours = ["tab:blue" if name in known else "tab:red" for name in names]
     for axes, report in zip(columns[0], check.reports):
@@ -130,6 +123,4 @@ def draw_class_balance(check: Check, path: str | Path, label_map: LabelMap | Non
         axes.set_axisbelow(True)
     columns[0][0].set_yticks(range(len(names)), names, fontsize=7, parse_math=False)
     columns[0][0].set_ylim(len(names) - 0.4, -0.6)  # the first class on top
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, dpi=100, format=Path(path).suffix.lstrip(".") or "png")
-    plt.close(figure)
+    save_figure(figure, path, dpi=100)

@@ -1,9 +1,8 @@
 """One hash that tells what records an LMDB holds, however its pages are laid out.
 
-A record's digest is the SHA-256 of its bytes as stored, MessagePack of audio and label; the fingerprint
-is the SHA-256 of the digests in the order of the records. So it changes with any byte of audio, any
-label, any fold and the records' order; and not with the map size, the records in a transaction, or
-what else the file holds. Nothing is decoded.
+A record's digest is the SHA-256 of its bytes as stored, MessagePack of audio and label. The fingerprint is the SHA-256
+of the digests in the order of the records. So it changes with any byte of audio, any label, any fold and the order. It
+does not change with the map size, the records in a transaction, or what else the file holds. Nothing is decoded.
 """
 
 from __future__ import annotations
@@ -12,24 +11,22 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from src.data.lmdb.notes import FileState, recall, remember
+from src.data.lmdb.store import LMDBReader
 from src.utils.progress import progress
-
-if TYPE_CHECKING:
-    from src.data.lmdb.store import LMDBReader
 
 NOTE = "fingerprint"
 HEXADECIMAL = re.compile("[0-9a-f]{64}")
 
 
-def digest(value: bytes | memoryview) -> bytes:
+def digest(value: bytes) -> bytes:
     """SHA-256 of a record as stored, 32 bytes."""
     return hashlib.sha256(value).digest()
 
 
-def combined(digests: Iterable[bytes]) -> str:
+def combined(digests: Iterable[bytes | bytearray]) -> str:
     """The fingerprint of records with these digests, in their order."""
     whole = hashlib.sha256()
     for one in digests:
@@ -40,7 +37,7 @@ def combined(digests: Iterable[bytes]) -> str:
 def fingerprint(reader: LMDBReader, show: Callable = progress) -> str:
     """The fingerprint of an open LMDB, 64 hexadecimal digits.
 
-    It takes one pass through the file, at the disk's pace, and is kept in a note beside it: asked for again, of a file
+    It takes one pass through the file, at the disk's pace, and is kept in a note beside it. Asked for again, of a file
     that nobody has touched, it takes no reading. Packing and checking keep it there as well. Of several processes that
     need it, let one ask.
 
@@ -52,26 +49,24 @@ def fingerprint(reader: LMDBReader, show: Callable = progress) -> str:
     """
     reader.require_same_file()
     before = FileState.of(reader.file)
-    known = known_fingerprint(before)
-    if known:
-        return known
-    name = os.path.basename(reader.path)
-    with show(len(reader), f"fingerprint of {name}", "clip", leave=False) as bar:
-        found = combined(_digests(reader, bar))
-    if FileState.of(reader.file) == before:
+    found = known_fingerprint(reader.file)
+    if found is None:
+        name = os.path.basename(reader.path)
+        with show(len(reader), f"fingerprint of {name}", "clip", leave=False) as bar:
+            found = combined(_digests(reader, bar))
         remember(before, NOTE, found)
     return found
 
 
 def _digests(reader: LMDBReader, bar) -> Iterator[bytes]:
     for index in range(len(reader)):
-        yield reader.digest(index)
-        reader.let_go()
+        yield digest(reader.stored(index))
+        reader.release_pages()
         bar.update()
     reader.unmap()
 
 
-def known_fingerprint(state: FileState) -> str | None:
-    """The fingerprint kept for a file in this state."""
-    found = recall(state, NOTE)
+def known_fingerprint(file: Path) -> str | None:
+    """The fingerprint kept for a file as it is now."""
+    found = recall(FileState.of(file), NOTE)
     return found if isinstance(found, str) and HEXADECIMAL.fullmatch(found) else None

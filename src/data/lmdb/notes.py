@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from src.utils.files import read_json, whole_file
 
 
 class FileState(NamedTuple):
-    """What changes when a file does. Times are in ns; a program can set the first back, but not the second."""
+    """What changes when a file does. Times are in ns. A program can set the first back, but not the second."""
 
     path: str
     inode: int
@@ -40,12 +41,12 @@ def recall(state: FileState, kind: str) -> Any:
 
 
 def remember(state: FileState, kind: str, found: Any) -> None:
-    """Keep what was found, which JSON can hold, for a file in this state."""
-    try:
-        with whole_file(note_on(state, kind)) as temporary:
-            temporary.write_text(json.dumps(state._asdict() | {kind: found}) + "\n", encoding="utf-8")
-    except (OSError, TypeError):
-        pass  # a folder that cannot be written, or labels of a strange type, cost the next run a pass, and nothing else
+    """Keep what was found, which JSON can hold, for a file that is still in the state of before."""
+    # A folder that cannot be written, or labels of a strange type, cost the next run a pass, and nothing else.
+    with suppress(OSError, TypeError):
+        if FileState.of(state.path) == state:
+            with whole_file(note_on(state, kind)) as temporary:
+                temporary.write_text(json.dumps(state._asdict() | {kind: found}) + "\n", encoding="utf-8")
 
 
 def note_on(state: FileState, kind: str) -> Path:

@@ -2,14 +2,16 @@
 
 A file is a B+ tree of pages (lmdb.h and mdb.c of LMDB 0.9, data version 1, 64-bit little-endian machines):
 
-    page    number u64, unused u16, flags u16, lower u16, upper u16; offsets of its nodes, u16 each, up to `lower`
-    node    low and high u16 of a size, flags u16, key size u16, key; in a leaf the value, or the u64 number of the
-            first of the value's own pages; in a branch no value, but a page number in place of size and flags
-    pages 0 and 1 hold two versions of the root, the one with the higher transaction number is valid
+    page    number u64, unused u16, flags u16, lower u16, upper u16. Offsets of its nodes, u16 each, up to `lower`.
 
-Every page and every value that the root leads to is inside the file, or the file is refused. It takes about a
-millisecond for 1,000 records, and touches none of the values; LMDB's Python package reads all of a value that it is
-asked for.
+    node    Low and high u16 of a size, flags u16, key size u16, key.
+            In a leaf: the value, or the u64 number of the first of the value's own pages.
+            In a branch: no value, but a page number in place of size and flags.
+
+    pages 0 and 1 hold two versions of the root. The one with the higher transaction number is valid.
+
+Every page and every value that the root leads to is inside the file, or the file is refused. That takes about a
+millisecond for 1,000 records, and touches none of the values. LMDB's Python package would read all of a value.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 HEADER = 16  # bytes of a page
-# Magic, version, map size; page size; the main tree; last page, transaction.
+# Magic, version, map size. Page size. The main tree. Last page, transaction.
 META = struct.Struct("<II8xQ I44x IHHQQQQQ QQ")
 BRANCH, LEAF, BIG = 1, 2, 1  # flags of pages, and of nodes with pages of their own
 NO_PAGE = 2**64 - 1
@@ -32,7 +34,7 @@ DEEPEST = 32  # LMDB's own limit
 
 
 def fault(file: Path) -> str | None:
-    """What is wrong with the tree of a file that LMDB has opened; None if it is sound."""
+    """What is wrong with the tree of a file that LMDB has opened. None if it is sound."""
     with _mapped(file) as data:
         try:
             _Tree(data).walk()
@@ -131,8 +133,9 @@ class _Tree:
             raise _Fault(f"an entry of page {number} reaches past its end")
 
     def _own_places(self, nodes: np.ndarray, places: np.ndarray, sizes: np.ndarray, number: int) -> np.ndarray:
-        """Where values with pages of their own begin, which end inside the file; the pages' numbers are at `places`."""
-        first = sum(self._u16(nodes, places + 2 * part) << 16 * part for part in range(3))  # 48 bits are plenty
+        """Where values with pages of their own begin. They end inside the file. The pages' numbers are at `places`."""
+        low, middle, high = (self._u16(nodes, places + 2 * part) for part in range(3))
+        first = low | middle << 16 | high << 32  # 48 bits are plenty
         starts = first * self.page_size + HEADER
         if len(places) and (first.min() < 2 or (starts + sizes).max() > self.num_pages * self.page_size):
             raise _Fault(f"a value of page {number} reaches past the end of the file")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 from pathlib import Path
@@ -11,10 +10,10 @@ import lmdb
 import msgpack
 
 from src.data.lmdb import fingerprint
-from src.data.lmdb.fingerprint import combined, digest
 from src.data.lmdb.notes import FileState, remember
 from src.data.lmdb.store import NOTE, Annotation, Record, data_file
 from src.errors import UserError
+from src.utils import locks
 from src.utils.files import sync, sync_folder
 
 log = logging.getLogger(__name__)
@@ -27,9 +26,9 @@ class LMDBWriter:
     numbered in the order in which they are added. Memory is that of one transaction.
 
     Args:
-        path: the LMDB; an existing folder holds it inside.
-        map_size: bytes that the LMDB may grow to at first; it is doubled as often as needed.
-        write_frequency: records in one transaction; fewer where they are large.
+        path: the LMDB. An existing folder holds it inside.
+        map_size: bytes that the LMDB may grow to at first. It is doubled as often as needed.
+        write_frequency: records in one transaction, fewer where they are large.
     """
 
     MIN_MAP_SIZE = 1 << 20  # room for LMDB's own pages
@@ -48,13 +47,9 @@ class LMDBWriter:
 
     def __enter__(self) -> LMDBWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self._partial, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(self._lock).st_ino != self._partial.stat().st_ino:
-                raise BlockingIOError  # another packing ended just now, and took the file along
-        except (BlockingIOError, FileNotFoundError):
-            os.close(self._lock)
+            self._lock = locks.take(self._partial)
+        except BlockingIOError:
             raise UserError(f"{self.path}: another process is packing into it") from None
         os.ftruncate(self._lock, 0)  # what an interrupted packing may have left
         try:
@@ -64,14 +59,14 @@ class LMDBWriter:
             )
         except (lmdb.Error, OverflowError) as error:
             self._partial.unlink()
-            os.close(self._lock)
+            locks.release(self._lock)
             raise UserError(f"{self.path}: cannot be made with --map_size {self.map_size:.3g} ({error})") from None
         return self
 
     @property
     def fingerprint(self) -> str:
-        """Of the records added so far; see src/data/lmdb/fingerprint.py."""
-        return combined([self._digests])
+        """Of the records added so far."""
+        return fingerprint.combined([self._digests])
 
     def __len__(self) -> int:
         return self._length
@@ -80,7 +75,7 @@ class LMDBWriter:
         """Append one record."""
         value = record.pack()
         self._length += 1
-        self._digests += digest(value)
+        self._digests += fingerprint.digest(value)
         self._annotations.append((record.label, record.fold))
         self._pending.append(value)
         self._pending_bytes += len(value)
@@ -97,7 +92,7 @@ class LMDBWriter:
             self._env.close()
             if not done:
                 self._partial.unlink(missing_ok=True)
-            os.close(self._lock)
+            locks.release(self._lock)
 
     def _complete(self) -> None:
         """Write what is left, and have all of it on the disk before the file gets its name."""
@@ -137,7 +132,7 @@ class LMDBWriter:
     def _grow(self) -> None:
         grown = 2 * self.map_size
         log.warning(
-            "%s: --map_size %.3g bytes is too small; grown to %.3g, nothing is lost", self.path, self.map_size, grown
+            "%s: --map_size %.3g bytes is too small: grown to %.3g, nothing is lost", self.path, self.map_size, grown
         )
         try:
             self._env.set_mapsize(grown)
@@ -146,4 +141,4 @@ class LMDBWriter:
         self.map_size = grown
 
     def _unwritable(self, error: Exception) -> UserError:
-        return UserError(f"{self.path}: cannot be written ({error}); is the disk full?")
+        return UserError(f"{self.path}: cannot be written ({error}). Is the disk full?")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -14,18 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-TESTS = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(TESTS / "robustness"), str(TESTS), str(TESTS.parent)]
-
-from conftest import SERVER  # noqa: E402
-
-from faults import kills, malformed  # noqa: E402
-from faults.corpus import make_corpus  # noqa: E402
-from faults.processes import Place, run  # noqa: E402
-from faults.verdicts import Before, failures  # noqa: E402
-from src import cli  # noqa: E402
-from src.errors import UserError  # noqa: E402
-from src.utils.progress import progress  # noqa: E402
+from faults import kills, malformed
+from faults.corpus import make_corpus
+from faults.processes import Place, run
+from faults.verdicts import Before, failures
+from src import cli
+from src.errors import UserError
+from src.utils.progress import progress
 
 
 @dataclass
@@ -133,15 +127,9 @@ def report(tallies: dict[str, Tally], seed: int) -> int:
     """Print what failed and how to see it again; how many failed."""
     failed = {name: found for tally in tallies.values() for name, found in tally.failures.items()}
     for name, found in failed.items():
-        print(f"\nFAILED {name}: python tests/robustness/faults/campaign.py --seed {seed} --only {name}")
+        print(f"\nFAILED {name}: make faults FLAGS='--seed {seed} --only {name}'")
         print("".join(f"  {line}\n" for line in found), end="")
     return len(failed)
-
-
-def preload() -> None:
-    """Have the commands forked from a process that has imported what they need."""
-    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:3])  # the server's only way to find it
-    SERVER.set_forkserver_preload(["faults.warm"])
 
 
 def main() -> None:
@@ -156,7 +144,6 @@ def main() -> None:
     add("--work_dir", help="folder for the corpus and what failed; a new one in the temporary folder by default")
     arguments = parser.parse_args()
     started = time.monotonic()
-    preload()
     if arguments.work_dir:
         Path(arguments.work_dir).mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="faults_", dir=arguments.work_dir))

@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import psutil
-from conftest import ROOT, SERVER, _as_main
+from conftest import ROOT, _as_main, fork
 
 MEMORY = 8 << 30  # bytes a command may allocate: a mad number must not take the machine along
 CLONE_NEWNET = 0x40000000
@@ -76,9 +76,7 @@ class Outcome:
 def start(place: Place, *words: object, umask: int = 0o022) -> BaseProcess:
     """A script of the repository in a forked process, the leader of a group of its own."""
     place.clear_logs()
-    process = SERVER.Process(target=_in_place, args=([str(ROOT / str(words[0])), *map(str, words[1:])], place, umask))
-    process.start()
-    return process
+    return fork(_in_place, [str(ROOT / str(words[0])), *map(str, words[1:])], place, umask)
 
 
 def run(place: Place, *words: object, umask: int = 0o022, timeout: float = 60) -> Outcome:

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# What the experiment scripts share; sourced by them. They are called
+# What the experiment scripts share. They source it, and are called
 #   SCRIPT EXPERIMENT_DIR RUN_INDEX
 # and read these environment variables:
-#   GISE_GPUS         GPU indices such as "0, 1"; by default as many as were published, or as there are
+#   GISE_GPUS         GPU indices such as "0, 1" (as many as were published, or as there are)
 #   GISE_NUM_WORKERS  loader processes for each GPU (6)
-#   GISE_DATA_ROOT    folder of mixtures_lmdb/, audioset/, vggsound/, esc50/ and exported_weights/; by
-#                     default the one that the scripts are in
+#   GISE_DATA_ROOT    folder of mixtures_lmdb/, audioset/, vggsound/, esc50/ and exported_weights/ (the
+#                     one that the scripts are in)
 #   GISE_WEIGHTS_DIR  folder of exported weights to fine-tune ($GISE_DATA_ROOT/exported_weights)
 #   GISE_TRAIN_FLAGS  further flags for the training script, quoted as in a shell
 #   GISE_PYTHON       interpreter (.venv's, or else python)
 
 called_from=$PWD
-cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
+cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit
 
 from_here() { # PATH: print it as it is called from the scripts' folder
     if [[ $1 == /* || $called_from == "$PWD" ]]; then
@@ -46,7 +46,7 @@ begin() { # SCRIPT [EXPERIMENT_DIR RUN_INDEX]: sets script, experiment and run
         echo "usage: $script EXPERIMENT_DIR RUN_INDEX" >&2
         exit 2
     fi
-    [[ $3 =~ ^[0-9]+$ ]] || stop "RUN_INDEX is '$3'; a number such as 1 was expected"
+    [[ $3 =~ ^[0-9]+$ ]] || stop "RUN_INDEX is '$3'. A number such as 1 was expected."
     experiment=$(from_here "${2%/}")
     run=r$3
 }
@@ -54,9 +54,9 @@ begin() { # SCRIPT [EXPERIMENT_DIR RUN_INDEX]: sets script, experiment and run
 use_gpus() { # NUMBER: sets gpu_flags for the published number of GPUs, or for those there are
     local published=$1 present used=0 list='' index accumulate=1
     present=$("$python" -c 'import torch; print(torch.cuda.device_count())' 2>/dev/null) ||
-        stop "$python cannot import torch; install requirements.txt, or name another interpreter with GISE_PYTHON"
+        stop "$python cannot import torch. Install requirements.txt, or name another interpreter with GISE_PYTHON."
     if [ -n "${GISE_GPUS:-}" ]; then
-        [[ $GISE_GPUS =~ ^[0-9]+(\ *,\ *[0-9]+)*$ ]] || stop "GISE_GPUS is '$GISE_GPUS'; indices such as '0, 1' were expected"
+        [[ $GISE_GPUS =~ ^[0-9]+(\ *,\ *[0-9]+)*$ ]] || stop "GISE_GPUS is '$GISE_GPUS'. Indices such as '0, 1' were expected."
         list=$GISE_GPUS
         for index in ${GISE_GPUS//,/ }; do
             [ "$index" -ge "$present" ] || used=$((used + 1))
@@ -71,9 +71,9 @@ use_gpus() { # NUMBER: sets gpu_flags for the published number of GPUs, or for t
     fi
     if [ "$present" -eq 0 ]; then
         used=1
-        echo "$script: no GPU here, training on the CPU; published with $published GPU(s)"
+        echo "$script: no GPU here, training on the CPU. Published with $published GPU(s)."
     elif [ "$used" -ne "$published" ]; then
-        echo "$script: training on $used GPU(s) ($list); published with $published"
+        echo "$script: training on $used GPU(s) ($list). Published with $published."
     fi
     if [ "$used" -lt "$published" ] && [ $((published % used)) -eq 0 ]; then
         accumulate=$((published / used))
@@ -89,7 +89,7 @@ words_of() { # NAME: print the words of the variable of that name, quoted as in 
 }
 
 require_words() { # NAME: stop where the quotes of that variable do not match
-    words_of "$1" >/dev/null 2>&1 || stop "$1 is \"${!1}\"; its quotes do not match"
+    words_of "$1" >/dev/null 2>&1 || stop "$1 is \"${!1}\". Its quotes do not match."
 }
 
 train() { # PYTHON_SCRIPT CFG EXPDIR [FLAG...]: one training run, its output also in RUN.log
@@ -103,10 +103,10 @@ train() { # PYTHON_SCRIPT CFG EXPDIR [FLAG...]: one training run, its output als
     "$python" "$program" --cfg_file "$cfg" -e "$expdir" "${gpu_flags[@]}" "$@" \
         ${further[@]+"${further[@]}"} 2>&1 | tee -i -a "$folder.log" || status=$?
     if [ "$status" -eq 130 ] || [ "$status" -eq 143 ] || [ "$status" -eq 138 ]; then # SIGINT, SIGTERM, SIGUSR1
-        echo "$script: interrupted in $folder; the same command goes on from here" >&2
+        echo "$script: interrupted in $folder. The same command resumes it." >&2
         exit "$status"
     elif [ "$status" -ne 0 ]; then
-        echo "$script: error: the run $folder failed with status $status; its log: $folder.log" >&2
+        echo "$script: error: the run $folder failed with status $status. Its log: $folder.log" >&2
         exit "$status"
     fi
 }
@@ -137,6 +137,6 @@ weights_of() { # NETWORK: print the file of its exported weights, those with the
             return
         fi
     done
-    stop "no exported weights of $network in $top; export them with eval_gise_mixtures.py --export_weights," \
-        "or name their folder with GISE_WEIGHTS_DIR"
+    stop "no exported weights of $network in $top. Export them with eval_gise_mixtures.py --export_weights," \
+        "or name their folder with GISE_WEIGHTS_DIR."
 }

@@ -1,4 +1,8 @@
-"""All that the commands import, for the server that they are forked from."""
+"""All that scripts import, for the server that the tests fork them from."""
+
+import conftest  # noqa: F401
+import sklearn.metrics  # noqa: F401
+import torch.utils.tensorboard  # noqa: F401
 
 import src.scoring.comparison  # noqa: F401
 import src.tagging.tagger  # noqa: F401

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes or reuses .venv and installs what the project needs. Sourced by quickstart.sh and run_tests.sh:
-#   make_environment            the system's packages, .venv, requirements.txt, requirements-demo.txt
+#   make_environment            the system's packages, .venv, requirements.txt, requirements-demo.txt, the project
 #   make_environment --dev      and requirements-dev.txt
 # PYTHON names another interpreter than the first fitting one on the PATH.
 
@@ -39,7 +39,7 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.
     [ -e /usr/include/sox.h ] || echo libsox-dev
 }
 
-install_packages() { # PACKAGE...: with apt, as root or through sudo; otherwise say what to run
+install_packages() { # PACKAGE...: with apt, as root or through sudo. Otherwise say what to run.
     local install="apt-get update && apt-get install -y $*"
     if ! command -v apt-get >/dev/null; then
         echo "These packages are missing (by their Debian names): $*. Install them and run this again." >&2
@@ -58,16 +58,25 @@ install_packages() { # PACKAGE...: with apt, as root or through sudo; otherwise 
     fi
 }
 
-pip_install_once() { # STAMP FILE [PIP OPTION...]: install a requirements file unless it was before
+pip_install_once() { # STAMP FILE PIP_ARGUMENT...: install what FILE describes unless it was before
     local stamp=.venv/$1 file=$2 sum
     shift 2
     sum=$(.venv/bin/python -V)-$(sha256sum <"$file")
+    [ "$1" != --editable ] || sum+=$PWD # where it refers to: a folder may move
     if [ "$(cat "$stamp" 2>/dev/null)" = "$sum" ]; then
         return
     fi
     echo "Installing $file into .venv"
-    .venv/bin/python -m pip install --disable-pip-version-check -r "$file" "$@" || return 1
+    .venv/bin/python -m pip install --disable-pip-version-check "$@" || return 1
     echo "$sum" >"$stamp"
+}
+
+install_project() { # the folder itself, with setuptools as PyTorch brought it or, without it, as pip fetches it
+    local isolation=()
+    if .venv/bin/python -c 'import setuptools.command.bdist_wheel' 2>/dev/null; then
+        isolation=(--no-build-isolation)
+    fi
+    pip_install_once .project pyproject.toml --editable . --no-deps ${isolation[@]+"${isolation[@]}"}
 }
 
 make_environment() {
@@ -80,16 +89,17 @@ make_environment() {
         python=$(choose_python)
     fi
     if [ -z "$python" ]; then
-        echo "No Python $SUPPORTED was found; set PYTHON to one." >&2
+        echo "No Python $SUPPORTED was found. Set PYTHON to one." >&2
         return 1
     fi
     if ! fits .venv/bin/python || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
         echo "Making .venv with $("$python" -V)"
         "$python" -m venv --clear .venv || return 1
     fi
-    pip_install_once .requirements requirements.txt || return 1
-    pip_install_once .requirements-demo requirements-demo.txt --no-deps || return 1
+    pip_install_once .requirements requirements.txt -r requirements.txt || return 1
+    pip_install_once .requirements-demo requirements-demo.txt -r requirements-demo.txt --no-deps || return 1
     if [ "${1:-}" = --dev ]; then
-        pip_install_once .requirements-dev requirements-dev.txt || return 1
+        pip_install_once .requirements-dev requirements-dev.txt -r requirements-dev.txt || return 1
     fi
+    install_project
 }

@@ -1,0 +1,34 @@
+"""Pictures of recordings: the spectrogram above, the strongest classes' activity over time below."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from src.tagging.tagger import Tagged
+from src.utils.pictures import blank_figure, save_figure
+
+
+def draw(path: str | Path, tagged: Tagged, names: Sequence[str], top_k: int) -> None:
+    """Draw a recording with its top_k classes, to a file of the kind that its name ends in."""
+    chosen = tagged.strongest(top_k)
+    end = float(tagged.ends[-1])
+    figure = blank_figure(9, 5.5)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, max(2, 0.35 * len(chosen))))
+    above.imshow(tagged.picture, origin="lower", aspect="auto", extent=(0, end, 0, 1), cmap="magma")
+    above.set(title=tagged.path.name, ylabel="frequency", yticks=())
+    centres = (tagged.starts + tagged.ends) / 2
+    edges = np.concatenate([[0.0], (centres[1:] + centres[:-1]) / 2, [end]])  # halfway between windows' centres
+    rows = np.arange(len(chosen) + 1)
+    mesh = below.pcolormesh(edges, rows, tagged.scores[:, chosen].T, vmin=0, vmax=1, cmap="viridis")
+    below.set(
+        xlabel="time (s); each window around its centre",
+        yticks=rows[:-1] + 0.5,
+        yticklabels=[names[c] for c in chosen],
+        xlim=(0, end),
+    )
+    below.invert_yaxis()
+    figure.colorbar(mesh, ax=below, label="score")
+    save_figure(figure, path, dpi=110)

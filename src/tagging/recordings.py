@@ -1,0 +1,74 @@
+"""Recordings: which files, and windows of them at a network's sample rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from src.data.audio.files import AUDIO_SUFFIXES, LONGEST, resampled
+from src.errors import UserError
+
+MARGIN = 0.05  # s around a window, for the resampling filter
+
+
+def audio_files(paths: Sequence[str]) -> list[Path]:
+    """The files given, and of folders all files of a kind that soundfile reads, sorted.
+
+    Raises:
+        UserError: a path is not there, or a folder holds no audio files.
+    """
+    found = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise UserError(f"{path}: no such file or folder")
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(
+                file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file()
+            )
+            if not inside:
+                raise UserError(f"{path}: no audio files in this folder")
+        found += inside
+    return found
+
+
+def resampled_length(file: soundfile.SoundFile, sample_rate: int) -> int:
+    """Samples of a recording at another rate."""
+    if file.frames == 0:
+        raise UserError(f"{file.name}: is empty, it has no samples")
+    if file.frames > LONGEST:
+        raise UserError(f"{file.name}: does not say how long it is. Was it written to a pipe? Encode it again")
+    return math.ceil(file.frames * sample_rate / file.samplerate)
+
+
+def window_starts(length: int, window: int, hop: int) -> list[int]:
+    """Where windows begin, in samples. The last one ends with the recording."""
+    if length <= window:
+        return [0]
+    starts = list(range(0, length - window + 1, hop))
+    if starts[-1] + window < length:
+        starts.append(length - window)
+    return starts
+
+
+def read_window(file: soundfile.SoundFile, start: int, length: int, sample_rate: int) -> np.ndarray:
+    """(≤ length,) mono float32 samples at `sample_rate` from `start` on, as if the whole file were resampled."""
+    common = math.gcd(file.samplerate, sample_rate)
+    old, new = file.samplerate // common, sample_rate // common
+    margin = math.ceil(MARGIN * common) if old != new else 0
+    # Samples coincide at both rates every `old` and every `new` samples: reading begins there.
+    first = max(start // new - margin, 0)
+    last = -(-(start + length) // new) + margin
+    begin, end = min(first * old, file.frames), min(last * old, file.frames)
+    file.seek(begin)
+    samples = file.read(end - begin, dtype="float32", always_2d=True).mean(axis=1)  # (N,)
+    if len(samples) < end - begin:
+        raise UserError(f"{file.name}: is truncated: it ends after {begin + len(samples)} of {file.frames} samples")
+    if old != new:
+        samples = resampled(samples, old, new)
+    offset = start - first * new
+    return samples[offset : offset + length]
