@@ -1,7 +1,6 @@
 """Fetch archives of the published data and checkpoints from Zenodo, check and unpack them."""
 
 import argparse
-import sys
 from pathlib import Path
 
 import _repository
