@@ -31,27 +31,10 @@ from src.utils.files import whole_file
 log = logging.getLogger(__name__)
 
 SCORES = ["mAP", "mAUC", "dprime", "ckpt_path"]
-DETAILS = [
-    "accuracy",
-    "top5",
-    "epoch",
-    "val_figure",
-    "num_train_clips",
-    "num_eval_clips",
-    "num_timesteps",
-    "protocol",
-    "fold",
-    "cfg_file",
-    "arch",
-    "model_depth",
-    "num_classes",
-    "pretrained",
-    "train_set_path",
-    "train_data",
-    "lmdb_path",
-    "eval_data",
-    "evaluated",
-]
+DETAILS = (
+    "accuracy top5 epoch val_figure num_train_clips num_eval_clips num_timesteps protocol fold cfg_file arch "
+    "model_depth num_classes pretrained train_set_path train_data lmdb_path eval_data evaluated"
+).split()
 
 
 @dataclass(frozen=True)
