@@ -130,16 +130,14 @@ def event_files(fg_path: str | Path, label_map: LabelMap) -> dict[str, list[str]
 def background_files(bg_path: str | Path) -> tuple[str, dict[str, list[str]]]:
     """(root, kind → sorted WAV files), whether they lie in subfolders of `bg_path` or in itself, the only kind then."""
     folder = Path(os.path.abspath(bg_path))
+    files = [file for file in sorted(folder.glob("*/*.wav")) if not file.parent.name.startswith(".")]
+    files = files or sorted(folder.glob("*.wav"))
+    if not files:
+        raise UserError(f"{bg_path}: no background WAV files in it, nor in its subfolders")
     kinds: dict[str, list[str]] = {}
-    for file in sorted(folder.glob("*/*.wav")):
-        if not file.parent.name.startswith("."):
-            kinds.setdefault(file.parent.name, []).append(str(file))
-    if kinds:
-        return str(folder), kinds
-    flat = sorted(map(str, folder.glob("*.wav")))
-    if flat:
-        return str(folder.parent), {folder.name: flat}
-    raise UserError(f"{bg_path}: no background WAV files in it, nor in its subfolders")
+    for file in files:
+        kinds.setdefault(file.parent.name, []).append(str(file))
+    return str(files[0].parent.parent), kinds
 
 
 def file_weights(files: dict[str, list[str]], label_map: LabelMap, class_weights: Sequence[float] | None) -> np.ndarray:
