@@ -5,8 +5,6 @@ drawn. Its scores weigh each clip by that count. They are scikit-learn's average
 with these sample weights, computed for many resamples at once.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

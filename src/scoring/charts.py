@@ -1,7 +1,5 @@
 """Pictures of a summary: curves over training-set sizes, networks, classes and epochs."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections import defaultdict

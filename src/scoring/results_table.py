@@ -1,7 +1,5 @@
 """Which checkpoints to score, and the rows of results.csv."""
 
-from __future__ import annotations
-
 import csv
 import math
 import os

@@ -1,7 +1,5 @@
 """Scores as columns of results.csv, and the tables of further figures beside it."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Results tables and run folders -> settings, each with its scores' mean and spread over runs."""
 
-from __future__ import annotations
-
 import math
 import os
 import re

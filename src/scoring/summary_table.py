@@ -1,7 +1,5 @@
 """Summarised settings -> a table as Markdown, and as rows of a CSV."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections import defaultdict
