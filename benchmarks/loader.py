@@ -2,10 +2,10 @@
 
     python benchmarks/loader.py
 
-One loader worker, with one thread, makes batches of training clips; the main process does nothing with them. Paths take
-turns, each time with a new worker, whose first batches are not counted. Clips a second are those that arrive; clips a
-CPU second are counted in the worker's own time, which other work on the machine disturbs less. The second table takes
-the chain apart, in one more worker, in CPU time.
+One loader worker, with one thread, makes batches of training clips. The main process does nothing with them. Paths take
+turns, each time with a new worker, whose first batches are not counted. Clips a second are those that arrive. Clips a
+CPU second are counted in the worker's own time, which other work disturbs less. The second table takes the chain apart,
+in one more worker, in CPU time.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def main() -> None:
             work[name] = functools.partial(loader, dataset, keys, arguments.batch_size, 1, PREFETCH)
         print(
             f"{arguments.batches} batches of {arguments.batch_size} clips, crops of {arguments.clip_size} frames, "
-            f"medians of {arguments.rounds} rounds; {arguments.lmdb}, {len(published)} clips"
+            f"medians of {arguments.rounds} rounds, {arguments.lmdb}, {len(published)} clips"
         )
         found = in_turns(
             {name: functools.partial(one_run, make, arguments.warm_up) for name, make in work.items()}, arguments.rounds
@@ -130,13 +130,13 @@ def one_run(make: Callable[[], DataLoader], warm_up: int) -> Run:
 
 
 def used(pid: int) -> tuple[float, int]:
-    """(s of CPU time, minor page faults) of a process so far; proc(5)."""
+    """(s of CPU time, minor page faults) of a process so far, see proc(5)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return TICK * (int(fields[11]) + int(fields[12])), int(fields[7])
 
 
 def rows_of(found: dict[str, list[Run]]) -> Iterator[tuple[str, ...]]:
-    """Medians of the rounds; ratios are to the first path."""
+    """Medians of the rounds. Ratios are to the first path."""
     base = None
     for name, runs in found.items():
         speeds = [run.clips / run.seconds for run in runs]
@@ -155,8 +155,10 @@ def rows_of(found: dict[str, list[Run]]) -> Iterator[tuple[str, ...]]:
 
 
 class Parts(Dataset):
-    """Asked for keys, gives a (P, 2) tensor of the ms of CPU time that each of `NAMES` takes for a clip, in this very
-    process, published and here, as the inputs of a batch without targets."""
+    """Asked for keys, gives a (P, 2) tensor as the inputs of a batch without targets.
+
+    It holds the ms of CPU time that each of `NAMES` takes for a clip, in this very process, published and here.
+    """
 
     NAMES = (
         "reading a record",

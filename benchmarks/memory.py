@@ -2,10 +2,10 @@
 
     python benchmarks/memory.py
 
-USS is what a process has for itself, PSS that and its share of what it has together with others; MB. Looked up after
-the first and the third epoch, when all batches are done with. The system's page cache, which holds the files' one copy,
-belongs to no process; but a page of it that one process alone has mapped counts in that one's USS, so a worker's is
-given without such pages too. Every line is of a new process with new loader workers.
+USS is what a process has for itself, PSS that and its share of what it has together with others, in MB. They are looked
+up after the first and the third epoch, when all batches are done with. The system's page cache, which holds the files'
+one copy, belongs to no process. But a page of it that one process alone has mapped counts in that one's USS. So a
+worker's is given without such pages too. Every line is of a new process with new loader workers.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> None:
     add("--clips", type=cli.positive(int), default=500, help="of the smaller data set, of five seconds (500)")
     add("--num_workers", type=cli.count, nargs="+", default=[0, 2, 4], help="loader processes (0 2 4)")
     add("--clip_size", type=cli.positive(int), default=500, help="frames of a training clip (500)")
-    add("--folder", help="where to make the data sets; a temporary folder if left out")
+    add("--folder", help="where to make the data sets, by default a temporary folder")
     arguments = parser.parse_args()
     print(machine())
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:

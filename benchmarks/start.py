@@ -3,7 +3,7 @@
     python benchmarks/start.py
 
 The baseline is one pass through the file, with nothing done to what is read: no start that reads all of it is faster.
-Each way of starting is timed in new processes, once their imports are done; they take turns.
+Each way of starting is timed in new processes, once their imports are done. They take turns.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--records", type=cli.positive(int), default=60_000, help="of the LMDB that is made, 0.1 MB each (60000)")
-    add("--folder", help="where to make it; a temporary folder if left out")
-    add("--lmdb", help="take this one instead; its labels are read anew, too")
+    add("--folder", help="where to make it, by default a temporary folder")
+    add("--lmdb", help="take this one instead. Its labels are read anew, too")
     add("--lbl_map", default=str(LBL_MAP), help="its classes (the tests')")
     add("--batch_size", type=cli.positive(int), default=64, help="clips in a batch (64)")
     add("--num_workers", type=cli.count, default=2, help="loader processes (2)")
@@ -107,7 +107,7 @@ def seconds_to_start(lmdb: str, lbl_map: str, batch_size: int, num_workers: int,
 
 
 def rows_of(found: dict[str, list[tuple[float, float]]]) -> Iterator[tuple[str, ...]]:
-    """Medians; ratios are to the first way."""
+    """Medians. Ratios are to the first way."""
     base = None
     for name, runs in found.items():
         opening, seconds = (statistics.median(part) for part in zip(*runs))

@@ -1,7 +1,5 @@
 """State dicts -> networks, strictly, with every key that does not fit named."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ A soundscape depends on the recipe, the seed, its own number and the names and c
 alone: not on how many processes make it, on which others are made, or on where the files lie.
 """
 
-from __future__ import annotations
-
 import errno
 import functools
 import json

@@ -21,7 +21,7 @@ LENGTHS = (110250, 110250, 50000, 50000, 3000, 100, 30000, 110250)  # samples
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
-    """An LMDB of clips of several lengths, loud and soft; the last one, of 24 bits, is decoded to floats."""
+    """An LMDB of clips of several lengths, loud and soft. The last one, of 24 bits, is decoded to floats."""
     path = tmp_path_factory.mktemp("clips") / "clips.lmdb"
     rng = np.random.default_rng(0)
     with LMDBWriter(path) as writer:
@@ -45,7 +45,7 @@ def test_a_batch_is_that_of_the_single_clips(clips, feature, chain):
     assert samples.samples.dtype == torch.int16 and torch.equal(targets, same_targets)
     found = DeviceFeatures(dataset.features)(samples)
     assert found.shape == expected.shape and found.dtype == torch.float32
-    strong = expected > expected.amax(dim=(1, 2, 3), keepdim=True) - 90  # dB; weaker bins stray in single precision
+    strong = expected > expected.amax(dim=(1, 2, 3), keepdim=True) - 90  # dB. Weaker bins stray in single precision
     difference = (found - expected).abs()
     assert difference[strong].max() < 0.01 and difference.mean() < 0.03
 

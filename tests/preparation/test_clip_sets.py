@@ -435,7 +435,7 @@ def test_a_whole_video_is_not_taken_for_its_clip(tmp_path):
     case = audioset_case(tmp_path / "official")
     write_audio(tmp_path / "official/my clips; é/gonegonegon.wav", rate=4000, seconds=12)
     result = case.run(tmp_path / "out")
-    reason = "gonegonegon.wav: lasts 12.0 s, and 11 s at most were expected; is it the whole recording"
+    reason = "gonegonegon.wav: lasts 12.0 s, and 11 s at most were expected. Is it the whole recording"
     assert reason in result.stderr and "0 missing, 2 unreadable" in result.stderr
 
 

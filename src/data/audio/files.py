@@ -1,7 +1,5 @@
 """Audio bytes or files -> samples."""
 
-from __future__ import annotations
-
 import io
 import math
 import re
@@ -16,7 +14,7 @@ import soundfile
 
 from src.errors import UserError
 
-LONGEST = 1 << 40  # samples; libsndfile gives a far larger number for a length that it does not know
+LONGEST = 1 << 40  # samples. libsndfile gives a far larger number for a length that it does not know
 LARGEST_BLOCK = 1 << 13  # samples for a byte of FLAC: a frame has at most 65,535, in ten bytes at least
 LARGEST_RATIO = 1000  # the larger term of the rates' ratio, up to which torchaudio resamples
 
@@ -27,15 +25,15 @@ AUDIO_SUFFIXES = frozenset(
 PIPED_WAV = 0x7FFF0000  # bytes of data from which on a WAV file's header only says that it was written to a pipe
 
 
-def decode(
-    source: bytes | str | Path, sample_rate: int, where: str | None = None, dtype: str = "float32"
-) -> np.ndarray:
+Source = bytes | str | Path  # the bytes of an audio file, or its path
+
+
+def decode(source: Source, sample_rate: int, where: str = "", dtype: str = "float32") -> np.ndarray:
     """Samples of a mono clip.
 
     Args:
-        source: the bytes of an audio file, or its path.
         sample_rate: what the clip must have, in Hz.
-        where: how messages call the clip; the path if left out.
+        where: how messages call the clip, by default the path.
         dtype: float32 or float64.
 
     Returns:
@@ -44,12 +42,13 @@ def decode(
     Raises:
         UserError: not audio, truncated, empty, at another rate, or of several channels.
     """
-    where = where or str(source)
     samples, rate = read_audio(source, where, dtype)
     if rate != sample_rate:
-        raise UserError(f"{where}: its sample rate is {rate} Hz, not {sample_rate} Hz; resample it first")
+        raise UserError(
+            f"{_name(source, where)}: its sample rate is {rate} Hz, not {sample_rate} Hz: resample it first"
+        )
     if samples.shape[1] != 1:
-        raise UserError(f"{where}: has {samples.shape[1]} channels; mono is needed")
+        raise UserError(f"{_name(source, where)}: has {samples.shape[1]} channels: mono is needed")
     return samples[:, 0]
 
 
@@ -74,13 +73,12 @@ def decode_record(flac: bytes, sample_rate: int, where: str) -> np.ndarray:
 
 
 def _mono_samples(flac: bytes, count: int) -> np.ndarray:
-    """(count,) int16 samples of 16-bit mono FLAC; fewer where it breaks off.
+    """(count,) int16 samples of 16-bit mono FLAC, fewer where it breaks off.
 
     miniaudio's functions in Python decode to memory of their own first.
     """
-    if not 0 < count <= LARGEST_BLOCK * len(flac):  # not known, or no such file is whole, and no such memory there
-        return np.empty(0, np.int16)
-    decoder = miniaudio.lib.ma_dr_flac_open_memory(flac, len(flac), miniaudio.ffi.NULL)
+    known = 0 < count <= LARGEST_BLOCK * len(flac)  # of more, no such file is whole, and no such memory there
+    decoder = known and miniaudio.lib.ma_dr_flac_open_memory(flac, len(flac), miniaudio.ffi.NULL)
     if not decoder:
         return np.empty(0, np.int16)
     try:
@@ -100,8 +98,8 @@ class StreamInfo(NamedTuple):
     num_samples: int  # 0 where it is not known
 
     @classmethod
-    def of(cls, flac: bytes) -> StreamInfo | None:
-        """Of a file's bytes; None where they begin otherwise."""
+    def of(cls, flac: bytes) -> "StreamInfo | None":
+        """Of a file's bytes, or None where they begin otherwise."""
         if flac[:4] != b"fLaC" or len(flac) < 42 or flac[4] & 0x7F:
             return None
         packed = int.from_bytes(flac[18:26], "big")  # 20 bits of rate, 3 of channels - 1, 5 of bits - 1, 36 of samples
@@ -113,7 +111,7 @@ def read_mono(path: str | Path, sample_rate: int, longest: float = math.inf) -> 
 
     Args:
         sample_rate: of the result, in Hz.
-        longest: what it may last, in s; a longer file is refused before it is read.
+        longest: what it may last, in s. A longer file is refused before it is read.
 
     Returns:
         (N,) float32 samples, N ≥ 1.
@@ -147,13 +145,13 @@ def resampled(samples: np.ndarray, old: int, new: int) -> np.ndarray:
 
 
 def read_audio(
-    source: bytes | str | Path, where: str | None = None, dtype: str = "float32", longest: float = math.inf
+    source: Source, where: str = "", dtype: str = "float32", longest: float = math.inf
 ) -> tuple[np.ndarray, int]:
     """Samples and sample rate of a whole audio file, whatever its rate and number of channels.
 
     Args:
-        source, where, dtype: as of `decode`.
-        longest: what it may last, in s; a longer file is refused before it is read.
+        where, dtype: as of `decode`.
+        longest: what it may last, in s. A longer file is refused before it is read.
 
     Returns:
         (N, channels) samples, N ≥ 1, and Hz.
@@ -161,22 +159,20 @@ def read_audio(
     Raises:
         UserError: not audio, truncated, empty or too long.
     """
-    with _opened(source, where or str(source)) as file:
+    where = _name(source, where)
+    with _opened(source, where) as file:
         if file.frames > longest * file.samplerate:
             seconds = file.frames / file.samplerate
             raise UserError(
-                f"{where or source}: lasts {seconds:.1f} s, and {longest:g} s at most were expected; is it "
-                "the whole recording that the clip was cut from?"
+                f"{where}: lasts {seconds:.1f} s, and {longest:g} s at most were expected. "
+                "Is it the whole recording that the clip was cut from?"
             )
         try:
             samples = file.read(dtype=dtype, always_2d=True)  # (N, channels)
         except MemoryError:
-            raise UserError(
-                f"{where or source}: says that it has {file.frames} samples, more than there is memory "
-                "for; is it damaged?"
-            ) from None
+            raise UserError(f"{where}: says {file.frames} samples, more than fit into memory. Is it damaged?") from None
         if len(samples) != file.frames:
-            raise UserError(f"{where or source}: is truncated: {len(samples)} of its {file.frames} samples can be read")
+            raise UserError(f"{where}: is truncated: {len(samples)} of its {file.frames} samples can be read")
         return samples, file.samplerate
 
 
@@ -190,7 +186,7 @@ def duration(path: str | Path) -> float:
         return file.frames / file.samplerate
 
 
-def encoding(source: bytes | str | Path, where: str) -> str:
+def encoding(source: Source, where: str) -> str:
     """Format and sample type of an audio file, such as "FLAC PCM_16".
 
     Raises:
@@ -201,14 +197,14 @@ def encoding(source: bytes | str | Path, where: str) -> str:
 
 
 @contextmanager
-def _opened(source: bytes | str | Path, where: str) -> Iterator[soundfile.SoundFile]:
+def _opened(source: Source, where: str) -> Iterator[soundfile.SoundFile]:
     """An audio file of known length, at least one sample."""
     if not isinstance(source, bytes) and not Path(source).is_file():
         raise UserError(f"{where}: no such audio file")
     try:
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
             if file.frames > LONGEST:
-                raise UserError(f"{where}: does not say how long it is; was it written to a pipe? Encode it again")
+                raise UserError(f"{where}: does not say how long it is. Was it written to a pipe? Encode it again")
             if file.format.startswith("WAV"):
                 _require_whole_wav(file, where)
             if file.frames == 0:
@@ -236,7 +232,7 @@ def encode(samples: np.ndarray, sample_rate: int, file_format: str) -> bytes:
 
 
 def as_int32(samples: np.ndarray) -> np.ndarray:
-    """Floats in [-1, 1] as 32-bit integers; exact for the samples of a file of up to 32 bits."""
+    """Floats in [-1, 1] as 32-bit integers. Exact for the samples of a file of up to 32 bits."""
     return np.clip(np.rint(samples.astype(np.float64) * 2**31), -(2**31), 2**31 - 1).astype(np.int32)
 
 
@@ -247,7 +243,7 @@ def _require_whole_wav(file: soundfile.SoundFile, where: str) -> None:
         raise UserError(f"{where}: is truncated: it has {cut[2]} of {cut[1]} bytes of audio")
 
 
-def _is_flac_without_samples(source: bytes | str | Path) -> bool:
+def _is_flac_without_samples(source: Source) -> bool:
     """Whether a FLAC file ends right behind its headers, which libsndfile takes for no audio file."""
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     if not data.startswith(b"fLaC"):
@@ -260,7 +256,11 @@ def _is_flac_without_samples(source: bytes | str | Path) -> bool:
 
 
 def tile(samples: np.ndarray, min_length: int) -> np.ndarray:
-    """Repeat (N,) or (N, channels) samples until there are `min_length`; longer clips are left alone."""
+    """Repeat (N,) or (N, channels) samples until there are `min_length`. Longer clips are left alone."""
     if len(samples) >= min_length:
         return samples
     return np.concatenate([samples] * math.ceil(min_length / len(samples)))[:min_length]
+
+
+def _name(source: Source, where: str) -> str:
+    return where or ("these bytes" if isinstance(source, bytes) else str(source))

@@ -1,7 +1,5 @@
 """Reading an LMDB through in the background: for its fingerprint, and into the page cache."""
 
-from __future__ import annotations
-
 import logging
 import multiprocessing
 import os
@@ -23,7 +21,7 @@ CHUNK = 1 << 24  # bytes read at a time
 class ReadingAhead:
     """One pass through an LMDB, in a process of its own, which ends with this one.
 
-    A thread would not do: LMDB opens a file once in a process, and the data set releases its pages.
+    A thread would not do: loader workers are forked meanwhile.
 
     Args:
         reader: of the LMDB.
