@@ -90,7 +90,7 @@ def run_malformed(campaign: Campaign, numbers: list[int], jobs: int) -> dict[str
 
 
 def run_kills(campaign: Campaign, landed: int, only: int | None = None) -> dict[str, Tally]:
-    """Kills by target, until so many have landed. They come one after the other, so that none disturbs another's moment."""
+    """Kills by target, until so many have landed. One comes after the other, and none disturbs another."""
     tallies = {target: Tally() for target in kills.WORKS}
     works = campaign.works()
     for number in [only] if only is not None else _until(tallies, landed):
