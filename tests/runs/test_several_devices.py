@@ -1,4 +1,4 @@
-"""Several processes and nodes on the CPU: the same figures, decisions and errors as one; and the device flags."""
+"""Several processes and nodes on the CPU: the same figures, decisions and errors as one. And the device flags."""
 
 import csv
 import json
@@ -98,7 +98,7 @@ def two_ranks():
 
 
 def in_background(words, **more):
-    """A command in a process group of its own; its output can be read from one pipe."""
+    """A command in a process group of its own. Its output can be read from one pipe."""
     return subprocess.Popen(
         [*map(str, words)],
         cwd=ROOT,
