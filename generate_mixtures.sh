@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Pack the published soundscapes into the LMDBs of "number of soundscapes v. mAP", and val and eval.
-# It mixes none: scripts/generate_mixtures.py does.
+# Packs the published soundscapes into the LMDBs of "number of soundscapes v. mAP", and val and eval.
+# It makes none: scripts/generate_mixtures.py mixes soundscapes.
 #   generate_mixtures.sh MIXTURES_DIR LMDB_DIR
 # MIXTURES_DIR holds the unpacked archives train_5k … train_50k, train, train_p2 … train_p5, val and
 # eval. LMDBs that are there are left alone. Sets whose folders are missing are named at the end.

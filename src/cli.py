@@ -1,7 +1,5 @@
 """What the command lines share: flags, logging, and one clear line for a mistake of the user's."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import io
@@ -237,7 +235,7 @@ def options_of(kind: type[Options], arguments: argparse.Namespace, **more: Any) 
     return kind(**{field.name: flags[field.name] for field in dataclasses.fields(kind) if field.name in flags})
 
 
-def training_options(arguments: argparse.Namespace, **more: Any) -> TrainingOptions:
+def training_options(arguments: argparse.Namespace, **more: Any) -> "TrainingOptions":
     """The options of a training script's parsed flags.
 
     Raises:
@@ -251,7 +249,7 @@ def training_options(arguments: argparse.Namespace, **more: Any) -> TrainingOpti
     return options_of(TrainingOptions, arguments, devices=_devices(arguments), overrides=overrides, **more)
 
 
-def _devices(arguments: argparse.Namespace) -> Devices:
+def _devices(arguments: argparse.Namespace) -> "Devices":
     """The devices of parsed flags. What is wrong with them is said by one process of each node."""
     from src.runs.devices import choose_devices
 
@@ -319,7 +317,7 @@ def add_loading_flags(parser: argparse.ArgumentParser) -> None:
     add_clip_flags(parser)
 
 
-def evaluation_options(arguments: argparse.Namespace, levels: int, num_timesteps: int) -> EvaluationOptions:
+def evaluation_options(arguments: argparse.Namespace, levels: int, num_timesteps: int) -> "EvaluationOptions":
     """The options of an evaluation script's parsed flags.
 
     Args:

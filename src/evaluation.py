@@ -1,7 +1,5 @@
 """Checkpoints -> scores on an LMDB, rows of results.csv, and exported weights."""
 
-from __future__ import annotations
-
 import logging
 import os
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What a training run is to do, settled before it begins: flags, cfg and run folder -> one frozen plan."""
 
-from __future__ import annotations
-
 import functools
 import logging
 import os

@@ -1,7 +1,5 @@
 """Training: a run's plan is made, then carried out."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Sequence

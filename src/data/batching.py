@@ -1,7 +1,5 @@
 """Examples -> one batch: (B, 1, F, T) float32, or samples and views, and targets."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

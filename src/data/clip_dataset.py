@@ -1,7 +1,5 @@
 """How a stored clip becomes an example. The storages (LMDB, files) are its subclasses."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Literal

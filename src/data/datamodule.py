@@ -1,7 +1,5 @@
 """The one LightningDataModule: a configuration's training and validation sets and their loaders."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import pytorch_lightning as pl

@@ -5,8 +5,6 @@ batched in PyTorch. Loader workers then only decode. Both forms of the features 
 takes 0.64 ms of a core for each clip, this one 1.6 ms. On a GPU this one spares the workers that time.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

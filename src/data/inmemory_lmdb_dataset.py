@@ -1,7 +1,5 @@
 """One LMDB as a torch Dataset: FLAC bytes stay FLAC until a clip is asked for."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Label maps, and label strings as targets."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ class LabelMap:
     path: str = "label map"  # where it came from, for messages
 
     @classmethod
-    def load(cls, path: str | Path) -> LabelMap:
+    def load(cls, path: str | Path) -> "LabelMap":
         """Read `lbl_map.json`, an object of class name → index.
 
         Raises:
@@ -37,7 +35,7 @@ class LabelMap:
         return cls.from_mapping(mapping, str(path))
 
     @classmethod
-    def from_mapping(cls, mapping: object, path: str = "label map") -> LabelMap:
+    def from_mapping(cls, mapping: object, path: str = "label map") -> "LabelMap":
         """Build from class name → index, as `load` does."""
         if not isinstance(mapping, dict) or not mapping:
             raise UserError(f"{path}: an object of class name → index was expected")

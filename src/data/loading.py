@@ -1,7 +1,5 @@
 """The data set class that fits a storage, and the loader that makes batches of it."""
 
-from __future__ import annotations
-
 import functools
 import gc
 import os

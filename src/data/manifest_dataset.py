@@ -1,7 +1,5 @@
 """Audio files listed in a CSV as a torch Dataset, for `is_lmdb: False`."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterator
 

@@ -5,8 +5,6 @@ one λ vector. Multiclass training also fed the network the unmixed input. "corr
 feeds the mixed input.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

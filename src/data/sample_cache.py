@@ -7,8 +7,6 @@ Decoding FLAC is half of a worker's time, and the samples take about twice the r
     N                                           int64
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """Which clips, in which order, and with which random draws: by seed, epoch and record index alone."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -5,8 +5,6 @@ That takes nearly as long as the arithmetic. Here a worker keeps its buffers. It
 once, and from then on its place. A buffer is free again when no tensor of the main process uses it.
 """
 
-from __future__ import annotations
-
 import itertools
 import weakref
 from collections.abc import Callable, Sequence
@@ -18,8 +16,8 @@ import torch
 BUFFERS = 16  # of a worker. Where the main process keeps more batches, PyTorch shares the others
 
 _numbers = itertools.count()
-_all: weakref.WeakValueDictionary[int, SharedBuffers] = weakref.WeakValueDictionary()
-_of_this_worker: SharedBuffers | None = None
+_all: "weakref.WeakValueDictionary[int, SharedBuffers]" = weakref.WeakValueDictionary()
+_of_this_worker: "SharedBuffers | None" = None
 
 
 class Place(NamedTuple):

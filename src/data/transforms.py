@@ -5,8 +5,6 @@ NumPy generator. A view knows nothing but the spectrogram's size, so that draws 
 is then applied to a spectrogram: here to one in NumPy, in src/data/device_features.py to a batch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
@@ -39,7 +37,7 @@ class View:
     bands: tuple[Bands, ...] = ()
 
     @classmethod
-    def whole(cls, num_bins: int, num_frames: int) -> View:
+    def whole(cls, num_bins: int, num_frames: int) -> "View":
         """All of a spectrogram."""
         return cls(num_bins, num_frames, 0, num_frames)
 

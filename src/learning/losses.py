@@ -1,7 +1,5 @@
 """Losses on logits. Each gives one number for a whole batch, or one a clip where it is to be mixed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -5,8 +5,6 @@ for accuracy, (N,) class indices. A class without a positive clip has no average
 without positives or without negatives no AUC: those are NaN and left out of the means.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The one LightningModule: a network, its task, and the training and validation steps of every experiment."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytorch_lightning as pl

@@ -1,7 +1,5 @@
 """All that differs between multilabel and multiclass recognition."""
 
-from __future__ import annotations
-
 import logging
 from abc import ABC, abstractmethod
 

@@ -1,7 +1,5 @@
 """Checkpoints read back: configuration, label map and weights, as plain data."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -30,7 +28,7 @@ class Checkpoint:
     record: dict[str, Any]  # `hyper_parameters`: seed, protocol, command, versions, …
     weights: dict[str, torch.Tensor]  # the network's state dict
 
-    def without_weights(self) -> Checkpoint:
+    def without_weights(self) -> "Checkpoint":
         """What is left when its file's tensors are no longer needed."""
         return replace(self, weights={})
 

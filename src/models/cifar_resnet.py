@@ -1,7 +1,5 @@
 """The CIFAR-style three-stage ResNet (He et al., 2016, arXiv 1512.03385, section 4.2), widened to 32, 64, 128."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 from torch.nn import functional

@@ -1,7 +1,5 @@
 """DenseNet (Huang et al., 2017, arXiv 1608.06993) through timm, with a stem of one channel."""
 
-from __future__ import annotations
-
 import timm
 from torch import nn
 

@@ -5,8 +5,6 @@ The published networks padded their stride-2 convolutions as TensorFlow's SAME d
 PyTorch's default initialisation.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import timm

@@ -5,8 +5,6 @@ im_size)`. Every network takes (B, 1, F, T) spectrograms and gives (B, C) logits
 has `reset_classifier(num_classes)`, which makes a fresh last layer, or none with 0.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """ResNet (He et al., 2016, arXiv 1512.03385) through timm, with a 7×7 stride-2 stem of one channel."""
 
-from __future__ import annotations
-
 import timm
 from torch import nn
 

@@ -5,8 +5,6 @@ The checkpoints released in 2021 also mention a few classes of their own and of 
 inert stand-ins, which keep nothing and do nothing, take their place.
 """
 
-from __future__ import annotations
-
 import zipfile
 import zlib
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 A cfg says `arch: timm` and `model_depth: <timm's name>`. timm cites each network's paper.
 """
 
-from __future__ import annotations
-
 import difflib
 
 import timm

@@ -1,7 +1,5 @@
 """State dicts -> networks, strictly, with every key that does not fit named."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,13 +20,11 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
         UserError: no such file, not a state dict, or keys or shapes that differ.
     """
     state = read_torch_file(path, "a .pth of weights")
-    plain = isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values())
-    if not plain:
-        found = "a checkpoint" if isinstance(state, dict) and "state_dict" in state else "no plain state dict"
-        raise UserError(
-            f"{path}: is {found}, and a .pth of weights was expected. Make one with eval_gise_mixtures.py "
-            "--export_weights"
-        )
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        problem = "is no plain state dict"
+        if isinstance(state, dict) and "state_dict" in state:
+            problem = "is a checkpoint, and a .pth of weights was expected"
+        raise UserError(f"{path}: {problem}. Make one with eval_gise_mixtures.py --export_weights")
     load_state(network, state, str(path))
 
 

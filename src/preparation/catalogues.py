@@ -1,7 +1,5 @@
 """The official CSV files of ESC-50, AudioSet and VGGSound -> their clips and classes."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re

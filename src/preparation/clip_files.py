@@ -1,7 +1,5 @@
 """Which file of a folder tree is which clip: one walk, whatever the number of files."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Iterable, Iterator

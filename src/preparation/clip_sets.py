@@ -1,7 +1,5 @@
 """The clips of a data set -> FLAC files -> LMDBs, and lists of what was packed and what was not."""
 
-from __future__ import annotations
-
 import functools
 import logging
 from collections.abc import Mapping, Sequence

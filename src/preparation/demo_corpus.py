@@ -5,8 +5,6 @@ phrase of up to 4.5 seconds, notes or strokes of one instrument, cut where the l
 an instrument plays in one split, a (program, key, tuning), it plays in no other.
 """
 
-from __future__ import annotations
-
 import importlib
 import itertools
 from dataclasses import dataclass

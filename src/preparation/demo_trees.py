@@ -5,8 +5,6 @@ in the official releases. The sounds are the demo corpus's. In ESC-50's tree its
 the first of ESC-50's, in the other two the classes are its own.
 """
 
-from __future__ import annotations
-
 import csv
 import string
 from collections.abc import Iterator, Sequence

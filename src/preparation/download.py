@@ -1,7 +1,5 @@
 """Archives of a Zenodo record: fetched, resumed, checked and unpacked."""
 
-from __future__ import annotations
-
 import hashlib
 import http.client
 import json

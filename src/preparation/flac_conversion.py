@@ -1,7 +1,5 @@
 """WAV -> 16-bit mono FLAC, with the annotation files copied along."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from pathlib import Path

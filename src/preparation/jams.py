@@ -1,7 +1,5 @@
 """JAMS files as Scaper writes them: JSON that says which part of which source sounds when."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Folders of soundscapes (NAME.flac, NAME.txt) -> one LMDB."""
 
-from __future__ import annotations
-
 import functools
 import logging
 import os

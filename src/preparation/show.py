@@ -1,7 +1,5 @@
 """One soundscape, from a file or an LMDB: what it holds, drawn."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

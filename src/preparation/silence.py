@@ -1,7 +1,5 @@
 """Isolated events without silence, by SoX: what Scaper mixes should sound for as long as its label says."""
 
-from __future__ import annotations
-
 import functools
 import os
 import shutil

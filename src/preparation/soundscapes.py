@@ -4,8 +4,6 @@ A soundscape depends on the recipe, the seed, its own number and the names and c
 alone: not on how many processes make it, on which others are made, or on where the files lie.
 """
 
-from __future__ import annotations
-
 import errno
 import functools
 import json
@@ -130,16 +128,14 @@ def event_files(fg_path: str | Path, label_map: LabelMap) -> dict[str, list[str]
 def background_files(bg_path: str | Path) -> tuple[str, dict[str, list[str]]]:
     """(root, kind → sorted WAV files), whether they lie in subfolders of `bg_path` or in itself, the only kind then."""
     folder = Path(os.path.abspath(bg_path))
+    files = [file for file in sorted(folder.glob("*/*.wav")) if not file.parent.name.startswith(".")]
+    files = files or sorted(folder.glob("*.wav"))
+    if not files:
+        raise UserError(f"{bg_path}: no background WAV files in it, nor in its subfolders")
     kinds: dict[str, list[str]] = {}
-    for file in sorted(folder.glob("*/*.wav")):
-        if not file.parent.name.startswith("."):
-            kinds.setdefault(file.parent.name, []).append(str(file))
-    if kinds:
-        return str(folder), kinds
-    flat = sorted(map(str, folder.glob("*.wav")))
-    if flat:
-        return str(folder.parent), {folder.name: flat}
-    raise UserError(f"{bg_path}: no background WAV files in it, nor in its subfolders")
+    for file in files:
+        kinds.setdefault(file.parent.name, []).append(str(file))
+    return str(files[0].parent.parent), kinds
 
 
 def file_weights(files: dict[str, list[str]], label_map: LabelMap, class_weights: Sequence[float] | None) -> np.ndarray:

@@ -1,7 +1,5 @@
 """JAMS files, isolated events and backgrounds -> the soundscapes that the JAMS files describe."""
 
-from __future__ import annotations
-
 import functools
 import io
 import json

@@ -1,7 +1,5 @@
 """What happens beside the fit: the table of figures, and the progress bar."""
 
-from __future__ import annotations
-
 import sys
 
 import pytorch_lightning as pl

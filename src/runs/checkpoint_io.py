@@ -1,7 +1,5 @@
 """Writing a checkpoint: beside its place, synced, renamed. A full disk gets a message that says how much is needed."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

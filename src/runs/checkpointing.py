@@ -1,7 +1,5 @@
 """When a run's checkpoints are written, which of them are kept, and where it ends if asked to."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Iterable, Sequence

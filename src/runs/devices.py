@@ -1,7 +1,5 @@
 """Which devices to compute on, in how many processes, and at which precision."""
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil

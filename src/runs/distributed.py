@@ -4,8 +4,6 @@ Where torchrun or SLURM has not started them, the first process of a node starts
 command. From then on they are one process group of torch.distributed, in which Lightning trains.
 """
 
-from __future__ import annotations
-
 import atexit
 import functools
 import os

@@ -1,7 +1,5 @@
 """A loss or weights that are no longer finite numbers end a run, before they reach a checkpoint."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The folder of one training run: what is in it, and which run may use it."""
 
-from __future__ import annotations
-
 import csv
 import math
 import os

@@ -1,7 +1,5 @@
 """Signals that ask a run to end: noted at once, obeyed after the step under way."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """One process a run folder. The file `.lock` is locked, and says which process holds it."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """What a run's figures depend on besides its settings: command, versions, machine, kernels."""
 
-from __future__ import annotations
-
 import logging
 import platform
 import shlex

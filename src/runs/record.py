@@ -1,7 +1,5 @@
 """The record of a run, `run.json`: the one place that fills it in and writes it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

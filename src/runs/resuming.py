@@ -5,8 +5,6 @@ The order, every clip's draws, mixup's and dropout's follow from seed, epoch, re
 last batch its validation is repeated from the start.
 """
 
-from __future__ import annotations
-
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass

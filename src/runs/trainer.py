@@ -1,7 +1,5 @@
 """Lightning's Trainer as every run uses it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pytorch_lightning as pl

@@ -1,11 +1,9 @@
-"""How far scores would stray with other clips: the bootstrap over evaluation clips (Efron, 1979).
+"""How much scores would vary with other clips: the bootstrap over evaluation clips (Efron, 1979).
 
 A resample draws N clips from the N there are, with replacement, and is held as how often each was
-drawn. Scores of a resample weigh each clip by that count; they are scikit-learn's average precision
-and ROC AUC with these sample weights, computed for many resamples at once.
+drawn. Its scores weigh each clip by that count. They are scikit-learn's average precision and ROC AUC
+with these sample weights, computed for many resamples at once.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -20,14 +18,14 @@ CHUNK = 1 << 22  # counts held at a time
 
 @dataclass(frozen=True)
 class Resampled:
-    """Scores of R resamples; classes without a positive or a negative clip in one are left out of its mean."""
+    """Scores of R resamples. Classes without a positive or a negative clip in one are left out of its mean."""
 
     mAP: np.ndarray  # noqa: N815  (R,)
     mAUC: np.ndarray  # noqa: N815  (R,)
 
     @property
     def dprime(self) -> np.ndarray:
-        """(R,) d′ of the mean AUC; infinite where that is 1."""
+        """(R,) d′ of the mean AUC, infinite where that is 1."""
         return np.sqrt(2) * ndtri(self.mAUC)
 
 
@@ -43,15 +41,14 @@ def bootstrap(predictions: np.ndarray, targets: np.ndarray, resamples: int, seed
     require_scores(predictions, targets)
     num_clips, num_classes = predictions.shape
     size = max(1, CHUNK // num_clips)
-    ap, auc = (np.full((resamples, num_classes), np.nan) for _ in range(2))
+    ap, auc = np.full((2, resamples, num_classes), np.nan)
     with progress(resamples, "bootstrap", "resample") as bar:
         for start in range(0, resamples, size):
-            chunk = range(start, min(start + size, resamples))
-            counts = np.stack([draw_counts(num_clips, seed, number) for number in chunk])  # (r, N)
+            chunk = slice(start, min(start + size, resamples))
+            counts = np.stack([draw_counts(num_clips, seed, number) for number in range(resamples)[chunk]])  # (r, N)
             for c in np.flatnonzero(targets.max(axis=0) == 1):
-                rows = slice(chunk.start, chunk.stop)
-                ap[rows, c], auc[rows, c] = weighted_scores(predictions[:, c], targets[:, c], counts)
-            bar.update(len(chunk))
+                ap[chunk, c], auc[chunk, c] = weighted_scores(predictions[:, c], targets[:, c], counts)
+            bar.update(len(counts))
     return Resampled(mean_over_classes(ap), mean_over_classes(auc))
 
 
@@ -93,7 +90,7 @@ def mean_over_classes(scores: np.ndarray) -> np.ndarray:
 
 
 def interval(values: np.ndarray, share: float = 0.95) -> tuple[float, float]:
-    """The percentile interval of (R,) resampled values, of those that are numbers; NaN if none is.
+    """The percentile interval of those of (R,) resampled values that are numbers, or NaN if none is.
 
     Its ends are values themselves: between an infinite d′ and a finite one, nothing can be interpolated.
     """

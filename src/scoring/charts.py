@@ -1,7 +1,5 @@
 """Pictures of a summary: curves over training-set sizes, networks, classes and epochs."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections import defaultdict
@@ -74,13 +72,9 @@ def draw_sizes(members: Sequence[Summary]) -> Figure | None:
             axes.axhline(each.mean("mAP"), color="grey", linestyle="--", label=f"{each.setting.network}, untrained")
     sizes = sorted({each.setting.num_train_clips for line in several.values() for each in line})
     axes.set(
-        xscale="log",
-        xlabel="training soundscapes",
-        ylabel="mAP of the best validation checkpoints",
-        ylim=(0, None),
-        xticks=sizes,
+        xscale="log", xlabel="training soundscapes", ylabel="mAP of the best validation checkpoints", ylim=(0, None)
     )
-    axes.set_xticklabels(map(str, sizes), rotation=90 if len(sizes) > 5 else 0, fontsize="small")
+    axes.set_xticks(sizes, map(str, sizes), rotation=90 if len(sizes) > 5 else 0, fontsize="small")
     axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
@@ -95,11 +89,9 @@ def draw_networks(members: Sequence[Summary]) -> Figure | None:
         if setting.start != UNTRAINED and setting.num_parameters and math.isfinite(each.mean("mAP")):
             key = setting.start, setting.root, setting.num_train_clips
             groups[key].append((setting.num_parameters / 1e6, each))
-    # Of several training-set sizes or roots, the one with most networks.
-    best = {
-        start: max((group for key, group in groups.items() if key[0] == start), key=variety)
-        for start in sorted({start for start, _, _ in groups})
-    }
+    best = {}  # of several training-set sizes or roots, the one with most networks
+    for start in sorted({start for start, _, _ in groups}):
+        best[start] = max((group for key, group in groups.items() if key[0] == start), key=variety)
     if all(variety(group)[0] < 2 for group in best.values()):
         return None
     figure = blank_figure(6, 4)

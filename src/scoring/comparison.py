@@ -1,7 +1,5 @@
 """Two checkpoints on the same clips: how far apart they are, and how sure that is."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@ before more is read. Where all clips fit, that makes the networks the outer loop
 soon as its turn is over.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass

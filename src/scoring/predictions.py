@@ -1,7 +1,5 @@
 """Checkpoints -> their networks' probabilities for the clips of an LMDB."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace

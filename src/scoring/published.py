@@ -1,7 +1,5 @@
 """The published figures, and which runs they may be set beside."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

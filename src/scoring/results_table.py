@@ -1,7 +1,5 @@
 """Which checkpoints to score, and the rows of results.csv."""
 
-from __future__ import annotations
-
 import csv
 import math
 import os
@@ -82,15 +80,12 @@ class ResultsTable:
     """
 
     def __init__(self, path: str | Path, columns: Sequence[str], key: Sequence[str]):
-        self.path = Path(path)
-        self.wanted = list(columns)
-        self.key = list(key)
+        self.path, self.key, self.columns = Path(path), list(key), list(columns)
         self._read()
 
     def _read(self) -> None:
         self.rows = read_table(self.path, self.key) if self.path.exists() else []
-        found = list(self.rows[0]) if self.rows else []
-        self.columns = self.wanted + [name for name in found if name not in self.wanted]
+        self.columns = list(dict.fromkeys([*self.columns, *(self.rows[0] if self.rows else ())]))
 
     def get(self, **key: Any) -> dict[str, str] | None:
         """The row with that key, if there is one."""

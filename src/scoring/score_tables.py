@@ -1,7 +1,5 @@
 """Scores as columns of results.csv, and the tables of further figures beside it."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 from typing import Any
@@ -16,25 +14,20 @@ from src.scoring.results_table import ResultsTable
 log = logging.getLogger(__name__)
 
 KEY = ["ckpt_path", "lmdb_path", "num_timesteps"]  # what tells rows apart
-INTERVALS = [
-    "bootstrap",
-    "bootstrap_seed",
-    *(f"{name}_{end}" for name in ("mAP", "mAUC", "dprime") for end in ("low", "high")),
-]
-
-
-def intervals(probabilities: np.ndarray, multi_hot: np.ndarray, resamples: int, seed: int) -> dict[str, float]:
-    """95 % intervals as columns of a row."""
-    resampled = bootstrap(probabilities, multi_hot, resamples, seed)
-    columns: dict[str, float] = {"bootstrap": resamples, "bootstrap_seed": seed}
-    for name, values in (("mAP", resampled.mAP), ("mAUC", resampled.mAUC), ("dprime", resampled.dprime)):
-        columns[f"{name}_low"], columns[f"{name}_high"] = interval(values)
-    return columns
+SCORES = ("mAP", "mAUC", "dprime")
+INTERVALS = ["bootstrap", "bootstrap_seed", *(f"{name}_{end}" for name in SCORES for end in ("low", "high"))]
 
 
 def as_columns(scores: RankingScores) -> dict[str, float]:
     """mAP, mAUC and d′ as columns of a row."""
-    return {"mAP": scores.mAP, "mAUC": scores.mAUC, "dprime": scores.dprime}
+    return {name: getattr(scores, name) for name in SCORES}
+
+
+def intervals(probabilities: np.ndarray, multi_hot: np.ndarray, resamples: int, seed: int) -> dict[str, float]:
+    """95 % intervals as the INTERVALS columns of a row."""
+    resampled = bootstrap(probabilities, multi_hot, resamples, seed)
+    ends = [end for name in SCORES for end in interval(getattr(resampled, name))]
+    return dict(zip(INTERVALS, [resamples, seed, *ends]))
 
 
 def beside(results_csv: str | Path, what: str) -> Path:
@@ -48,41 +41,28 @@ def write_overlap_analysis(row: dict[str, Any], prediction: Prediction, results_
     `classes` is the number of classes with a positive clip among them, over which mAP is the mean.
     """
     path = beside(results_csv, "overlap")
-    columns = ["Model", "events", "clips", "classes", "mAP", "mAUC", "dprime", *KEY]
-    table = ResultsTable(path, columns, [*KEY, "events"])
-    dataset, multi_hot = prediction.dataset, prediction.multi_hot
-    events = np.array([len(dataset.class_indices(index)) for index in range(len(dataset))])
+    table = ResultsTable(path, ["Model", "events", "clips", "classes", *SCORES, *KEY], [*KEY, "events"])
+    events = np.array([len(prediction.dataset.class_indices(index)) for index in range(len(prediction.dataset))])
     rows = []
     for number in np.unique(events):
-        chosen = events == number
-        scores = ranking_scores(prediction.probabilities[chosen], multi_hot[chosen])
-        rows.append(
-            row
-            | as_columns(scores)
-            | {"events": int(number), "clips": int(chosen.sum()), "classes": int(np.isfinite(scores.ap).sum())}
-        )
+        chosen = events == number  # (N,)
+        scores = ranking_scores(prediction.probabilities[chosen], prediction.multi_hot[chosen])
+        counts = {"events": int(number), "clips": int(chosen.sum()), "classes": int(np.isfinite(scores.ap).sum())}
+        rows.append(row | as_columns(scores) | counts)
     table.put(rows)
     log.info("by number of events: %s", path)
 
 
 def write_per_class(row: dict[str, Any], scores: RankingScores, prediction: Prediction, results_csv: str) -> None:
-    """A row for each class with clips, into `<results_csv>_per_class.csv`."""
+    """Write a row for each class with clips, into `<results_csv>_per_class.csv`."""
     path = beside(results_csv, "per_class")
     table = ResultsTable(path, ["Model", "class", "clips", "AP", "AUC", "accuracy", *KEY], [*KEY, "class"])
     recalls = prediction.task.class_accuracy(prediction.probabilities, prediction.targets)
-    clips = prediction.multi_hot.sum(axis=0)
-    names = prediction.dataset.label_map.names
-    table.put(
-        [
-            row
-            | {
-                "class": names[c],
-                "clips": int(clips[c]),
-                "AP": scores.ap[c],
-                "AUC": scores.auc[c],
-                "accuracy": "" if recalls is None else recalls[c],
-            }
-            for c in np.flatnonzero(clips)
-        ]
-    )
+    clips = prediction.multi_hot.sum(axis=0)  # (C,)
+    rows = []
+    for c in np.flatnonzero(clips):
+        own = {"class": prediction.dataset.label_map.names[c], "clips": int(clips[c])}
+        figures = {"AP": scores.ap[c], "AUC": scores.auc[c], "accuracy": "" if recalls is None else recalls[c]}
+        rows.append(row | own | figures)
+    table.put(rows)
     log.info("by class: %s", path)

@@ -1,7 +1,5 @@
 """Results tables and run folders -> settings, each with its scores' mean and spread over runs."""
 
-from __future__ import annotations
-
 import math
 import os
 import re
@@ -104,7 +102,7 @@ class Summary:
 
     @property
     def num_expected(self) -> int:
-        """Runs there would be with one on each of the folds, if there are any, for every run index."""
+        """Runs there would be with every fold of every run index."""
         return self.num_runs * (NUM_FOLDS if self.num_folds else 1)
 
     @property
@@ -115,11 +113,10 @@ class Summary:
     @property
     def class_ap(self) -> dict[str, float]:
         """Class → its mean average precision over the runs."""
-        found = defaultdict(list)
-        for run in self.runs:
-            for name, ap in run.class_ap.items():
-                found[name].append(ap)
-        return {name: float(np.mean(values)) for name, values in found.items()}
+        names = dict.fromkeys(name for run in self.runs for name in run.class_ap)
+        return {
+            name: float(np.mean([run.class_ap[name] for run in self.runs if name in run.class_ap])) for name in names
+        }
 
     @property
     def published(self) -> Published | None:
@@ -238,11 +235,10 @@ def validation_figures(folder: Path) -> list[float]:
 
 def split_at_run_index(folder: Path) -> tuple[str, str]:
     """(what runs of one index share, the rest without the fold): `…/exp/r1` and `mixup/resnet_18`."""
-    parts = folder.parts
-    for position in range(len(parts) - 1, 0, -1):
-        if RUN_INDEX.fullmatch(parts[position]):
-            rest = [part for part in parts[position + 1 :] if not FOLD.fullmatch(part)]
-            return os.path.join(*parts[: position + 1]), "/".join(rest)
+    for parent in (folder, *folder.parents):
+        if RUN_INDEX.fullmatch(parent.name):
+            below = folder.relative_to(parent).parts
+            return str(parent), "/".join(part for part in below if not FOLD.fullmatch(part))
     return str(folder), folder.name
 
 

@@ -1,7 +1,5 @@
 """Summarised settings -> a table as Markdown, and as rows of a CSV."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections import defaultdict
@@ -10,6 +8,8 @@ from itertools import compress
 from typing import Any
 
 from src.scoring.summary import NUM_FOLDS, SCORES, UNTRAINED, Setting, Summary
+
+SETTING_COLUMNS = ("start", "root", "name", "protocol", "num_train_clips", "evaluated_on")  # of summary.csv
 
 
 def as_markdown(summaries: Sequence[Summary]) -> str:
@@ -68,20 +68,10 @@ def as_rows(summaries: Sequence[Summary]) -> list[dict[str, Any]]:
     rows = []
     for each in summaries:
         setting, figure = each.setting, each.published
-        row: dict[str, Any] = {
-            "experiment": setting.experiment,
-            "network": setting.network,
-            "parameters": setting.num_parameters or "",
-            "start": setting.start,
-            "root": setting.root,
-            "name": setting.name,
-            "protocol": setting.protocol,
-            "num_train_clips": setting.num_train_clips,
-            "evaluated_on": setting.evaluated_on,
-            "runs": each.num_runs,
-            "folds": each.num_folds or "",
-            "unfinished": each.num_unfinished,
-        }
+        row: dict[str, Any] = {"experiment": setting.experiment, "network": setting.network}
+        row["parameters"] = setting.num_parameters or ""
+        row |= {name: getattr(setting, name) for name in SETTING_COLUMNS}
+        row |= {"runs": each.num_runs, "folds": each.num_folds or "", "unfinished": each.num_unfinished}
         for score in SCORES:
             for end, value in (("mean", each.mean(score)), ("sd", each.deviation(score))):
                 row[f"{score}_{end}"] = "" if math.isnan(value) else value

@@ -1,7 +1,5 @@
 """Pictures of recordings: the spectrogram above, the strongest classes' activity over time below."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Recordings: which files, and windows of them at a network's sample rate."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Tables of scores: a CSV row for every window and class."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

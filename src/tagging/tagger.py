@@ -1,7 +1,5 @@
 """Recordings of any length, rate and number of channels -> scores of every window and class."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

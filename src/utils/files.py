@@ -1,7 +1,5 @@
 """Files that are either whole or not there, and folders that belong to one maker."""
 
-from __future__ import annotations
-
 import csv
 import errno
 import json

@@ -4,8 +4,6 @@ A lock ends with the process that took it, however that ends. Forked children gi
 at once: a loader worker, which may outlive a killed process for seconds, holds nothing.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os

@@ -1,7 +1,5 @@
 """How much memory there is to use, and what becomes of it when it is done with."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The same work on many items in several processes, with a progress bar."""
 
-from __future__ import annotations
-
 import functools
 import logging
 import multiprocessing

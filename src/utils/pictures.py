@@ -1,7 +1,5 @@
 """Pictures: matplotlib's figures without a display, each saved as a whole file."""
 
-from __future__ import annotations
-
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,14 +10,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def blank_figure(width: float, height: float) -> Figure:
+def blank_figure(width: float, height: float) -> "Figure":
     """An empty figure of a size in inches. matplotlib is imported here, as it takes a while."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def save_figure(figure: Figure, path: str | PathLike, dpi: int, kind: str | None = None) -> None:
+def save_figure(figure: "Figure", path: str | PathLike, dpi: int, kind: str | None = None) -> None:
     """Write a figure as `kind`, by default what the file's name ends in, or PNG if it has no ending."""
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=dpi, format=kind or Path(path).suffix.lstrip(".") or "png")

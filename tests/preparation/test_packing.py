@@ -192,7 +192,7 @@ def test_a_full_disk_leaves_the_earlier_lmdb_as_it_was(mix, tmp_path, frequency,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
     line = error_line(result)
-    assert "a.lmdb: cannot be written" in line and "is the disk full?" in line
+    assert "a.lmdb: cannot be written" in line and "Is the disk full?" in line
     assert raw(tmp_path / "a.lmdb") == before and leftovers(tmp_path) == []
 
 

@@ -405,7 +405,7 @@ def test_packing_on_a_full_disk(tmp_path, frequency):
         "--write_frequency",
         frequency,
     )
-    assert "a.lmdb: cannot be written" in error_line(result) and "is the disk full?" in error_line(result)
+    assert "a.lmdb: cannot be written" in error_line(result) and "Is the disk full?" in error_line(result)
     assert contents(left) == {}
 
 

@@ -1,7 +1,5 @@
 """Audio bytes or files -> samples."""
 
-from __future__ import annotations
-
 import io
 import math
 import re
@@ -100,7 +98,7 @@ class StreamInfo(NamedTuple):
     num_samples: int  # 0 where it is not known
 
     @classmethod
-    def of(cls, flac: bytes) -> StreamInfo | None:
+    def of(cls, flac: bytes) -> "StreamInfo | None":
         """Of a file's bytes, or None where they begin otherwise."""
         if flac[:4] != b"fLaC" or len(flac) < 42 or flac[4] & 0x7F:
             return None

@@ -4,8 +4,6 @@ F is the number of frequency bins or mel bands, T the number of frames: 1 + N //
 whole windows fit (with an odd n_fft, the last one does not where N is a multiple of the hop).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -32,7 +30,7 @@ class FeatureExtractor:
     sample_rate: int  # Hz
 
     @classmethod
-    def of(cls, audio: AudioConfig) -> FeatureExtractor:
+    def of(cls, audio: AudioConfig) -> "FeatureExtractor":
         """The extractor that a configuration asks for."""
         return cls(audio.feature, audio.n_fft, audio.hop_len, audio.win_len, audio.sample_rate)
 
@@ -125,7 +123,7 @@ class Workspace:
 
     @classmethod
     @lru_cache(maxsize=2)  # clips of a data set are alike
-    def of(cls, extractor: FeatureExtractor, num_samples: int, samples_dtype: np.dtype) -> Workspace:
+    def of(cls, extractor: FeatureExtractor, num_samples: int, samples_dtype: np.dtype) -> "Workspace":
         """The one for clips of this length and type."""
         return cls(extractor, num_samples, samples_dtype)
 

@@ -1,7 +1,5 @@
 """Which records of an LMDB cannot be used, and why: found by decoding all of them once."""
 
-from __future__ import annotations
-
 import functools
 import logging
 

@@ -1,7 +1,5 @@
 """LMDBs checked: every record is read and decoded, and clips that two LMDBs share are found."""
 
-from __future__ import annotations
-
 import functools
 import os
 from array import array

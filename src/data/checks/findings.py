@@ -1,7 +1,5 @@
 """What can be wrong with an LMDB, and how bad each of it is."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple

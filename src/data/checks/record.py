@@ -1,7 +1,5 @@
 """One record of an LMDB -> what it holds, and what is wrong with it."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What a check of LMDBs found, for people (text, a picture) and for programs (JSON)."""
 
-from __future__ import annotations
-
 import math
 import os
 import statistics

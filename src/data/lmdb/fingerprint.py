@@ -5,8 +5,6 @@ of the digests in the order of the records. So it changes with any byte of audio
 does not change with the map size, the records in a transaction, or what else the file holds. Nothing is decoded.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

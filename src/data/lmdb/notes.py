@@ -3,8 +3,6 @@
 A note on `NAME` is `.NAME.KIND.json`: the file's path, inode, size and times of change, and under KIND what was found.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from contextlib import suppress
@@ -24,7 +22,7 @@ class FileState(NamedTuple):
     changed: int
 
     @classmethod
-    def of(cls, path: str | Path, status: os.stat_result | None = None) -> FileState:
+    def of(cls, path: str | Path, status: os.stat_result | None = None) -> "FileState":
         """The state of a file, or of an open one that was moved to `path`, by its `os.fstat`."""
         status = status or os.stat(path)
         return cls(os.path.realpath(path), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

@@ -14,8 +14,6 @@ Every page and every value that the root leads to is inside the file, or the fil
 milliseconds for 1,000 records, and touches none of the values.
 """
 
-from __future__ import annotations
-
 import mmap
 import struct
 from collections.abc import Iterator

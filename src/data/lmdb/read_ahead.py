@@ -1,7 +1,5 @@
 """Reading an LMDB through in the background: for its fingerprint, and into the page cache."""
 
-from __future__ import annotations
-
 import logging
 import multiprocessing
 import os

@@ -9,8 +9,6 @@ A path that is an existing folder holds the LMDB inside it (LMDB's `subdir`), an
 the file itself.
 """
 
-from __future__ import annotations
-
 import os
 import struct
 import sys
@@ -48,7 +46,7 @@ class Record:
         return msgpack.packb(fields)
 
     @classmethod
-    def unpack(cls, value: bytes | memoryview) -> Record:
+    def unpack(cls, value: bytes | memoryview) -> "Record":
         """The record of its MessagePack.
 
         Raises:

@@ -1,7 +1,5 @@
 """Writing an LMDB of src/data/lmdb/store.py: whole, or not at all."""
 
-from __future__ import annotations
-
 import logging
 import os
 from pathlib import Path
@@ -45,7 +43,7 @@ class LMDBWriter:
         self._digests = bytearray()  # 32 bytes a record
         self._annotations: list[Annotation] = []
 
-    def __enter__(self) -> LMDBWriter:
+    def __enter__(self) -> "LMDBWriter":
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._lock = locks.take(self._partial)
