@@ -139,4 +139,4 @@ class LMDBWriter:
         self.map_size = grown
 
     def _unwritable(self, error: Exception) -> UserError:
-        return UserError(f"{self.path}: cannot be written ({error}): is the disk full?")
+        return UserError(f"{self.path}: cannot be written ({error}). Is the disk full?")
