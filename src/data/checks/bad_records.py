@@ -34,8 +34,8 @@ def bad_records(reader: LMDBReader, sample_rate: int, num_workers: int) -> dict[
 def problem_of(reader: LMDBReader, sample_rate: int, index: int) -> str | None:
     """Why a record cannot be used, or None where it can."""
     try:
-        decode_record(reader[index].flac, sample_rate, reader.where(index))
-        reader.annotation(index)
+        reader[index]  # a sound label too
+        decode_record(reader.audio(index), sample_rate, reader.where(index))
     except UserError as error:
         return str(error)
     finally:

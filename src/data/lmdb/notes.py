@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from src.utils.files import read_json, whole_file
+from src.utils.files import read_json, write_whole
 
 
 class FileState(NamedTuple):
@@ -43,8 +43,7 @@ def remember(state: FileState, kind: str, found: Any) -> None:
     # A folder that cannot be written, or labels of a strange type, cost the next run a pass, and nothing else.
     with suppress(OSError, TypeError):
         if FileState.of(state.path) == state:
-            with whole_file(note_on(state, kind)) as temporary:
-                temporary.write_text(json.dumps(state._asdict() | {kind: found}) + "\n", encoding="utf-8")
+            write_whole(note_on(state, kind), json.dumps(state._asdict() | {kind: found}) + "\n")
 
 
 def note_on(state: FileState, kind: str) -> Path:

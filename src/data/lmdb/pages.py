@@ -19,7 +19,6 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -33,11 +32,11 @@ DEEPEST = 32  # LMDB's own limit
 
 def fault(file: Path) -> str | None:
     """What is wrong with the tree of a file that LMDB has opened. None if it is sound."""
-    with _mapped(file) as data:
-        try:
+    try:
+        with _mapped(file) as data:
             _Tree(data).walk()
-        except (_Fault, struct.error) as found:
-            return str(found)
+    except (ValueError, struct.error) as found:
+        return str(found)
     return None
 
 
@@ -47,7 +46,7 @@ def values_in(file: Path) -> Iterator[dict[bytes, memoryview]]:
     with _mapped(file) as data, memoryview(data) as view:
         found = {}
         for leaf in _Tree(data).walk():
-            for key, length, start, size in zip(*(column.tolist() for column in leaf)):
+            for key, length, start, size in leaf.T.tolist():
                 found[data[key : key + length]] = view[start : start + size]
         try:
             yield found
@@ -63,19 +62,6 @@ def _mapped(file: Path) -> Iterator[mmap.mmap]:
         yield data
 
 
-class _Fault(Exception):
-    """Something wrong in the tree."""
-
-
-class _Leaf(NamedTuple):
-    """Where the (E,) keys and values of a page begin in the file, and their bytes."""
-
-    keys: np.ndarray
-    key_sizes: np.ndarray
-    values: np.ndarray
-    sizes: np.ndarray
-
-
 class _Tree:
     """The tree of pages in the mapped bytes of a file."""
 
@@ -86,14 +72,18 @@ class _Tree:
         self.root, last_page, _ = max(metas, key=lambda meta: meta[-1])[-3:]
         self.num_pages = last_page + 1
         self.seen = bytearray(self.num_pages)
-        self.leaves: list[_Leaf] = []
+        self.leaves: list[np.ndarray] = []
 
-    def walk(self) -> list[_Leaf]:
-        """The leaves, once all of the tree is seen to be sound."""
+    def walk(self) -> list[np.ndarray]:
+        """(4, E) of every leaf: where its E keys begin in the file, their bytes, where the values begin, their bytes.
+
+        Raises:
+            ValueError: the tree is not sound.
+        """
         level, depth = [] if self.root == NO_PAGE else [self.root], 0
         while level:
             if depth > DEEPEST:
-                raise _Fault("its tree of pages is too deep")
+                raise ValueError("its tree of pages is too deep")
             level = [child for number in level for child in self._children(number)]
             depth += 1
         return self.leaves
@@ -101,45 +91,35 @@ class _Tree:
     def _children(self, number: int) -> list[int]:
         """The pages below a page, which is looked through."""
         if not 2 <= number < self.num_pages or self.seen[number]:
-            raise _Fault(f"page {number} of {self.num_pages} is not where its tree of pages says")
+            raise ValueError(f"page {number} of {self.num_pages} is not where its tree of pages says")
         self.seen[number] = 1
         start = number * self.page_size
         own_number, flags, lower, upper = struct.unpack_from("<Q2xHHH", self.data, start)
         if own_number != number or flags not in (BRANCH, LEAF) or not HEADER <= lower <= upper <= self.page_size:
-            raise _Fault(f"page {number} has a wrong header")
+            raise ValueError(f"page {number} has a wrong header")
         nodes = np.frombuffer(self.data[start : start + self.page_size], np.uint8)
         offsets = nodes[HEADER : lower // 2 * 2].view("<u2").astype(np.int64)
         if len(offsets) < (2 if flags == BRANCH else 1) or offsets.min() < upper or offsets.max() + 8 > self.page_size:
-            raise _Fault(f"page {number} has a wrong table of entries")
-        low, high, node_flags, key_size = (self._u16(nodes, offsets + 2 * field) for field in range(4))
-        ends = offsets + 8 + key_size
-        size = low | high << 16
-        if flags == BRANCH:
-            self._require(ends, number)
-            return (size | node_flags << 32).tolist()
+            raise ValueError(f"page {number} has a wrong table of entries")
+        low, high, node_flags, key_size = (_u16(nodes, offsets + 2 * field) for field in range(4))
+        size, ends = low | high << 16, offsets + 8 + key_size
         big = node_flags == BIG
-        if not np.isin(node_flags, (0, BIG)).all():
-            raise _Fault(f"page {number} has an entry of an unknown kind")
-        self._require(ends + np.where(big, 8, size), number)
+        if flags == LEAF and not np.isin(node_flags, (0, BIG)).all():
+            raise ValueError(f"page {number} has an entry of an unknown kind")
+        if (ends if flags == BRANCH else ends + np.where(big, 8, size)).max() > self.page_size:
+            raise ValueError(f"an entry of page {number} reaches past its end")
+        if flags == BRANCH:
+            return (size | node_flags << 32).tolist()
+        low, middle, high = (_u16(nodes, ends[big] + 2 * part) for part in range(3))
+        first = low | middle << 16 | high << 32  # of a value's own pages. 48 bits are plenty
         values = start + ends
-        values[big] = self._own_places(nodes, ends[big], size[big], number)
-        self.leaves.append(_Leaf(start + offsets + 8, key_size, values, size))
+        values[big] = first * self.page_size + HEADER
+        if (first < 2).any() or (values + size)[big].max(initial=0) > self.num_pages * self.page_size:
+            raise ValueError(f"a value of page {number} reaches past the end of the file")
+        self.leaves.append(np.stack([start + offsets + 8, key_size, values, size]))
         return []
 
-    def _require(self, ends: np.ndarray, number: int) -> None:
-        if ends.max() > self.page_size:
-            raise _Fault(f"an entry of page {number} reaches past its end")
 
-    def _own_places(self, nodes: np.ndarray, places: np.ndarray, sizes: np.ndarray, number: int) -> np.ndarray:
-        """Where values with pages of their own begin. They end inside the file. The pages' numbers are at `places`."""
-        low, middle, high = (self._u16(nodes, places + 2 * part) for part in range(3))
-        first = low | middle << 16 | high << 32  # 48 bits are plenty
-        starts = first * self.page_size + HEADER
-        if len(places) and (first.min() < 2 or (starts + sizes).max() > self.num_pages * self.page_size):
-            raise _Fault(f"a value of page {number} reaches past the end of the file")
-        return starts
-
-    @staticmethod
-    def _u16(nodes: np.ndarray, places: np.ndarray) -> np.ndarray:
-        """Little-endian numbers of 16 bits at any place."""
-        return nodes[places].astype(np.int64) | nodes[places + 1].astype(np.int64) << 8
+def _u16(nodes: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Little-endian numbers of 16 bits at any place."""
+    return nodes[places].astype(np.int64) | nodes[places + 1].astype(np.int64) << 8

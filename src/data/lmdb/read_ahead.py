@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 SMALL = 1 << 26  # bytes. Less is read when it is needed, sooner than a process starts
 CHUNK = 1 << 24  # bytes read at a time
+TOO_LARGE = "%s: has %.1f GB, and %.1f GB of memory are free: records are read from disk as they come"
 
 
 class ReadingAhead:
@@ -35,16 +36,10 @@ class ReadingAhead:
         size, free = os.path.getsize(reader.file), available_memory()
         unknown = known_fingerprint(reader.file) is None
         if warm and size > free:
-            log.warning(
-                "%s: has %.1f GB, and %.1f GB of memory are free: records are read from disk as they come",
-                reader.path,
-                size / 1e9,
-                free / 1e9,
-            )
+            log.warning(TOO_LARGE, reader.path, size / 1e9, free / 1e9)
         if size > SMALL and (unknown or (warm and size <= free)):
-            self._process = multiprocessing.get_context("spawn").Process(
-                target=read_through, args=(reader.path, unknown), daemon=True
-            )
+            spawn = multiprocessing.get_context("spawn")
+            self._process = spawn.Process(target=read_through, args=(reader.path, unknown), daemon=True)
             self._process.start()
 
     def fingerprint(self) -> str:

@@ -12,11 +12,10 @@ the file itself.
 import os
 import struct
 import sys
-from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lmdb
 import msgpack
@@ -27,9 +26,11 @@ from src.errors import UserError
 from src.utils.progress import progress
 
 NOTE = "labels"
-NO_RECORD = (ValueError, TypeError, IndexError, struct.error, msgpack.UnpackException)  # raised by other bytes
+LENGTHS = {0xC4: struct.Struct(">B"), 0xC5: struct.Struct(">H"), 0xC6: struct.Struct(">I")}  # of bin 8, 16 and 32
+NO_RECORD = (ValueError, TypeError, LookupError, struct.error, msgpack.UnpackException)  # raised by other bytes
 
 Annotation = tuple[str | int, int | None]  # label field, fold
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,12 @@ class Record:
             ValueError: it is none.
         """
         try:
-            flac, label, *fold = msgpack.unpackb(value)
-            annotation = _annotation(label, *fold)
+            flac, *fields = msgpack.unpackb(value)
+            if isinstance(flac, bytes) and len(fields) <= 2:
+                return cls(flac, *_annotation(*fields))
         except NO_RECORD:
-            raise ValueError("not MessagePack of (flac, label)") from None
-        if not isinstance(flac, bytes) or len(fold) > 1:
-            raise ValueError("fields of other types")
-        return cls(flac, *annotation)
+            pass
+        raise ValueError("not MessagePack of (flac, label)")
 
 
 def _annotation(label: Any, *fold: Any) -> Annotation:
@@ -78,14 +78,9 @@ def _annotation_of(value: memoryview) -> Annotation:
 
 def _audio_span(value: memoryview) -> tuple[int, int]:
     """Where the FLAC bytes of a packed record begin, after a 1-byte array head and a length head, and end."""
-    head = value[1]
-    if head == 0xC4:  # bin 8
-        return 3, 3 + value[2]
-    if head == 0xC5:  # bin 16
-        return 4, 4 + struct.unpack_from(">H", value, 2)[0]
-    if head == 0xC6:  # bin 32
-        return 6, 6 + struct.unpack_from(">I", value, 2)[0]
-    raise ValueError(f"unexpected MessagePack head {head:#x}")
+    length = LENGTHS[value[1]]
+    start = 2 + length.size
+    return start, start + length.unpack_from(value, 2)[0]
 
 
 def known_annotations(state: FileState, count: int) -> list[Annotation] | None:
@@ -105,7 +100,7 @@ def data_file(path: str | Path) -> Path:
 
 
 # LMDB refuses to open a file twice in one process, and an open environment must not be used across a fork: one
-# environment for each process and file, under (process, path, inode, readahead).
+# environment for each process and file, under (process, real path, inode, readahead).
 _environments: dict[tuple[int, str, int, bool], lmdb.Environment] = {}
 
 
@@ -134,10 +129,9 @@ class LMDBReader:
         if not self.file.exists():
             missing = "is a folder without data.mdb in it" if Path(path).is_dir() else "no such LMDB"
             raise UserError(f"{path}: {missing}. Pack one with pack_mixtures_into_lmdb.py")
-        self.inode = self.file.stat().st_ino
+        self.inode, self._place = self.file.stat().st_ino, os.path.realpath(self.file)
         self._environment()
-        problem = fault(self.file)
-        if problem:
+        if problem := fault(self.file):
             raise UserError(f"{path}: is damaged: {problem}")
         length = self._entry(b"__len__")
         if length is None:
@@ -150,8 +144,7 @@ class LMDBReader:
         return self._length
 
     def __getitem__(self, index: int) -> Record:
-        with self._value(index) as value:
-            return Record.unpack(value)
+        return self._find(index, Record.unpack)
 
     def audio(self, index: int) -> bytes:
         """The FLAC bytes of a record, without looking at the rest of it.
@@ -159,17 +152,7 @@ class LMDBReader:
         Raises:
             UserError: it is missing or damaged.
         """
-        with self._value(index) as value:
-            return bytes(value[slice(*_audio_span(value))])
-
-    def annotation(self, index: int) -> Annotation:
-        """(label field, fold or None) of a record, without a copy of the audio.
-
-        Raises:
-            UserError: it is missing or damaged.
-        """
-        with self._value(index) as value:
-            return _annotation_of(value)
+        return self._find(index, lambda value: bytes(value[slice(*_audio_span(value))]))
 
     def stored(self, index: int) -> bytes:
         """A record as stored, whatever it is.
@@ -177,8 +160,7 @@ class LMDBReader:
         Raises:
             UserError: it is missing, or cannot be read.
         """
-        with self._value(index) as value:
-            return bytes(value)
+        return self._find(index, bytes)
 
     def keys(self) -> object:
         """The `__keys__` entry, which should be the list of the records' keys. None where there is none."""
@@ -188,7 +170,7 @@ class LMDBReader:
         """All that the LMDB holds under any key: two more than there are records, if it is whole."""
         return self._environment().stat()["entries"]
 
-    def annotations(self, without: Container[int] = ()) -> list[Annotation]:
+    def annotations(self, without: Collection[int] = ()) -> list[Annotation]:
         """(label field, fold or None) of every record.
 
         Of each record one or two pages are read, and only once: the result is kept in a note beside the file, as
@@ -206,18 +188,16 @@ class LMDBReader:
         if known is not None:
             return known
         found: list[Annotation] = []
+        name = os.path.basename(self.path)
         with (
             values_in(self.file) as values,
-            progress(len(self), f"labels of {os.path.basename(self.path)}", "clip", leave=False, delay=1) as bar,
+            progress(len(self), f"labels of {name}", "clip", leave=False, delay=1) as bar,
         ):
             for index in range(len(self)):
-                if index in without:
-                    found.append(("", None))
-                else:
-                    with self._checked(index, values.get(str(index).encode())) as value:
-                        found.append(_annotation_of(value))
+                value = values.get(str(index).encode())
+                found.append(("", None) if index in without else self._parsed(index, value, _annotation_of))
                 bar.update()
-        if not any(index in without for index in range(len(self))):
+        if not without:
             remember(before, NOTE, found)
         return found
 
@@ -246,24 +226,20 @@ class LMDBReader:
         """How messages call a record."""
         return f"{self.path}, record {index}"
 
-    @contextmanager
-    def _value(self, index: int) -> Iterator[memoryview]:
-        """A record as stored, as long as the block lasts."""
+    def _find(self, index: int, parse: Callable[[memoryview], Result]) -> Result:
         with self._environment().begin(buffers=True) as transaction:
             try:
                 value = transaction.get(str(index).encode())
             except lmdb.Error as error:
                 raise UserError(f"{self.where(index)} cannot be read ({error}). The file is damaged") from None
-            with self._checked(index, value) as value:
-                yield value
+            return self._parsed(index, value, parse)
 
-    @contextmanager
-    def _checked(self, index: int, value: Any) -> Iterator[memoryview]:
-        """A record that is there. What the block does not find in it is the file's fault."""
+    def _parsed(self, index: int, value: memoryview | None, parse: Callable[[memoryview], Result]) -> Result:
+        """What `parse` finds in a record as stored."""
         if value is None:
             raise UserError(f"{self.where(index)} is missing, though __len__ is {len(self)}. The file is damaged")
         try:
-            yield value
+            return parse(value)
         except NO_RECORD:
             raise UserError(f"{self.where(index)} is not (flac, label). The file is damaged") from None
 
@@ -277,7 +253,7 @@ class LMDBReader:
                 raise UserError(f"{self.path}: its {key.decode()} entry cannot be read. The file is damaged") from None
 
     def _key(self) -> tuple[int, str, int, bool]:
-        return os.getpid(), self.path, self.inode, self.readahead
+        return os.getpid(), self._place, self.inode, self.readahead
 
     def _environment(self) -> lmdb.Environment:
         key = self._key()
@@ -285,16 +261,11 @@ class LMDBReader:
             return _environments[key]
         self.require_same_file()
         # What a fork inherited, and this path read in another way or with another file in its place.
-        place = os.path.realpath(self.path)
-        for other in [other for other in _environments if other[0] != key[0] or os.path.realpath(other[1]) == place]:
+        for other in [other for other in _environments if other[0] != key[0] or other[1] == key[1]]:
             _environments.pop(other).close()
         try:
             environment = lmdb.open(
-                os.fsencode(self.path),
-                subdir=Path(self.path).is_dir(),
-                readonly=True,
-                lock=False,
-                readahead=self.readahead,
+                os.fsencode(self.file), subdir=False, readonly=True, lock=False, readahead=self.readahead
             )
         except lmdb.Error as error:
             raise UserError(f"{self.path}: is not an LMDB, or is damaged ({error})") from None

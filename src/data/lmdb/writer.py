@@ -39,7 +39,6 @@ class LMDBWriter:
         self._partial = self.path.with_name(self.path.name + ".partial")
         self._pending: list[bytes] = []
         self._pending_bytes = 0
-        self._length = 0
         self._digests = bytearray()  # 32 bytes a record
         self._annotations: list[Annotation] = []
 
@@ -67,12 +66,11 @@ class LMDBWriter:
         return fingerprint.combined([self._digests])
 
     def __len__(self) -> int:
-        return self._length
+        return len(self._annotations)
 
     def add(self, record: Record) -> None:
         """Append one record."""
         value = record.pack()
-        self._length += 1
         self._digests += fingerprint.digest(value)
         self._annotations.append((record.label, record.fold))
         self._pending.append(value)
