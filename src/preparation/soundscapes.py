@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from src.data.audio.files import as_int32, duration, encode
+from src.data.audio.files import as_int32, encode, opened
 from src.data.labels import LabelMap
 from src.errors import UserError
 from src.preparation.jams import renamed
@@ -225,7 +225,8 @@ def require_source(file: str | Path) -> float:
     Raises:
         UserError: it is not audio, or too short.
     """
-    seconds = duration(file)
+    with opened(file, str(file)) as sound:
+        seconds = sound.frames / sound.samplerate
     if seconds < SHORTEST:
         raise UserError(f"{file}: lasts {1000 * seconds:.1f} ms, but Scaper fades it in for {1000 * SHORTEST:g} ms")
     return seconds

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import miniaudio
 import numpy as np
@@ -24,16 +23,15 @@ AUDIO_SUFFIXES = frozenset(
 ) - {".raw"}
 PIPED_WAV = 0x7FFF0000  # bytes of data from which on a WAV file's header only says that it was written to a pipe
 
-
 Source = bytes | str | Path  # the bytes of an audio file, or its path
 
 
-def decode(source: Source, sample_rate: int, where: str = "", dtype: str = "float32") -> np.ndarray:
+def decode(source: Source, sample_rate: int, where: str, dtype: str = "float32") -> np.ndarray:
     """Samples of a mono clip.
 
     Args:
         sample_rate: what the clip must have, in Hz.
-        where: how messages call the clip, by default the path.
+        where: how messages call the clip.
         dtype: float32 or float64.
 
     Returns:
@@ -44,11 +42,9 @@ def decode(source: Source, sample_rate: int, where: str = "", dtype: str = "floa
     """
     samples, rate = read_audio(source, where, dtype)
     if rate != sample_rate:
-        raise UserError(
-            f"{_name(source, where)}: its sample rate is {rate} Hz, not {sample_rate} Hz: resample it first"
-        )
+        raise UserError(f"{where}: its sample rate is {rate} Hz, not {sample_rate} Hz: resample it first")
     if samples.shape[1] != 1:
-        raise UserError(f"{_name(source, where)}: has {samples.shape[1]} channels: mono is needed")
+        raise UserError(f"{where}: has {samples.shape[1]} channels: mono is needed")
     return samples[:, 0]
 
 
@@ -64,10 +60,10 @@ def decode_record(flac: bytes, sample_rate: int, where: str) -> np.ndarray:
     Raises:
         UserError: as of `decode`.
     """
-    header = StreamInfo.of(flac)
-    if header and (header.sample_rate, header.channels, header.bits) == (sample_rate, 1, 16):
-        samples = _mono_samples(flac, header.num_samples)
-        if 0 < len(samples) == header.num_samples:
+    rate, channels, bits, num_samples = _stream_info(flac)
+    if (rate, channels, bits) == (sample_rate, 1, 16):
+        samples = _mono_samples(flac, num_samples)
+        if 0 < len(samples) == num_samples:
             return samples
     return decode(flac, sample_rate, where)
 
@@ -89,21 +85,15 @@ def _mono_samples(flac: bytes, count: int) -> np.ndarray:
         miniaudio.lib.ma_dr_flac_close(decoder)
 
 
-class StreamInfo(NamedTuple):
-    """What the first block of a FLAC file says (RFC 9639, section 8.2)."""
+def _stream_info(flac: bytes) -> tuple[int, int, int, int]:
+    """Hz, channels, bits of a sample, and number of samples, as FLAC's first block says (RFC 9639, section 8.2).
 
-    sample_rate: int  # Hz
-    channels: int
-    bits: int  # of a sample
-    num_samples: int  # 0 where it is not known
-
-    @classmethod
-    def of(cls, flac: bytes) -> "StreamInfo | None":
-        """Of a file's bytes, or None where they begin otherwise."""
-        if flac[:4] != b"fLaC" or len(flac) < 42 or flac[4] & 0x7F:
-            return None
-        packed = int.from_bytes(flac[18:26], "big")  # 20 bits of rate, 3 of channels - 1, 5 of bits - 1, 36 of samples
-        return cls(packed >> 44, (packed >> 41 & 7) + 1, (packed >> 36 & 31) + 1, packed & (1 << 36) - 1)
+    The number is 0 where it is not known, and all are where the bytes begin otherwise.
+    """
+    if flac[:4] != b"fLaC" or len(flac) < 42 or flac[4] & 0x7F:
+        return 0, 0, 0, 0
+    packed = int.from_bytes(flac[18:26], "big")  # 20 bits of rate, 3 of channels - 1, 5 of bits - 1, 36 of samples
+    return packed >> 44, (packed >> 41 & 7) + 1, (packed >> 36 & 31) + 1, packed & (1 << 36) - 1
 
 
 def read_mono(path: str | Path, sample_rate: int, longest: float = math.inf) -> np.ndarray:
@@ -150,7 +140,7 @@ def read_audio(
     """Samples and sample rate of a whole audio file, whatever its rate and number of channels.
 
     Args:
-        where, dtype: as of `decode`.
+        where, dtype: as of `decode`. A file is called by its path where `where` is empty.
         longest: what it may last, in s. A longer file is refused before it is read.
 
     Returns:
@@ -159,8 +149,8 @@ def read_audio(
     Raises:
         UserError: not audio, truncated, empty or too long.
     """
-    where = _name(source, where)
-    with _opened(source, where) as file:
+    where = where or str(source)
+    with opened(source, where) as file:
         if file.frames > longest * file.samplerate:
             seconds = file.frames / file.samplerate
             raise UserError(
@@ -176,37 +166,23 @@ def read_audio(
         return samples, file.samplerate
 
 
-def duration(path: str | Path) -> float:
-    """Seconds of an audio file, as its header says.
-
-    Raises:
-        UserError: as of `read_audio`.
-    """
-    with _opened(path, str(path)) as file:
-        return file.frames / file.samplerate
-
-
-def encoding(source: Source, where: str) -> str:
-    """Format and sample type of an audio file, such as "FLAC PCM_16".
-
-    Raises:
-        UserError: as of `read_audio`.
-    """
-    with _opened(source, where) as file:
-        return f"{file.format} {file.subtype}"
-
-
 @contextmanager
-def _opened(source: Source, where: str) -> Iterator[soundfile.SoundFile]:
-    """An audio file of known length, at least one sample."""
+def opened(source: Source, where: str) -> Iterator[soundfile.SoundFile]:
+    """An audio file of known length, at least one sample.
+
+    Raises:
+        UserError: as of `read_audio`.
+    """
     if not isinstance(source, bytes) and not Path(source).is_file():
         raise UserError(f"{where}: no such audio file")
     try:
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
             if file.frames > LONGEST:
                 raise UserError(f"{where}: does not say how long it is. Was it written to a pipe? Encode it again")
-            if file.format.startswith("WAV"):
-                _require_whole_wav(file, where)
+            # Where a WAV file's header promises more than there is, libsndfile only notes it in its log.
+            cut = re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
+            if file.format.startswith("WAV") and cut and int(cut[2]) < int(cut[1]) < PIPED_WAV:
+                raise UserError(f"{where}: is truncated: it has {cut[2]} of {cut[1]} bytes of audio")
             if file.frames == 0:
                 raise UserError(f"{where}: is empty, it has no samples")
             yield file
@@ -236,13 +212,6 @@ def as_int32(samples: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(samples.astype(np.float64) * 2**31), -(2**31), 2**31 - 1).astype(np.int32)
 
 
-def _require_whole_wav(file: soundfile.SoundFile, where: str) -> None:
-    """Refuse a WAV file whose header promises more than there is: libsndfile only notes it in its log."""
-    cut = re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
-    if cut and int(cut[2]) < int(cut[1]) < PIPED_WAV:
-        raise UserError(f"{where}: is truncated: it has {cut[2]} of {cut[1]} bytes of audio")
-
-
 def _is_flac_without_samples(source: Source) -> bool:
     """Whether a FLAC file ends right behind its headers, which libsndfile takes for no audio file."""
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
@@ -260,7 +229,3 @@ def tile(samples: np.ndarray, min_length: int) -> np.ndarray:
     if len(samples) >= min_length:
         return samples
     return np.concatenate([samples] * math.ceil(min_length / len(samples)))[:min_length]
-
-
-def _name(source: Source, where: str) -> str:
-    return where or ("these bytes" if isinstance(source, bytes) else str(source))

@@ -76,7 +76,7 @@ class FeatureExtractor:
 
     def _magnitude(self, samples: np.ndarray) -> np.ndarray:
         """(N,) -> (n_fft // 2 + 1, T), of the spectra of centred frames, reflected at both ends."""
-        space = Workspace.of(self, len(samples), samples.dtype)
+        space = _workspace(self, len(samples), samples.dtype)
         left, middle, right = space.parts
         middle[:] = samples
         left[:], right[:] = middle[space.reflections[0]], middle[space.reflections[1]]
@@ -111,21 +111,16 @@ class Workspace:
         dtype = np.dtype(np.float32) if samples_dtype == np.int16 else samples_dtype
         padded = np.empty(num_samples + 2 * margin, dtype)
         self.parts = padded[:margin], padded[margin : margin + num_samples], padded[margin + num_samples :]
-        self.reflections = (
-            reflected(np.arange(-margin, 0), num_samples),
-            reflected(np.arange(num_samples, num_samples + margin), num_samples),
-        )
+        before, behind = np.arange(-margin, 0), np.arange(num_samples, num_samples + margin)
+        self.reflections = reflected(before, num_samples), reflected(behind, num_samples)
         self.frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[:: extractor.hop_len]  # (T, n_fft)
         # The window takes 16-bit integers to [-1, 1) on the way.
         self.window = (extractor.window * (2**-15 if samples_dtype == np.int16 else 1)).astype(dtype)
         self.windowed = np.empty(self.frames.shape, dtype)  # (T, n_fft)
         self.magnitude = np.empty((n_fft // 2 + 1, len(self.frames)), dtype)  # (n_fft // 2 + 1, T)
 
-    @classmethod
-    @lru_cache(maxsize=2)  # clips of a data set are alike
-    def of(cls, extractor: FeatureExtractor, num_samples: int, samples_dtype: np.dtype) -> "Workspace":
-        """The one for clips of this length and type."""
-        return cls(extractor, num_samples, samples_dtype)
+
+_workspace = lru_cache(maxsize=2)(Workspace)  # clips of a data set are alike
 
 
 def reflected(index: np.ndarray, length: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.data.audio.files import encoding, read_audio
+from src.data.audio.files import opened, read_audio
 from src.data.checks.findings import Problem
 from src.data.labels import LabelMap, split_labels
 from src.data.lmdb import fingerprint
@@ -61,11 +61,13 @@ def examine(reader: LMDBReader, limits: Limits, index: int) -> Facts:
     except UserError as error:
         return Facts(digest, names=names, fold=record.fold, problems=(*problems, Problem("undecodable", str(error))))
     channels = samples.shape[1]
+    with opened(record.flac, where) as file:
+        encoding = f"{file.format} {file.subtype}"
     return Facts(
         digest,
         sound_hash(samples),
         len(samples) / rate,
-        f"{encoding(record.flac, where)}, {rate} Hz, {channels} channel{'s' * (channels > 1)}",
+        f"{encoding}, {rate} Hz, {channels} channel{'s' * (channels > 1)}",
         names,
         record.fold,
         (*problems, *_audio_problems(samples, rate, limits, where)),
