@@ -27,6 +27,7 @@ class ClipDataset(Dataset, ABC):
     the seed and these two alone. Labels are checked against the map when the data set is opened.
 
     Args:
+        labels: the label field of every clip in turn.
         audio: how a clip becomes a spectrogram.
         label_map: the classes.
         target_type: multi-hot (C,) float32 targets, or a class index.
@@ -41,6 +42,7 @@ class ClipDataset(Dataset, ABC):
 
     def __init__(
         self,
+        labels: Iterable[str | int],
         audio: AudioConfig,
         label_map: LabelMap,
         target_type: Literal["multilabel", "multiclass"],
@@ -54,23 +56,19 @@ class ClipDataset(Dataset, ABC):
         self.seed = seed
         self.on_device = False  # if set, batches carry samples, for src/data/device_features.py
         self.features = FeatureExtractor.of(audio)
-        indices = [
-            label_map.indices(label, audio.delimiter, self.where(index)) for index, label in enumerate(self.labels())
-        ]
+        indices = [label_map.indices(label, audio.delimiter, self.where(i)) for i, label in enumerate(labels)]
         # Two flat arrays: a list of N small objects would be copied, bit by bit, into every forked worker.
         self._classes = np.array([one for clip in indices for one in clip], dtype=np.int32)
         self._class_starts = np.cumsum([0] + [len(clip) for clip in indices])
-        if target_type == "multiclass":
-            self._require_one_label()
+        for index in range(len(self) if target_type == "multiclass" else 0):
+            if len(set(self.class_indices(index))) != 1:
+                names = audio.delimiter.join(label_map.names[i] for i in self.class_indices(index))
+                raise UserError(f"{self.where(index)}: has the labels '{names}'. model.type multiclass needs one")
         self._kept = self._precompute() if audio.precompute_features else None
 
     @abstractmethod
     def __len__(self) -> int:
         """The number of clips."""
-
-    @abstractmethod
-    def labels(self) -> Iterable[str | int]:
-        """The label field of every clip in turn."""
 
     @abstractmethod
     def waveform(self, index: int) -> np.ndarray:
@@ -87,12 +85,12 @@ class ClipDataset(Dataset, ABC):
     def read_ahead(self) -> None:
         """Begin in the background what takes a pass through the storage. It is called once for each machine."""
 
-    def known_fingerprint(self) -> str | None:
-        """The fingerprint, if it takes no reading."""
-        return None
+    def fingerprint(self, wait: bool = True) -> str | None:
+        """A hash over all stored records, whichever of them are chosen, or None where the storage has none.
 
-    def fingerprint(self) -> str | None:
-        """A hash over all stored records, whichever of them are chosen, or None where the storage has none."""
+        Args:
+            wait: until it is known. Otherwise None, where that takes reading.
+        """
         return None
 
     def __getitem__(self, key: Key) -> tuple[np.ndarray, np.ndarray | int]:
@@ -106,18 +104,15 @@ class ClipDataset(Dataset, ABC):
         epochs, indices = zip(*map(self.epoch_and_index, keys))
         targets = torch.from_numpy(np.asarray(list(map(self.target, indices))))
         # Step by step for all clips: each step finds its code and its memory in the processor's caches.
-        if self._kept is None:
-            clips = list(map(self.waveform, indices))
-            sizes = [self.features.num_frames(len(clip)) for clip in clips]
-        else:
-            clips = list(map(self.spectrogram, indices))
-            sizes = [clip.shape[1] for clip in clips]
+        made = self._kept is not None
+        clips = list(map(self.spectrogram if made else self.waveform, indices))
+        sizes = [clip.shape[1] if made else self.features.num_frames(len(clip)) for clip in clips]
         views = list(map(self.view, epochs, indices, sizes))
         if self.on_device:
             return stack_samples(clips, views), targets
         rows = rows_for(views)
         for row, clip, view in zip(rows.numpy(), clips, views):
-            view.of(clip if self._kept is not None else self.features.scratch(clip), row[0, :, : view.size])
+            view.of(clip if made else self.features.scratch(clip), row[0, :, : view.size])
         return rows, targets
 
     def epoch_and_index(self, key: Key) -> tuple[int, int]:
@@ -148,13 +143,6 @@ class ClipDataset(Dataset, ABC):
         if self.target_type == "multiclass":
             return int(self.class_indices(index)[0])
         return self.label_map.multi_hot(self.class_indices(index))
-
-    def _require_one_label(self) -> None:
-        for index in range(len(self)):
-            indices = self.class_indices(index)
-            if len(set(indices)) != 1:
-                names = self.audio.delimiter.join(self.label_map.names[i] for i in indices)
-                raise UserError(f"{self.where(index)}: has the labels '{names}'. model.type multiclass needs one")
 
     def _precompute(self) -> tuple[torch.Tensor, list[int]]:
         """All spectrograms as one (frames of all clips, F) tensor that workers share, and where each starts."""

@@ -54,19 +54,13 @@ class LMDBDataset(ClipDataset):
         if fold is not None:
             of_fold = records_of_fold(fold, complement, [found for _, found in annotations], lmdb_path)
             self.records = np.intersect1d(self.records, of_fold)
-        self._cache = None
-        if cache_samples:
-            self._cache = open_cache(cache_samples, self.reader, audio.sample_rate, num_workers, without=bad)
-        self._labels = [annotations[record][0] for record in self.records]
-        super().__init__(audio, *args, **kwargs)
-        del self._labels  # kept as two flat arrays from here on
+        rate = audio.sample_rate
+        self._cache = open_cache(cache_samples, self.reader, rate, num_workers, bad) if cache_samples else None
+        super().__init__((annotations[record][0] for record in self.records), audio, *args, **kwargs)
         self.reader.unmap()
 
     def __len__(self) -> int:
         return len(self.records)
-
-    def labels(self) -> Iterable[str | int]:
-        return self._labels
 
     def waveform(self, index: int) -> np.ndarray:
         if self._cache:
@@ -84,10 +78,9 @@ class LMDBDataset(ClipDataset):
     def read_ahead(self) -> None:
         self._ahead = ReadingAhead(self.reader, warm=self.in_memory)
 
-    def known_fingerprint(self) -> str | None:
-        return known_fingerprint(self.reader.file)
-
-    def fingerprint(self) -> str:
+    def fingerprint(self, wait: bool = True) -> str | None:
+        if not wait:
+            return known_fingerprint(self.reader.file)
         return self._ahead.fingerprint() if self._ahead else fingerprint(self.reader)
 
     def __getstate__(self) -> dict:

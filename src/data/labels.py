@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from src.errors import UserError
-from src.utils.files import read_json, whole_file
+from src.utils.files import read_json, write_whole
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,14 @@ class LabelMap:
         """Build from class name → index, as `load` does."""
         if not isinstance(mapping, dict) or not mapping:
             raise UserError(f"{path}: an object of class name → index was expected")
-        indices = list(mapping.values())
-        if any(type(index) is not int for index in indices) or sorted(indices) != list(range(len(indices))):
-            raise UserError(
-                f"{path}: its {len(indices)} classes must have the indices 0 to {len(indices) - 1}, each once"
-            )
+        indices, count = list(mapping.values()), len(mapping)
+        if any(type(index) is not int for index in indices) or sorted(indices) != list(range(count)):
+            raise UserError(f"{path}: its {count} classes must have the indices 0 to {count - 1}, each once")
         return cls(tuple(sorted(mapping, key=mapping.__getitem__)), path)
 
     def save(self, path: str | Path) -> None:
         """Write `lbl_map.json`."""
-        with whole_file(path) as temporary:
-            temporary.write_text(json.dumps(self.mapping, indent=2) + "\n", encoding="utf-8")
+        write_whole(path, json.dumps(self.mapping, indent=2) + "\n")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -62,9 +59,8 @@ class LabelMap:
     def require_size(self, num_classes: int, where: str) -> None:
         """Refuse a network that has another number of outputs than there are classes."""
         if len(self) != num_classes:
-            raise UserError(
-                f"{where}: model.num_classes is {num_classes}, but the label map {self.path} has {len(self)} classes"
-            )
+            other = f"the label map {self.path} has {len(self)} classes"
+            raise UserError(f"{where}: model.num_classes is {num_classes}, but {other}")
 
     def indices(self, label: str | int, delimiter: str, where: str) -> list[int]:
         """Class indices of a record's label field.

@@ -1,13 +1,14 @@
 """Audio files listed in a CSV as a torch Dataset, for `is_lmdb: False`."""
 
 import csv
-from collections.abc import Iterator
+import io
 
 import numpy as np
 
 from src.data.audio.files import decode, tile
 from src.data.clip_dataset import ClipDataset
 from src.errors import UserError
+from src.utils.files import read_text
 
 
 class ManifestDataset(ClipDataset):
@@ -23,13 +24,10 @@ class ManifestDataset(ClipDataset):
     def __init__(self, manifest: str, *args, **kwargs):
         self.manifest = manifest
         self.rows = read_manifest(manifest)
-        super().__init__(*args, **kwargs)
+        super().__init__((label for _, label in self.rows), *args, **kwargs)
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    def labels(self) -> Iterator[str]:
-        return (label for _, label in self.rows)
 
     def waveform(self, index: int) -> np.ndarray:
         samples = decode(self.rows[index][0], self.audio.sample_rate, self.where(index))
@@ -45,15 +43,13 @@ def read_manifest(path: str) -> list[tuple[str, str]]:
     Raises:
         UserError: no such file, a column is missing, or there are no rows.
     """
+    expected = "a CSV with the columns files,labels"
     try:
-        with open(path, newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such manifest") from None
-    except (UnicodeDecodeError, csv.Error) as error:
+        rows = list(csv.DictReader(io.StringIO(read_text(path, expected))))
+    except csv.Error as error:
         raise UserError(f"{path}: is not a CSV file ({error})") from None
     for column in ("files", "labels"):
         if not rows or rows[0].get(column) is None:
             fault = f"has no column '{column}'" if rows else "lists no clips"
-            raise UserError(f"{path}: {fault}. A CSV with the columns files,labels was expected")
+            raise UserError(f"{path}: {fault}. Expected {expected}")
     return [(row["files"], row["labels"] or "") for row in rows]

@@ -6,25 +6,20 @@ once, and from then on its place. A buffer is free again when no tensor of the m
 """
 
 import itertools
+import math
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 BUFFERS = 16  # of a worker. Where the main process keeps more batches, PyTorch shares the others
 
+Place = tuple[int, int]  # worker, and which of its buffers
+
 _numbers = itertools.count()
 _all: "weakref.WeakValueDictionary[int, SharedBuffers]" = weakref.WeakValueDictionary()
 _of_this_worker: "SharedBuffers | None" = None
-
-
-class Place(NamedTuple):
-    """Which buffer of which worker."""
-
-    worker: int
-    buffer: int
 
 
 class Message(NamedTuple):
@@ -60,8 +55,8 @@ class SharedBuffers:
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
         """In a worker: memory for the inputs of its next batch, in a free buffer if there is one."""
-        size = int(np.prod(shape)) * dtype.itemsize
-        place = Place(self._worker, int(self.in_use[self._worker].int().argmin()))
+        size = math.prod(shape) * dtype.itemsize
+        place = self._worker, int(self.in_use[self._worker].int().argmin())
         if self.in_use[place]:
             return torch.empty(shape, dtype=dtype)
         if place not in self._buffers or len(self._buffers[place]) < size:
@@ -81,24 +76,16 @@ class SharedBuffers:
         self._sent.add(place)
         return Message(_receive, (self.number, place, buffer, tuple(tensor.shape), tensor.dtype))
 
-    def receive(
-        self, place: Place, buffer: torch.Tensor | None, shape: tuple[int, ...], dtype: torch.dtype
-    ) -> torch.Tensor:
-        """In the main process: the tensor. The (bytes,) buffer comes the first time."""
-        if buffer is not None:
-            self._buffers[place] = buffer
-        size = int(np.prod(shape)) * dtype.itemsize
-        array = self._buffers[place][:size].numpy()
-        # PyTorch keeps this very array for as long as any tensor lies in its memory.
-        weakref.finalize(array, self._free, place).atexit = False
-        return torch.from_numpy(array).view(dtype).view(*shape)
 
-    def _free(self, place: Place) -> None:
-        self.in_use[place] = False
-
-
-def _receive(number: int, *arguments) -> torch.Tensor:
-    return _all[number].receive(*arguments)
+def _receive(number: int, place: Place, buffer: torch.Tensor | None, shape: tuple, dtype: torch.dtype) -> torch.Tensor:
+    """In the main process: the tensor. The (bytes,) buffer comes the first time."""
+    known = _all[number]
+    if buffer is not None:
+        known._buffers[place] = buffer
+    array = known._buffers[place][: math.prod(shape) * dtype.itemsize].numpy()
+    # PyTorch keeps this very array for as long as any tensor lies in its memory.
+    weakref.finalize(array, known.in_use.__setitem__, place, False).atexit = False
+    return torch.from_numpy(array).view(dtype).view(*shape)
 
 
 def empty(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> torch.Tensor:

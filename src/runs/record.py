@@ -63,7 +63,7 @@ class RunRecord(Callback):
         self.content["num_train_clips"] = len(train)
         self.content["skipped"] = {split: dataset.skipped for split, dataset in self._sets.items()}
         if is_first():
-            self._identify({split: dataset.known_fingerprint() for split, dataset in self._sets.items()})
+            self._identify({split: dataset.fingerprint(wait=False) for split, dataset in self._sets.items()})
 
     def _identify(self, fingerprints: dict[str, str | None]) -> None:
         for split, found in fingerprints.items():

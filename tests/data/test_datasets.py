@@ -258,10 +258,10 @@ def test_an_unknown_fingerprint_is_found_in_the_background(tmp_path, monkeypatch
     expected = fingerprint(LMDBReader(tmp_path / "big.lmdb"))
     (tmp_path / ".big.lmdb.fingerprint.json").unlink()
     dataset = storage(*arguments)
-    assert dataset.known_fingerprint() is None
+    assert dataset.fingerprint(wait=False) is None
     dataset.read_ahead()
     pickle.dumps(dataset)
-    assert dataset.fingerprint() == expected == dataset.known_fingerprint()
+    assert dataset.fingerprint() == expected == dataset.fingerprint(wait=False)
 
 
 def test_a_set_larger_than_the_free_memory_is_not_read_ahead(tmp_path, monkeypatch, caplog):
