@@ -4,7 +4,7 @@ import csv
 import errno
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,34 +23,25 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _naming(path):
-        handle, name = tempfile.mkstemp(prefix=".", suffix=".partial", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+    temporary = path.with_name(f".{uuid.uuid4().hex}.partial")
+    try:
+        temporary.touch(exist_ok=False)
         try:
             yield temporary
-            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are private to the user
             sync(temporary)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+    except OSError as error:  # a full disk's names no file, others name the temporary one
+        if error.filename is None or str(error.filename).endswith(".partial"):
+            error.filename = str(path)
+        raise
 
 
 def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
     """Replace a file by this content, in one step."""
     with whole_file(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Have errors name the file that was asked for: a full disk's names none, others name the temporary one."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None or str(error.filename).endswith(".partial"):
-            error.filename = str(path)
-        raise
 
 
 def read_text(path: str | os.PathLike, expected: str) -> str:
@@ -95,19 +86,14 @@ def claim_folder(folder: str | os.PathLike, recipe: Mapping[str, Any], what: str
             found = dict(read_json(note))
         except (ValueError, TypeError):
             raise UserError(f"{note}: cannot be read: choose another {flag}") from None
-        for name, value in recipe.items():
-            if found.get(name) != value:
-                old = found.get(name)
-                raise UserError(
-                    f"{folder}: holds {what} with {name} {old!r} instead of {value!r}: choose another {flag}"
-                )
+        for name in (name for name in recipe if found.get(name) != recipe[name]):
+            other = f"{what} with {name} {found.get(name)!r} instead of {recipe[name]!r}"
+            raise UserError(f"{folder}: holds {other}: choose another {flag}")
     elif any(file.suffix in (".wav", ".flac") for file in folder.rglob("*")):
-        raise UserError(
-            f"{folder}: holds audio files, but no recipe.json that says how they were made: choose another {flag}"
-        )
+        other = "audio files, but no recipe.json that says how they were made"
+        raise UserError(f"{folder}: holds {other}: choose another {flag}")
     else:
-        with whole_file(note) as temporary:
-            temporary.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+        write_whole(note, json.dumps(recipe, indent=2) + "\n")
 
 
 def write_csv(path: str | os.PathLike, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -134,9 +120,3 @@ def sync_folder(folder: str | os.PathLike) -> None:
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

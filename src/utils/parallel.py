@@ -108,27 +108,23 @@ def in_another_process(function: Callable[[Item], Result], item: Item, descripti
 def _in_workers(
     function: Callable[[Item], Result], items: Sequence[Item], num_workers: int, chunk: int, description: str
 ) -> Iterator[Result]:
+    """The results in order, with at most `AHEAD` chunks for each worker handed out."""
     workers = max(1, min(num_workers, len(items)))
+    waiting: deque[Future] = deque()
     with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(function,)) as pool:
         try:
-            yield from _in_order(pool, items, chunk, AHEAD * workers)
+            for start in range(0, len(items), chunk):
+                waiting.append(pool.submit(_work, items[start : start + chunk]))
+                if len(waiting) >= AHEAD * workers:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
         except BrokenProcessPool:
             raise WorkerKilled(
                 f"{description}: a worker process was killed; is there too little memory? What was complete is kept"
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _in_order(pool: ProcessPoolExecutor, items: Sequence[Item], chunk: int, ahead: int) -> Iterator[Result]:
-    """The workers' results, with at most `ahead` chunks handed out."""
-    waiting: deque[Future] = deque()
-    for start in range(0, len(items), chunk):
-        waiting.append(pool.submit(_work, items[start : start + chunk]))
-        if len(waiting) >= ahead:
-            yield from waiting.popleft().result()
-    while waiting:
-        yield from waiting.popleft().result()
 
 
 _function: Callable  # of this worker, sent once, not with every item
@@ -150,11 +146,10 @@ def end_with_the_parent() -> None:
 
     A worker would wait for work for ever once its parent was killed, and keep what that had locked.
     """
-
     parent = multiprocessing.parent_process()
+    assert parent is not None
 
     def wait() -> None:
-        assert parent is not None
         parent.join()
         os._exit(1)
 

@@ -11,31 +11,15 @@ from src.utils.processes import is_first
 def progress(total: int | None, description: str, unit: str, **options: Any) -> tqdm:
     """A tqdm bar on standard error. Without a total it only counts."""
     interval = 0.1 if sys.stderr.isatty() else 5.0  # s
-    return tqdm(
-        total=total,
-        desc=description,
-        unit=unit,
-        mininterval=interval,
-        dynamic_ncols=True,
-        disable=not is_first(),
-        **options,
-    )
+    look = {"mininterval": interval, "dynamic_ncols": True, "disable": not is_first()}
+    return tqdm(total=total, desc=description, unit=unit, **look | options)
 
 
 def progress_lines(total: int, description: str, unit: str, **options: Any) -> tqdm:
     """The same for work in the background of other work that has a bar: a line every ten seconds."""
-    interval = 10.0  # s
-    return tqdm(
-        total=total,
-        desc=description,
-        unit=unit,
-        mininterval=interval,
-        maxinterval=interval,
-        delay=interval,
-        ncols=100,
-        file=_Lines(),
-        **options,
-    )
+    often = dict.fromkeys(("mininterval", "maxinterval", "delay"), 10.0)  # s
+    look = {"ncols": 100, "dynamic_ncols": False, "file": _Lines(), "disable": False}
+    return progress(total, description, unit, **often, **look, **options)
 
 
 class _Lines:
