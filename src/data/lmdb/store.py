@@ -188,11 +188,8 @@ class LMDBReader:
         if known is not None:
             return known
         found: list[Annotation] = []
-        name = os.path.basename(self.path)
-        with (
-            values_in(self.file) as values,
-            progress(len(self), f"labels of {name}", "clip", leave=False, delay=1) as bar,
-        ):
+        shown = progress(len(self), f"labels of {os.path.basename(self.path)}", "clip", leave=False, delay=1)
+        with shown as bar, values_in(self.file) as values:
             for index in range(len(self)):
                 value = values.get(str(index).encode())
                 found.append(("", None) if index in without else self._parsed(index, value, _annotation_of))

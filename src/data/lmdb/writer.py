@@ -37,7 +37,7 @@ class LMDBWriter:
         self.map_size = max(int(map_size), self.MIN_MAP_SIZE)
         self.write_frequency = write_frequency
         self._partial = self.path.with_name(self.path.name + ".partial")
-        self._pending: list[bytes] = []
+        self._pending: dict[bytes, bytes] = {}  # key -> value
         self._pending_bytes = 0
         self._digests = bytearray()  # 32 bytes a record
         self._annotations: list[Annotation] = []
@@ -71,9 +71,9 @@ class LMDBWriter:
     def add(self, record: Record) -> None:
         """Append one record."""
         value = record.pack()
+        self._pending[str(len(self)).encode()] = value
         self._digests += fingerprint.digest(value)
         self._annotations.append((record.label, record.fold))
-        self._pending.append(value)
         self._pending_bytes += len(value)
         if len(self._pending) >= self.write_frequency or self._pending_bytes >= self.LARGEST_TRANSACTION:
             self._commit()
@@ -108,9 +108,8 @@ class LMDBWriter:
         remember(state, NOTE, self._annotations)
 
     def _commit(self) -> None:
-        first = len(self) - len(self._pending)
-        self._put({str(first + i).encode(): value for i, value in enumerate(self._pending)})
-        self._pending, self._pending_bytes = [], 0
+        self._put(self._pending)
+        self._pending, self._pending_bytes = {}, 0
 
     def _put(self, items: dict[bytes, bytes]) -> None:
         """Write in one transaction, growing the map until it fits."""
