@@ -249,7 +249,7 @@ def error_line(result):
 
 
 def raw(path):
-    """Every entry of an LMDB file as bytes; of a copy, for LMDB opens no file twice in a process."""
+    """Every entry of an LMDB file as bytes, read from a copy, for LMDB opens no file twice in a process."""
     with tempfile.TemporaryDirectory() as folder:
         copy = str(shutil.copy(path, Path(folder) / "copy.lmdb"))
         with lmdb.open(copy, subdir=False, readonly=True, lock=False) as env, env.begin() as transaction:

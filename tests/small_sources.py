@@ -15,7 +15,7 @@ def noise(seconds, seed, level=0.1, rate=SAMPLE_RATE):
 
 
 def write_sources(folder, kinds=("quiet [x]", "loud")):
-    """events/<class>/*.wav, two a class, one of them at 44.1 kHz; noises/<kind>/*.wav; flat/*.wav; lbl_map.json."""
+    """events/<class>/*.wav, two a class, one of them at 44.1 kHz, noises/<kind>/*.wav, flat/*.wav and lbl_map.json."""
     for index, name in enumerate(CLASSES):
         for number, file in enumerate(EVENTS):
             rate = SAMPLE_RATE * (1 + number)

@@ -57,6 +57,11 @@ def test_a_room_can_be_overlooked(room):
     assert len(files) <= 14, files
 
 
+def test_training_is_written_in_terms_of_few_modules():
+    source = (SRC / "training.py").read_text(encoding="utf-8")
+    assert len(set(re.findall(r"^\s*from (src\S*) import", source, re.MULTILINE))) <= 12
+
+
 def test_src_has_fewer_lines_than_before_it_had_rooms():
     lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in SRC.rglob("*.py"))
     assert lines < 10_479

@@ -60,19 +60,8 @@ class ClipDataModule(pl.LightningDataModule):
 
         def opened(split: Literal["train", "val"], transform: Transform) -> ClipDataset:
             source = config.data.source(split)
-            return open_dataset(
-                config.data,
-                source,
-                config.audio_config,
-                label_map,
-                config.model.type,
-                transform,
-                seed,
-                num_workers,
-                fold=fold_index,
-                complement=split == "train",
-                **storage,
-            )
+            chosen = {"fold": fold_index, "complement": split == "train", "num_workers": num_workers}
+            return open_dataset(config, source, label_map, transform, seed, **chosen, **storage)
 
         self.train_set = opened("train", training_chain(random_clip_size))
         self.val_set = opened("val", evaluation_chain(val_clip_size, crop_validation))

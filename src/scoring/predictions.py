@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from src.data.device_features import Features
 from src.data.inmemory_lmdb_dataset import LMDBDataset
 from src.data.labels import LabelMap
 from src.data.lmdb.store import LMDBReader
-from src.data.loading import open_dataset
+from src.data.loading import open_lmdb
 from src.data.transforms import evaluation_chain
 from src.errors import UserError
 from src.learning.tasks import Task, build_task
@@ -174,16 +174,9 @@ def open_for(checkpoint: Checkpoint, label_map: LabelMap, options: InferenceOpti
     fold = checkpoint.record.get("fold_index")
     if fold is not None and not any(found is not None for _, found in LMDBReader(options.lmdb_path).annotations()):
         fold = None  # another data set, all of which is new to it
-    dataset = open_dataset(
-        replace(config.data, is_lmdb=True),
-        options.lmdb_path,
-        config.audio_config,
-        label_map,
-        config.model.type,
-        evaluation_chain(options.num_timesteps),
-        fold=fold,
-        skip_bad_records=options.skip_bad_records,
-        num_workers=options.num_workers,
-    )
-    assert isinstance(dataset, LMDBDataset)
-    return dataset
+    choice: dict[str, Any] = {
+        "fold": fold,
+        "skip_bad_records": options.skip_bad_records,
+        "num_workers": options.num_workers,
+    }
+    return open_lmdb(config, options.lmdb_path, label_map, evaluation_chain(options.num_timesteps), **choice)

@@ -1,4 +1,4 @@
-"""Runs and results say which records they stand on, and data is checked before training on request."""
+"""Runs and results say which records they use, and data is checked before training on request."""
 
 import csv
 import json

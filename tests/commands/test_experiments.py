@@ -53,7 +53,7 @@ QUICK = "--epochs 1 --random_clip_size 32 --val_clip_size 32 --seed 1 --set opt.
 
 
 def shell(*words, python, cwd=ROOT, timeout=900, **environment):
-    """Run a shell script to its end; the environment's GISE_ variables are these alone."""
+    """Run a shell script to its end. The environment's GISE_ variables are these alone."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GISE_")}
     return subprocess.run(
         [str(word) for word in words],

@@ -1,6 +1,6 @@
 """The command lines of the original's README, as printed there, on a few clips in place of the data.
 
-Each is run as it stands, with <EXPERIMENT_DIR> and <RUN_INDEX> filled in; what makes it short is added at its end.
+Each is run as it stands, with <EXPERIMENT_DIR> and <RUN_INDEX> filled in. What makes it short is added at its end.
 """
 
 import csv

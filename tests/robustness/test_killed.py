@@ -13,7 +13,7 @@ from src.data.lmdb.store import LMDBReader
 
 
 def kill_when(process, reached, pause):
-    """Kill a process group `pause` seconds after `reached()`; whether it was still at work then."""
+    """Kill a process group `pause` seconds after `reached()`. Returns whether it was still at work then."""
     wait_until(process, reached, 0.001)
     time.sleep(pause)
     working = process.is_alive()

@@ -1,7 +1,7 @@
 """Run by tests/runs/test_several_devices.py as each rank of a run: one training step and one validation, written down.
 
 Usage: ranks_script.py CFG FOLDER PROCESSES CLIPS_A_RANK. The networks' batch norms are in evaluation mode, for their
-statistics in training are those of a rank's own clips; arithmetic is in double precision.
+statistics in training are those of a rank's own clips. Arithmetic is in double precision.
 """
 
 import sys

@@ -98,7 +98,7 @@ def age(path):
 
 
 def batches_done(path):
-    """Of the epoch under way; 0 without such a checkpoint."""
+    """Of the epoch under way, or 0 without such a checkpoint."""
     try:
         return read_resume_point(path).batches
     except UserError:
@@ -146,7 +146,7 @@ def stopped_while_writing(process, folder):
 
 
 def interrupt(process, reached, signum, group=False):
-    """Send a signal once `reached()`; the exit status."""
+    """Send a signal once `reached()`. Returns the exit status."""
     wait_until(process, reached)
     assert process.is_alive()
     (os.killpg if group else os.kill)(process.pid, signum)

@@ -1,4 +1,4 @@
-"""Several processes and nodes on the CPU: the same figures, decisions and errors as one; and the device flags."""
+"""Several processes and nodes on the CPU: the same figures, decisions and errors as one. And the device flags."""
 
 import csv
 import json
@@ -98,7 +98,7 @@ def two_ranks():
 
 
 def in_background(words, **more):
-    """A command in a process group of its own; its output can be read from one pipe."""
+    """A command in a process group of its own. Its output can be read from one pipe."""
     return subprocess.Popen(
         [*map(str, words)],
         cwd=ROOT,
@@ -217,9 +217,7 @@ def test_validation_figures_are_those_of_the_checkpoint_over_the_whole_set(odd, 
     folder, _ = two_processes
     config = load_config(odd / "tiny.cfg")
     label_map = LabelMap.load(config.data.label_map_path())
-    clips = open_dataset(
-        config.data, config.data.val_lmdb, config.audio_config, label_map, "multilabel", evaluation_chain(64)
-    )
+    clips = open_dataset(config, config.data.val_lmdb, label_map, evaluation_chain(64))
     inputs, targets = (np.stack(parts) for parts in zip(*(clips[0, index] for index in range(len(clips)))))
     task = build_task(config)
     for row, path in zip(figures(folder), sorted((folder / "ckpts").iterdir()), strict=True):

@@ -98,6 +98,23 @@ def test_rows_are_those_of_checkpoints_scored_one_by_one_and_clips_are_decoded_o
     assert rows_of(tmp_path / "together_per_class.csv") == rows_of(tmp_path / "apart_per_class.csv")
 
 
+def test_a_checkpoint_is_read_once_for_its_head_and_once_for_its_weights(corpus, experiment, tmp_path, monkeypatch):
+    """Also where its weights are exported."""
+    reads = []
+    load = torch.load
+    monkeypatch.setattr(torch, "load", lambda path, **more: (reads.append(str(path)), load(path, **more))[1])
+    evaluate(options(corpus, tmp_path / "r.csv", exp_dir=str(experiment), export_dir=str(tmp_path / "weights")))
+    assert sorted(reads) == sorted(2 * [str(path) for path in experiment.rglob("*.ckpt")])
+    for file in (tmp_path / "weights").rglob("*.pth"):  # equal scores share a name
+        exported = load(file, weights_only=True)
+        states = [read_checkpoint(path).weights for path in (experiment / "mixup" / file.parent.name).rglob("*.ckpt")]
+        assert any(
+            all(torch.equal(exported[name], state[name]) for name in state)
+            for state in states
+            if len(state) == len(exported)
+        )
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("kept", [0, 1, 100])
 def test_probabilities_are_the_same_to_the_last_bit(corpus, experiment, monkeypatch, workers, kept):

@@ -90,7 +90,7 @@ def run_malformed(campaign: Campaign, numbers: list[int], jobs: int) -> dict[str
 
 
 def run_kills(campaign: Campaign, landed: int, only: int | None = None) -> dict[str, Tally]:
-    """Kills by target, until so many have landed; one after the other, for their moments' sake."""
+    """Kills by target, until so many have landed. One comes after the other, and none disturbs another."""
     tallies = {target: Tally() for target in kills.WORKS}
     works = campaign.works()
     for number in [only] if only is not None else _until(tallies, landed):
@@ -124,7 +124,7 @@ def table(tallies: dict[str, Tally], columns: tuple[str, ...], what: str) -> str
 
 
 def report(tallies: dict[str, Tally], seed: int) -> int:
-    """Print what failed and how to see it again; how many failed."""
+    """Print what failed and how to see it again. Returns how many failed."""
     failed = {name: found for tally in tallies.values() for name, found in tally.failures.items()}
     for name, found in failed.items():
         print(f"\nFAILED {name}: make faults FLAGS='--seed {seed} --only {name}'")
@@ -138,10 +138,10 @@ def main() -> None:
     add("--seed", type=cli.count, default=1, help="of all cases")
     add("--kills", type=cli.count, default=100, help="kills that must land")
     add("--malformed", type=cli.count, default=200, help="malformed inputs")
-    add("--only", metavar="NAME:NUMBER", help="one case alone, such as malformed:137; its place is kept")
+    add("--only", metavar="NAME:NUMBER", help="one case alone, such as malformed:137. Its place is kept")
     add("--timeout", type=cli.positive(float), default=60.0, help="seconds that a malformed input may take")
     add("--jobs", type=cli.positive(int), default=os.cpu_count(), help="malformed inputs at a time")
-    add("--work_dir", help="folder for the corpus and what failed; a new one in the temporary folder by default")
+    add("--work_dir", help="folder for the corpus and what failed, by default a new one in the temporary folder")
     arguments = parser.parse_args()
     started = time.monotonic()
     if arguments.work_dir:
@@ -174,9 +174,9 @@ def main() -> None:
     else:
         shutil.rmtree(folder)
     if failed:
-        raise UserError(f"{failed} cases failed; see above")
+        raise UserError(f"{failed} cases failed. See above")
     if not arguments.only and landed < arguments.kills:
-        raise UserError(f"only {landed} of {arguments.kills} kills landed; is the machine too busy?")
+        raise UserError(f"only {landed} of {arguments.kills} kills landed. Is the machine too busy?")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class Work(ABC):
 
     @abstractmethod
     def words(self, place: Place, rng: Random) -> tuple[object, ...]:
-        """The command; what it is to make must not depend on the draws."""
+        """The command. What it is to make must not depend on the draws."""
 
     def damage(self, place: Place) -> list[str]:
         """What is wrong after a kill, besides files that are not whole."""
@@ -70,7 +70,7 @@ class Work(ABC):
 
 
 def begun(process, place: Place) -> float:
-    """Wait until a command has said its first word, and so has begun its work; when that was."""
+    """Wait until a command has printed something, and so has begun its work. Returns when that was."""
     wait_until(lambda: bool((place.logs / "err").exists() and (place.logs / "err").stat().st_size), process)
     return time.monotonic()
 
@@ -245,7 +245,7 @@ def run_case(seed: int, number: int, work: Work, place: Place) -> Killed:
 
 
 def strike(work: Work, place: Place, rng: Random) -> bool:
-    """Start the command and kill it at a moment that is drawn; whether it was still at work then."""
+    """Start the command and kill it at a moment that is drawn. Returns whether it was still at work then."""
     process = start(place, *work.words(place, rng))
     whole_group, at_a_file = rng.random() < 0.7, rng.random() < 0.4
     began = begun(process, place)

@@ -194,7 +194,7 @@ def spoil_pages(path: Path, rng: Random) -> str:
         data[one : one + size], data[two : two + size] = data[two : two + size], data[one : one + size]
     elif how == "zeroed":
         data[one : one + size] = bytes(size)
-    else:  # the header has 16 bytes; tables of nodes follow
+    else:  # after the header of 16 bytes come tables of nodes
         place = one + rng.randrange(*((0, 16) if how == "header" else (16, 200)))
         data[place : place + 4] = rng.choice([b"\xff" * 4, bytes(4), rng.randbytes(4)])
     path.write_bytes(data)

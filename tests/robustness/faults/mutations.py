@@ -1,6 +1,6 @@
 """Mutations of bytes, of trees of plain data, and of words: from something valid to something that may not be.
 
-Each takes a generator of its own, `random.Random`, and returns a new value; all draws come from it.
+Each takes a generator of its own, `random.Random`, and returns a new value. All draws come from it.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def noise(data: bytes, rng: Random) -> bytes:
 
 
 def as_utf16(data: bytes, rng: Random) -> bytes:
-    """Text in another encoding; bytes that are no text as noise."""
+    """Text in another encoding, and bytes that are no text as noise."""
     return data.decode("latin-1").encode("utf-16")
 
 

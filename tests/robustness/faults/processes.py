@@ -67,7 +67,7 @@ class Place:
 class Outcome:
     """How a command ended."""
 
-    status: int | None  # None: it had not ended when its time was up; negative: by a signal
+    status: int | None  # None: it had not ended when its time was up. Negative: by a signal
     out: str
     err: str
     misdeeds: str  # calls into the net, and files opened for writing outside its place
@@ -128,7 +128,7 @@ def _in_place(words: list[str], place: Place, umask: int) -> None:
     os.umask(umask)
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    ctypes.CDLL(None).unshare(CLONE_NEWNET)  # takes the network away, if we may; the hook notes who misses it
+    ctypes.CDLL(None).unshare(CLONE_NEWNET)  # takes the network away, if we may. The hook notes who misses it
     sys.dont_write_bytecode = True
     cwd, home, temporary = map(str, place.unnamed)
     environment = dict(os.environ, HOME=home, TMPDIR=temporary, OMP_NUM_THREADS="1")

@@ -26,7 +26,7 @@ NOTES = re.compile(r"\..*\.(fingerprint|labels)\.json")  # kept beside an LMDB t
 
 
 def snapshot(folder: Path) -> dict[Path, str]:
-    """Path → hash of the content, for all below a folder; folders and links have words of their own."""
+    """Path → hash of the content, for all below a folder. Folders and links have words instead."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
@@ -74,7 +74,7 @@ def failures(
     faulty: re.Pattern[str],
     cwd_is_named: bool = False,
 ) -> list[str]:
-    """What is wrong with how a command dealt with malformed input; nothing if all is well.
+    """What is wrong with how a command dealt with malformed input. Nothing if all is well.
 
     Args:
         faulty: what the message must mention: the file, key or flag at fault.
@@ -116,7 +116,7 @@ def _message_failures(outcome: Outcome, faulty: re.Pattern[str]) -> list[str]:
         return [f"{len(errors)} error lines, and the last line is: {lines[-1] if lines else ''}"]
     if outcome.status == 1 and len(errors[0]) > LONGEST_LINE:  # argparse, with status 2, quotes what was typed
         return [f"an error line of {len(errors[0])} characters"]
-    named = lines if "see above" in errors[0] else errors
+    named = lines if "see above" in errors[0].lower() else errors
     return [] if any(map(faulty.search, named)) else [f"does not name what is at fault: {errors[0]}"]
 
 
@@ -129,7 +129,7 @@ def _rights_failures(path: Path, umask: int) -> list[str]:
 
 
 def broken(path: Path) -> list[str]:
-    """Why a file under its final name is not whole; nothing if it is, or is of a kind that grows line by line."""
+    """Why a file under its final name is not whole. Nothing if it is, or if it grows line by line."""
     check = CHECKS.get(path.suffix)
     try:
         problem = check(path) if check else None
