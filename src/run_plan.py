@@ -185,7 +185,7 @@ def drawn_seed() -> int:
 
 
 def is_finished(folder: RunFolder, earlier: dict[str, Any], point: ResumePoint | None, epochs: int) -> bool:
-    """Whether the run stopped early, or has done all epochs. Its record says so too then, where it was killed before."""
+    """Whether the run stopped early, or has done all epochs. Its record then says so, if it was killed before."""
     finished = earlier["finished"]
     stopped_early = finished and finished["early"]
     if not stopped_early and not (point and (point.early or point.epochs >= epochs)):
