@@ -22,7 +22,7 @@ TOO_LARGE = "%s: has %.1f GB, and %.1f GB of memory are free: records are read f
 class ReadingAhead:
     """One pass through an LMDB, in a process of its own, which ends with this one.
 
-    A thread would not do: loader workers are forked meanwhile.
+    A thread would not do: LMDB opens a file once in a process, and the data set releases its pages.
 
     Args:
         reader: of the LMDB.
