@@ -19,7 +19,7 @@ from src.data.loading import open_dataset
 from src.data.transforms import evaluation_chain
 from src.errors import UserError
 from src.learning.tasks import Task, build_task
-from src.models.checkpoint import Checkpoint, read_checkpoint
+from src.models.checkpoint import Checkpoint, architecture, read_checkpoint
 from src.runs.devices import present_gpus
 from src.scoring.forward_pass import batches_of, most_to_keep, outputs_of
 from src.utils.memory import keep_freed_memory
@@ -74,9 +74,7 @@ class Prediction:
         return self.task.multi_hot(self.targets)
 
 
-def predictions(
-    candidates: Sequence[Candidate], label_map: LabelMap, options: InferenceOptions
-) -> Iterator[Prediction]:
+def predictions(candidates: Sequence[Candidate], options: InferenceOptions) -> Iterator[Prediction]:
     """Predictions of all candidates, each as soon as it is known, in one pass over the clips for each kind of data.
 
     A checkpoint is read once for what it says of itself, before anything else is done, and once for its weights.
@@ -84,6 +82,7 @@ def predictions(
     Raises:
         UserError: a checkpoint does not fit.
     """
+    label_map = LabelMap.load(options.lbl_map)
     checkpoints = read_heads(candidates, label_map)
     gpus = present_gpus(options.gpus) if candidates else []
     device = torch.device("cuda", gpus[0]) if gpus else torch.device("cpu")
@@ -103,14 +102,11 @@ def predictions(
                     task.report_undefined(output.targets, label_map, options.lmdb_path)
                 probabilities = task.probabilities(output.logits).numpy()
                 if not np.isfinite(probabilities).all():
-                    raise UserError(
-                        f"{alike[0].path}: its network's outputs are not finite. Is it of a run that diverged, or "
-                        "damaged?"
-                    )
+                    cause = "Is it of a run that diverged, or damaged?"
+                    raise UserError(f"{alike[0].path}: its network's outputs are not finite. {cause}")
                 for candidate in alike:
-                    weights = partial(memory.weights, candidate)
-                    checkpoint = checkpoints[candidate.path]
-                    yield Prediction(candidate, checkpoint, weights, dataset, probabilities, output.targets)
+                    head, weights = checkpoints[candidate.path], partial(memory.weights, candidate)
+                    yield Prediction(candidate, head, weights, dataset, probabilities, output.targets)
 
 
 def read_heads(candidates: Sequence[Candidate], label_map: LabelMap) -> dict[Path, Checkpoint]:
@@ -126,7 +122,7 @@ def read_heads(candidates: Sequence[Candidate], label_map: LabelMap) -> dict[Pat
                 checkpoint = read_checkpoint(candidate.path)
                 checkpoint.require_label_map(label_map)
                 checkpoint.require_fit()
-                heads[candidate.path] = checkpoint.without_weights()
+                heads[candidate.path] = replace(checkpoint, weights={})
             bar.update()
     return heads
 
@@ -136,9 +132,9 @@ def by_data(candidates: Sequence[Candidate], checkpoints: dict[Path, Checkpoint]
     kinds: dict[Any, dict[Any, list[Candidate]]] = {}
     for candidate in candidates:
         checkpoint = checkpoints[candidate.path]
-        config = checkpoint.config
-        kind = (config.audio_config, config.model.type, checkpoint.record.get("fold_index"))
-        network = (config.model, checkpoint.seed) if candidate.untrained else candidate.path
+        audio, model = checkpoint.config.audio_config, checkpoint.config.model
+        kind = (audio, model.type, checkpoint.record.get("fold_index"))
+        network = (model, checkpoint.seed) if candidate.untrained else candidate.path
         kinds.setdefault(kind, {}).setdefault(network, []).append(candidate)
     return [list(networks.values()) for networks in kinds.values()]
 
@@ -155,11 +151,11 @@ class OneNetwork:
     def load(self, candidate: Candidate) -> nn.Module:
         """The candidate's network, ready to run."""
         checkpoint = read_checkpoint(candidate.path)
-        reusable = None if candidate.untrained or checkpoint.architecture != self._architecture else self._network
+        wanted = architecture(checkpoint.config.model)
+        reusable = None if candidate.untrained or wanted != self._architecture else self._network
         self._network = None  # one that is not reused is freed before another is made
         network = checkpoint.untrained_network() if candidate.untrained else checkpoint.network(reusable)
-        self._network, self._architecture = network.to(self._device).eval(), checkpoint.architecture
-        self._candidate = candidate
+        self._network, self._architecture, self._candidate = network.to(self._device).eval(), wanted, candidate
         return self._network
 
     def weights(self, candidate: Candidate) -> dict[str, torch.Tensor]:
@@ -174,16 +170,9 @@ def open_for(checkpoint: Checkpoint, label_map: LabelMap, options: InferenceOpti
     fold = checkpoint.record.get("fold_index")
     if fold is not None and not any(found is not None for _, found in LMDBReader(options.lmdb_path).annotations()):
         fold = None  # another data set, all of which is new to it
-    dataset = open_dataset(
-        replace(config.data, is_lmdb=True),
-        options.lmdb_path,
-        config.audio_config,
-        label_map,
-        config.model.type,
-        evaluation_chain(options.num_timesteps),
-        fold=fold,
-        skip_bad_records=options.skip_bad_records,
-        num_workers=options.num_workers,
-    )
+    of_clips = config.audio_config, label_map, config.model.type, evaluation_chain(options.num_timesteps)
+    of_lmdbs: dict[str, Any] = {"fold": fold, "skip_bad_records": options.skip_bad_records}
+    data, workers = replace(config.data, is_lmdb=True), options.num_workers
+    dataset = open_dataset(data, options.lmdb_path, *of_clips, num_workers=workers, **of_lmdbs)
     assert isinstance(dataset, LMDBDataset)
     return dataset
