@@ -13,7 +13,7 @@ from src.data.labels import LabelMap
 from src.errors import UserError
 from src.models.registry import build_network, create
 from src.models.safe_loading import read_torch_file, require_as_written
-from src.models.weights import is_usable, load_state, require_fit
+from src.models.weights import is_usable, load_state
 
 WEIGHTS_PREFIX = "net."  # of the network's tensors in a checkpoint's state_dict
 
@@ -36,10 +36,6 @@ class Checkpoint:
             if name != own:
                 trained_with = f"{self.path} was trained with '{own}' there. Is it another data set's map?"
                 raise UserError(f"{label_map.path}: class {index} is '{name}', but {trained_with}")
-
-    def require_fit(self) -> None:
-        """Refuse weights that do not fit the configuration, without making the network."""
-        require_fit(outline(*architecture(self.config.model)), self.weights, str(self.path))
 
     def network(self, reused: nn.Module | None = None) -> nn.Module:
         """The trained network.

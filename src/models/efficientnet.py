@@ -28,7 +28,11 @@ def build(depth: str, num_classes: int, im_size: int) -> nn.Module:
     """A network whose padding is frozen for im_size × im_size inputs, and whose state dict has the released names."""
     rates: dict[str, Any] = {"drop_rate": DROPOUT[depth], "drop_path_rate": DROP_CONNECT}
     network = timm.create_model(f"tf_efficientnet_{depth}", in_chans=1, num_classes=num_classes, **rates)
-    _freeze_padding(network, im_size)
+    size = im_size
+    for name, module in list(network.named_modules()):  # in the order in which an input meets them
+        if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
+            network.set_submodule(name, FrozenSameConv2d(module, size))
+            size = -(-size // 2)
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear, nn.BatchNorm2d)):
             module.reset_parameters()
@@ -51,14 +55,6 @@ class FrozenSameConv2d(nn.Conv2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(functional.pad(x, (self.before, self.after, self.before, self.after)))
-
-
-def _freeze_padding(network: nn.Module, size: int) -> None:
-    """Replace the stride-2 convolutions, in the order in which an input of size × size meets them."""
-    for name, module in list(network.named_modules()):
-        if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
-            network.set_submodule(name, FrozenSameConv2d(module, size))
-            size = -(-size // 2)
 
 
 def _rename_layers(names: dict[str, str], network: nn.Module, state: dict[str, Any], prefix: str, *more: Any) -> None:

@@ -19,7 +19,8 @@ from src.data.loading import open_dataset
 from src.data.transforms import evaluation_chain
 from src.errors import UserError
 from src.learning.tasks import Task, build_task
-from src.models.checkpoint import Checkpoint, architecture, read_checkpoint
+from src.models.checkpoint import Checkpoint, architecture, outline, read_checkpoint
+from src.models.weights import require_fit
 from src.runs.devices import present_gpus
 from src.scoring.forward_pass import batches_of, most_to_keep, outputs_of
 from src.utils.memory import keep_freed_memory
@@ -121,7 +122,7 @@ def read_heads(candidates: Sequence[Candidate], label_map: LabelMap) -> dict[Pat
             if candidate.path not in heads:
                 checkpoint = read_checkpoint(candidate.path)
                 checkpoint.require_label_map(label_map)
-                checkpoint.require_fit()
+                require_fit(outline(*architecture(checkpoint.config.model)), checkpoint.weights, str(candidate.path))
                 heads[candidate.path] = replace(checkpoint, weights={})
             bar.update()
     return heads

@@ -61,15 +61,9 @@ def examine(reader: LMDBReader, limits: Limits, index: int) -> Facts:
     except UserError as error:
         return Facts(digest, names=names, fold=record.fold, problems=(*problems, Problem("undecodable", str(error))))
     channels = samples.shape[1]
-    return Facts(
-        digest,
-        sound_hash(samples),
-        len(samples) / rate,
-        f"{encoding(record.flac, where)}, {rate} Hz, {channels} channel{'s' * (channels > 1)}",
-        names,
-        record.fold,
-        (*problems, *_audio_problems(samples, rate, limits, where)),
-    )
+    stored_as = f"{encoding(record.flac, where)}, {rate} Hz, {channels} channel{'s' * (channels > 1)}"
+    problems += _audio_problems(samples, rate, limits, where)
+    return Facts(digest, sound_hash(samples), len(samples) / rate, stored_as, names, record.fold, tuple(problems))
 
 
 def class_names(label: str | int, limits: Limits) -> tuple[str, ...]:
