@@ -80,16 +80,15 @@ def evaluate(options: EvaluationOptions) -> None:
 
 def is_scored(candidate: Candidate, table: ResultsTable, options: EvaluationOptions) -> bool:
     """Whether the table holds the candidate's row, newer than the files, and what else is asked for is there."""
-    row = table.get(**key_of(candidate, options))
+    key = key_of(candidate, options)
+    row = table.get(**key)
     if row is None:
         return False
     resampled = row.get("bootstrap"), row.get("bootstrap_seed")
     if options.bootstrap and resampled != (str(options.bootstrap), str(options.seed)):
         return False
     for asked, what in ((options.overlap_analysis, "overlap"), (options.per_class, "per_class")):
-        if asked and not ResultsTable(score_tables.beside(options.results_csv, what), [], KEY).get(
-            **key_of(candidate, options)
-        ):
+        if asked and not ResultsTable(score_tables.beside(options.results_csv, what), [], KEY).get(**key):
             return False
     changed = max(os.path.getmtime(path) for path in (candidate.path, data_file(options.lmdb_path)) if path.exists())
     if datetime.fromisoformat(row["evaluated"]).timestamp() < changed:

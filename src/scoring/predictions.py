@@ -133,9 +133,9 @@ def by_data(candidates: Sequence[Candidate], checkpoints: dict[Path, Checkpoint]
     kinds: dict[Any, dict[Any, list[Candidate]]] = {}
     for candidate in candidates:
         checkpoint = checkpoints[candidate.path]
-        audio, model = checkpoint.config.audio_config, checkpoint.config.model
-        kind = (audio, model.type, checkpoint.record.get("fold_index"))
-        network = (model, checkpoint.seed) if candidate.untrained else candidate.path
+        config = checkpoint.config
+        kind = (config.audio_config, config.model.type, checkpoint.record.get("fold_index"))
+        network = (config.model, checkpoint.seed) if candidate.untrained else candidate.path
         kinds.setdefault(kind, {}).setdefault(network, []).append(candidate)
     return [list(networks.values()) for networks in kinds.values()]
 
