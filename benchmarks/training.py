@@ -205,15 +205,7 @@ def bare_loop(cfg: str, frames: int, num_workers: int, keep: bool) -> Epoch:
     if keep:
         keep_freed_memory()
     config = load_config(cfg)
-    dataset = open_dataset(
-        config.data,
-        config.data.train_lmdb,
-        config.audio_config,
-        LabelMap.load(LBL_MAP),
-        config.model.type,
-        training_chain(frames),
-        SEED,
-    )
+    dataset = open_dataset(config, config.data.train_lmdb, LabelMap.load(LBL_MAP), training_chain(frames), SEED)
     batches = loader(
         dataset, EpochSampler(len(dataset), SEED, training=True), config.opt.batch_size, num_workers, drop_last=True
     )

@@ -14,6 +14,7 @@ from torch import nn
 from src.config import Config, load_config
 from src.data.checks.check import check
 from src.data.checks.record import Limits
+from src.data.datamodule import ClipDataModule
 from src.data.device_features import Features
 from src.data.labels import LabelMap
 from src.errors import UserError
@@ -97,6 +98,26 @@ class RunPlan:
         """The network that the run begins with."""
         return initial_network(self.config, self.seed)
 
+    def data(self) -> ClipDataModule:
+        """The clips, enough of them for all processes."""
+        options = self.options
+        data = ClipDataModule(
+            self.config,
+            self.label_map,
+            options.random_clip_size,
+            options.val_clip_size,
+            options.num_workers,
+            options.prefetch_factor,
+            self.seed,
+            options.crop_validation,
+            options.features,
+            fold=options.fold_index,
+            skip_bad_records=options.skip_bad_records,
+            cache_samples=options.cache_samples,
+        )
+        data.require_enough(options.devices.num_processes)
+        return data
+
     def settings(self) -> dict[str, Any]:
         """What must be the same in every start of the run."""
         options = self.options
@@ -148,8 +169,7 @@ def _plan(options: TrainingOptions) -> RunPlan | None:
     point = read_resume_point(Path(options.resume_from)) if options.resume_from else last_resume_point(folder)
     if earlier:
         tidy(folder, options.keep, point.path if point and not options.resume_from else None)
-        if is_finished(earlier, point, options.epochs):
-            close_record(folder, earlier, point)
+        if is_finished(folder, earlier, point, options.epochs):
             return None
     if point:
         point.require_trainable(outline(*architecture(config.model)), options.epochs)
@@ -164,19 +184,16 @@ def drawn_seed() -> int:
     return secrets.randbelow(2**31)
 
 
-def is_finished(record: dict[str, Any], point: ResumePoint | None, epochs: int) -> bool:
-    """Whether the run stopped early, or its last checkpoint is of the last epoch that is asked for."""
-    if record["finished"] and record["finished"]["early"]:
-        return True
-    return point is not None and (point.early or point.epochs >= epochs)
-
-
-def close_record(folder: RunFolder, earlier: dict[str, Any], point: ResumePoint | None) -> None:
-    """Say that a run is finished, in its record too where it was killed before it could."""
+def is_finished(folder: RunFolder, earlier: dict[str, Any], point: ResumePoint | None, epochs: int) -> bool:
+    """Whether the run stopped early, or has done all epochs. Its record then says so, if it was killed before."""
     finished = earlier["finished"]
+    stopped_early = finished and finished["early"]
+    if not stopped_early and not (point and (point.early or point.epochs >= epochs)):
+        return False
     if not finished and point:
         finished = RunRecord(folder, earlier).finish(point.epochs, point.early)
     log.info("%s: finished (%s), skipped", folder.path, finished["reason"])
+    return True
 
 
 def check_data(plan: RunPlan) -> None:

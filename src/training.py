@@ -15,7 +15,7 @@ from src.run_plan import RunPlan, TrainingOptions, plan_run
 from src.runs.distributed import sharing_errors
 from src.runs.interrupts import Interrupts
 from src.runs.lock import sole_process
-from src.runs.trainer import build_trainer
+from src.runs.trainer import build_trainer, run_callbacks
 from src.utils.processes import is_first
 
 log = logging.getLogger(__name__)
@@ -60,35 +60,17 @@ def carry_out(plan: RunPlan) -> None:
     network = plan.network()
     if options.devices.compile:
         network.compile()  # in place: the state dict keeps its keys
-    data = ClipDataModule(
-        config,
-        plan.label_map,
-        options.random_clip_size,
-        options.val_clip_size,
-        options.num_workers,
-        options.prefetch_factor,
-        plan.seed,
-        options.fold_index,
-        options.crop_validation,
-        options.features,
-        skip_bad_records=options.skip_bad_records,
-        cache_samples=options.cache_samples,
-    )
-    data.require_enough(options.devices.num_processes)
+    data = plan.data()
     record.describe_data(data.train_set, data.val_set)
     interrupts = Interrupts()
+    keep, every = options.keep, options.checkpoint_every_n_steps
     trainer = build_trainer(
         plan.folder,
         options.devices,
-        data,
-        task.monitor,
-        interrupts,
-        [record],
-        epochs=options.epochs,
-        accumulate=options.accumulate_grad_batches,
-        keep=options.keep,
-        checkpoint_every_n_steps=options.checkpoint_every_n_steps,
-        deterministic=options.seed is not None,
+        [record, *run_callbacks(plan.folder, data, task.monitor, keep, every, interrupts)],
+        max_epochs=options.epochs,
+        accumulate_grad_batches=options.accumulate_grad_batches,
+        deterministic=None if options.seed is None else "warn",
     )
     if trainer.local_rank == 0:
         data.read_ahead()
@@ -112,33 +94,22 @@ def carry_out(plan: RunPlan) -> None:
 def announce(plan: RunPlan, recognizer: Recognizer, data: ClipDataModule) -> None:
     """A few lines on what is about to run."""
     options, config, point = plan.options, plan.config, plan.resume
-    parameters = sum(parameter.numel() for parameter in recognizer.net.parameters())
+    model, mixup = config.model, "on" if plan.use_mixup else "off"
+    millions = sum(parameter.numel() for parameter in recognizer.net.parameters()) / 1e6
     log.info(
-        "%s: %s %s, %.1f M parameters, %d classes, protocol %s, mixup %s, seed %d",
-        options.expdir,
-        config.model.arch,
-        config.model.model_depth,
-        parameters / 1e6,
-        config.model.num_classes,
-        config.protocol,
-        "on" if plan.use_mixup else "off",
-        plan.seed,
+        f"{options.expdir}: {model.arch} {model.model_depth}, {millions:.1f} M parameters, {model.num_classes} "
+        f"classes, protocol {config.protocol}, mixup {mixup}, seed {plan.seed}"
     )
     fold = "" if options.fold_index is None else f" of fold {options.fold_index}"
     accumulate, processes = options.accumulate_grad_batches, options.devices.num_processes
+    steps = f", {accumulate} of them a step" if accumulate > 1 else ""
+    ranks = f", in each of {processes} processes" if processes > 1 else ""
     log.info(
-        "%d training clips (%s), %d validation clips (%s)%s, batches of %d%s%s",
-        len(data.train_set),
-        config.data.source("train"),
-        len(data.val_set),
-        config.data.source("val"),
-        fold,
-        config.opt.batch_size,
-        "" if accumulate == 1 else f", {accumulate} of them a step",
-        "" if processes == 1 else f", in each of {processes} processes",
+        f"{len(data.train_set)} training clips ({config.data.source('train')}), {len(data.val_set)} validation clips "
+        f"({config.data.source('val')}){fold}, batches of {config.opt.batch_size}{steps}{ranks}"
     )
-    if config.model.pretrained and not point:
-        log.info("starting from the weights in %s", config.model.pretrained)
+    if model.pretrained and not point:
+        log.info("starting from the weights in %s", model.pretrained)
     if point:
         within = f" and {point.batches} batches" if point.batches else ""
         log.info("resuming from %s, after %d epochs%s", point.path, point.epochs, within)

@@ -1,6 +1,6 @@
 """The one LightningDataModule: a configuration's training and validation sets and their loaders."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
@@ -27,11 +27,10 @@ class ClipDataModule(pl.LightningDataModule):
         num_workers: loader processes of each set, or 0 to load in the main process.
         prefetch_factor: batches that each worker prepares ahead.
         seed: of the order and of the training chain's draws.
-        fold_index: of an LMDB with folds, train on the others and validate on this one.
         crop_validation: validate on the centre of a longer clip, or else on all of it.
         features: where spectrograms are made: on the "device" of the network, in the loader's "workers", or "auto",
             on a GPU where the network is on one.
-        storage: further arguments of `open_dataset`.
+        of_lmdbs: of `open_dataset`. With a fold, train on the others and validate on this one.
 
     Raises:
         UserError: from the data sets, and for a batch that the training set cannot fill.
@@ -46,10 +45,9 @@ class ClipDataModule(pl.LightningDataModule):
         num_workers: int = 4,
         prefetch_factor: int = 4,
         seed: int = 0,
-        fold_index: int | None = None,
         crop_validation: bool = True,
         features: Features = "auto",
-        **storage,
+        **of_lmdbs: Any,
     ):
         super().__init__()
         self.batch_size = config.opt.batch_size
@@ -60,19 +58,8 @@ class ClipDataModule(pl.LightningDataModule):
 
         def opened(split: Literal["train", "val"], transform: Transform) -> ClipDataset:
             source = config.data.source(split)
-            return open_dataset(
-                config.data,
-                source,
-                config.audio_config,
-                label_map,
-                config.model.type,
-                transform,
-                seed,
-                num_workers,
-                fold=fold_index,
-                complement=split == "train",
-                **storage,
-            )
+            more = {"complement": split == "train", "num_workers": num_workers}
+            return open_dataset(config, source, label_map, transform, seed, **more, **of_lmdbs)
 
         self.train_set = opened("train", training_chain(random_clip_size))
         self.val_set = opened("val", evaluation_chain(val_clip_size, crop_validation))

@@ -6,12 +6,12 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from src.config import AudioConfig, DataConfig
+from src.config import Config
 from src.data.batching import message_of, unchanged
 from src.data.clip_dataset import ClipDataset
 from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset, LMDBDataset
@@ -24,40 +24,35 @@ from src.utils.memory import keep_freed_memory
 
 
 def open_dataset(
-    data: DataConfig,
-    source: str,
-    audio: AudioConfig,
-    label_map: LabelMap,
-    target_type: Literal["multilabel", "multiclass"],
-    transform: Transform,
-    seed: int = 0,
-    num_workers: int = 1,
-    **of_lmdbs: Any,
+    config: Config, source: str, label_map: LabelMap, transform: Transform, seed: int = 0, **of_lmdbs: Any
 ) -> ClipDataset:
     """The data set class that fits where the clips are stored.
 
     Args:
-        source: an LMDB or a manifest.
-        num_workers: processes for what takes a pass through an LMDB.
-        of_lmdbs: fold, complement, skip_bad_records, cache_samples of `LMDBDataset`.
+        source: an LMDB, or with `data.is_lmdb: False` a manifest.
+        of_lmdbs: fold, complement, skip_bad_records, cache_samples, num_workers of `LMDBDataset`.
         The rest is `ClipDataset`'s.
 
     Raises:
         UserError: `source` cannot be opened, holds no clips, or has labels that the map lacks.
     """
-    dataset: ClipDataset
-    of_clips = audio, label_map, target_type, transform, seed
-    if data.is_lmdb:
-        storage = InMemoryLMDBDataset if data.in_memory else LMDBDataset
-        dataset = storage(source, *of_clips, num_workers=num_workers, **of_lmdbs)
-    else:
-        for option in "fold", "skip_bad_records", "cache_samples":
-            if of_lmdbs.get(option) not in (None, False):
-                name = "folds" if option == "fold" else f"--{option}"
-                raise UserError(f"{source}: is a manifest, and {name} are for LMDBs (data.is_lmdb: True)")
-        dataset = ManifestDataset(source, *of_clips)
+    if config.data.is_lmdb:
+        return open_lmdb(config, source, label_map, transform, seed, **of_lmdbs)
+    for option in "fold", "skip_bad_records", "cache_samples":
+        if of_lmdbs.get(option) not in (None, False):
+            name = "folds" if option == "fold" else f"--{option}"
+            raise UserError(f"{source}: is a manifest, and {name} are for LMDBs (data.is_lmdb: True)")
+    return ManifestDataset(source, config.audio_config, label_map, config.model.type, transform, seed)
+
+
+def open_lmdb(
+    config: Config, path: str, label_map: LabelMap, transform: Transform, seed: int = 0, **choice: Any
+) -> LMDBDataset:
+    """The clips of an LMDB, whatever the configuration itself reads. See `open_dataset`."""
+    storage = InMemoryLMDBDataset if config.data.in_memory else LMDBDataset
+    dataset = storage(path, config.audio_config, label_map, config.model.type, transform, seed, **choice)
     if len(dataset) == 0:
-        raise UserError(f"{source}: holds no clips")
+        raise UserError(f"{path}: holds no clips")
     return dataset
 
 

@@ -15,7 +15,7 @@ from src.data.device_features import Features
 from src.data.inmemory_lmdb_dataset import LMDBDataset
 from src.data.labels import LabelMap
 from src.data.lmdb.store import LMDBReader
-from src.data.loading import open_dataset
+from src.data.loading import open_lmdb
 from src.data.transforms import evaluation_chain
 from src.errors import UserError
 from src.learning.tasks import Task, build_task
@@ -171,9 +171,6 @@ def open_for(checkpoint: Checkpoint, label_map: LabelMap, options: InferenceOpti
     fold = checkpoint.record.get("fold_index")
     if fold is not None and not any(found is not None for _, found in LMDBReader(options.lmdb_path).annotations()):
         fold = None  # another data set, all of which is new to it
-    of_clips = config.audio_config, label_map, config.model.type, evaluation_chain(options.num_timesteps)
-    of_lmdbs: dict[str, Any] = {"fold": fold, "skip_bad_records": options.skip_bad_records}
-    data, workers = replace(config.data, is_lmdb=True), options.num_workers
-    dataset = open_dataset(data, options.lmdb_path, *of_clips, num_workers=workers, **of_lmdbs)
-    assert isinstance(dataset, LMDBDataset)
-    return dataset
+    choice: dict[str, Any] = {"fold": fold, "skip_bad_records": options.skip_bad_records}
+    choice["num_workers"] = options.num_workers
+    return open_lmdb(config, options.lmdb_path, label_map, evaluation_chain(options.num_timesteps), **choice)

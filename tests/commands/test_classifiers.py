@@ -78,7 +78,7 @@ def fold_run(esc50, tmp_path_factory):
 def test_a_fold_is_validated_on_and_never_trained_on(esc50, fold):
     config = load_config(esc50 / "tiny.cfg")
     data = ClipDataModule(
-        config, LabelMap.load(esc50 / "meta/lbl_map.json"), 64, 64, 0, fold_index=fold, crop_validation=False
+        config, LabelMap.load(esc50 / "meta/lbl_map.json"), 64, 64, 0, fold=fold, crop_validation=False
     )
     reader = LMDBReader(esc50 / "esc50.lmdb")
     folds = np.array([reader[index].fold for index in range(len(reader))])
@@ -90,11 +90,11 @@ def test_a_fold_is_validated_on_and_never_trained_on(esc50, fold):
 
 def test_esc50_validation_is_padded_and_not_cropped_and_vggsounds_is_cropped(esc50):
     config, label_map = load_config(esc50 / "tiny.cfg"), LabelMap.load(esc50 / "meta/lbl_map.json")
-    padded = ClipDataModule(config, label_map, 64, 80, 0, fold_index=1, crop_validation=False).val_set
+    padded = ClipDataModule(config, label_map, 64, 80, 0, fold=1, crop_validation=False).val_set
     whole = [padded.spectrogram(i).shape[1] for i in range(len(padded))]
     assert [padded[i][0].shape[1] for i in range(len(padded))] == [max(80, frames) for frames in whole]
     assert min(whole) < 80 < max(whole)
-    cropped = ClipDataModule(config, label_map, 64, 80, 0, fold_index=1).val_set
+    cropped = ClipDataModule(config, label_map, 64, 80, 0, fold=1).val_set
     assert {cropped[i][0].shape[1] for i in range(len(cropped))} == {80}
 
 

@@ -12,7 +12,7 @@ import soundfile
 import torch
 from conftest import FIXTURES, SAMPLE_RATE, cfg_tree, tone_clip, write_folder
 
-from src.config import AudioConfig, DataConfig, load_config
+from src.config import AudioConfig, load_config
 from src.data.audio.files import encode
 from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset, LMDBDataset
 from src.data.labels import LabelMap
@@ -63,13 +63,14 @@ def test_every_storage_gives_the_same_examples(corpus, tmp_path):
 
 
 def test_the_configuration_chooses_the_storage(corpus, tmp_path):
-    common = (AUDIO, labels_of(corpus), "multilabel", evaluation_chain(64))
-    data = DataConfig(label_map="x")
-    assert type(open_dataset(data, str(corpus / "val.lmdb"), *common)) is InMemoryLMDBDataset
-    on_disk = DataConfig(label_map="x", in_memory=False)
-    assert type(open_dataset(on_disk, str(corpus / "val.lmdb"), *common)) is LMDBDataset
-    files = DataConfig(label_map="x", is_lmdb=False)
-    assert type(open_dataset(files, str(manifest(corpus, tmp_path / "a.csv")), *common)) is ManifestDataset
+    common = labels_of(corpus), evaluation_chain(64)
+    config, lmdb = load_config(corpus / "tiny.cfg"), str(corpus / "val.lmdb")
+    assert type(open_dataset(config, lmdb, *common)) is InMemoryLMDBDataset
+    on_disk = load_config(corpus / "tiny.cfg", ["data.in_memory=False"])
+    assert type(open_dataset(on_disk, lmdb, *common)) is LMDBDataset
+    path = str(manifest(corpus, tmp_path / "a.csv"))
+    of_files = ["data.is_lmdb=False", f"data.train_manifest={path}", f"data.val_manifest={path}"]
+    assert type(open_dataset(load_config(corpus / "tiny.cfg", of_files), path, *common)) is ManifestDataset
 
 
 def test_manifest_clips_are_tiled_up_to_min_duration(tmp_path, corpus):

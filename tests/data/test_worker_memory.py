@@ -19,7 +19,7 @@ from src.data.sampling import EpochSampler
 from src.data.transforms import training_chain
 from src.utils.memory import keep_freed_memory
 
-SIZES = 128, 512  # records of 0.1 MB; multiples of those that a worker maps at a time
+SIZES = 128, 512  # records of 0.1 MB, multiples of those that a worker maps at a time
 LIMIT = 6e6  # bytes
 
 

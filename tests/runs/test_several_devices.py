@@ -217,9 +217,7 @@ def test_validation_figures_are_those_of_the_checkpoint_over_the_whole_set(odd, 
     folder, _ = two_processes
     config = load_config(odd / "tiny.cfg")
     label_map = LabelMap.load(config.data.label_map_path())
-    clips = open_dataset(
-        config.data, config.data.val_lmdb, config.audio_config, label_map, "multilabel", evaluation_chain(64)
-    )
+    clips = open_dataset(config, config.data.val_lmdb, label_map, evaluation_chain(64))
     inputs, targets = (np.stack(parts) for parts in zip(*(clips[0, index] for index in range(len(clips)))))
     task = build_task(config)
     for row, path in zip(figures(folder), sorted((folder / "ckpts").iterdir()), strict=True):

@@ -10,6 +10,8 @@ import pytest
 
 from src.utils import locks
 
+pytestmark = pytest.mark.processes
+
 
 def hold(path, flags, wait, pipe):
     descriptor = locks.take(path, flags, wait)

@@ -21,7 +21,7 @@ CHUNK = 1 << 24  # bytes read at a time
 class ReadingAhead:
     """One pass through an LMDB, in a process of its own, which ends with this one.
 
-    A thread would not do: loader workers are forked meanwhile.
+    A thread would not do: LMDB opens a file once in a process, and the data set releases its pages.
 
     Args:
         reader: of the LMDB.
