@@ -3,19 +3,18 @@
 import dataclasses
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StrictBool, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
-from pydantic.functional_validators import AfterValidator, BeforeValidator, PlainValidator
+from pydantic.functional_validators import BeforeValidator, PlainValidator
 
 from src.errors import UserError
-from src.utils.strict_yaml import parse_yaml, shown
+from src.utils.strict_yaml import OCTAL_OR_SEXAGESIMAL, parse_yaml, shown
 
-# Keys that the published cfgs carry and that nothing reads.
-UNUSED_KEYS = {"test_manifest", "cw"}
+UNUSED_KEYS = {"test_manifest", "cw"}  # which published cfgs carry and nothing reads
 
 DATA_ROOT = "GISE_DATA_ROOT"  # environment variable
 ROOTED_KEYS = {  # the paths that a data root is put before
@@ -27,15 +26,21 @@ ROOTED_KEYS = {  # the paths that a data root is put before
 def _text(value: Any) -> str:
     """Any text that may name a file, which need not be valid Unicode."""
     if not isinstance(value, str) or "\0" in value:
-        raise ValueError("be text, without NUL")
+        raise ValueError("be text without NUL" if isinstance(value, str) else "be text")
     return value
 
 
-NOT_BOOL = BeforeValidator(lambda value: str(value) if isinstance(value, bool) else value)  # True is not 1.0
+def _number(value: Any) -> Any:
+    """What may be a number: YAML reads 1e-3 as text. True is not 1.0, and 010 would be 8 or 10."""
+    if isinstance(value, bool) or (isinstance(value, str) and OCTAL_OR_SEXAGESIMAL.fullmatch(value.strip())):
+        raise ValueError("be a number")
+    return value
+
+
 Count = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), NOT_BOOL]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), NOT_BOOL]
-Separator = Annotated[str, Field(strict=True, min_length=1), AfterValidator(_text)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
+Separator = Annotated[str, Field(strict=True, min_length=1), BeforeValidator(_text)]
 Text = Annotated[str, PlainValidator(_text, json_schema_input_type=str)]
 
 
@@ -153,9 +158,12 @@ class Config:
 
 
 VALIDATOR = TypeAdapter(Config)
-SECTIONS = {"model": ModelConfig, "opt": OptConfig, "audio_config": AudioConfig, "data": DataConfig}
-KEYS: dict[Any, list[str]] = {name: [key.name for key in dataclasses.fields(kind)] for name, kind in SECTIONS.items()}
-TOP_KEYS = [*SECTIONS, "protocol"]
+SECTIONS: dict[str, Any] = {"model": ModelConfig, "opt": OptConfig, "audio_config": AudioConfig, "data": DataConfig}
+KEYS: dict[Any, dict[str, bool]] = {  # and whether they are required
+    name: {key: info.is_required() for key, info in kind.__pydantic_fields__.items()} for name, kind in SECTIONS.items()
+}
+KINDS = {"int_type": "be a whole number", "bool_type": "be True or False", "dataclass_type": "be a section with keys"}
+TOP_KEYS = dict.fromkeys(SECTIONS, True) | {"protocol": False}
 
 
 def load_config(
@@ -176,11 +184,14 @@ def load_config(
         tree = parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not a text file. Is it really a .cfg?") from None
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such cfg file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read as a cfg file: {error.strerror}") from None
     root = os.environ.get(DATA_ROOT, "") if data_root is None else data_root
     if isinstance(tree, dict):
-        _apply_root(tree, root)
+        if root:
+            _apply_root(tree, root)
         for override in overrides:
             _apply_override(tree, override)
         for name, value in values.items():
@@ -200,19 +211,19 @@ def parse_config(tree: Any, path: str) -> Config:
         raise UserError(f"{path}: holds no sections. Expected: model, opt, audio_config and data")
     if "path" in tree:
         raise UserError(f"{path}: unknown key 'path'")
-    used = {name: _used(section, KEYS.get(name, ())) for name, section in _used(tree, TOP_KEYS).items()}
+    used = {name: _used(section, KEYS.get(name, {})) for name, section in _used(tree, TOP_KEYS).items()}
     try:
         return VALIDATOR.validate_python(used | {"path": path})
     except ValidationError as error:
         raise UserError(f"{path}: {_first_complaint(error)}") from None
 
 
-def _used(section: Any, known: Collection[str]) -> Any:
-    """A section without unused keys, and without known ones that are None, which published cfgs give as text."""
+def _used(section: Any, required: Mapping[Any, bool]) -> Any:
+    """A section without unused keys, and without optional ones that are None, which published cfgs give as text."""
     if not isinstance(section, dict):
         return section
-    left_out = [key for key, value in section.items() if key in known and value in (None, "None")]
-    return {key: value for key, value in section.items() if key not in UNUSED_KEYS and key not in left_out}
+    used = {key: None if value == "None" else value for key, value in section.items() if key not in UNUSED_KEYS}
+    return {key: value for key, value in used.items() if value is not None or required.get(key, True)}
 
 
 def _first_complaint(error: ValidationError) -> str:
@@ -229,22 +240,18 @@ def _first_complaint(error: ValidationError) -> str:
     if errors[0]["type"] == "missing":
         return f"{'section' if len(where) == 1 else 'key'} '{name}' is missing"
     # A value of a union, such as model_depth, has an error for each type of the union.
-    messages = [each["msg"] for each in errors if each["loc"][:2] == where]
-    extra = "^(Value error, |(Input|String) should )|, unable to parse .*| or an instance of .*"
-    words = [re.sub(extra, "", message) for message in messages]
-    return f"{name} is {shown(errors[0]['input'])}. It should {' or '.join(words)}"
+    messages = [KINDS.get(each["type"], each["msg"]) for each in errors if each["loc"][:2] == where]
+    extra = "^(Value error, |(Input|String) should )|valid |, unable to parse .*"
+    words = " or ".join(re.sub(extra, "", message) for message in messages)
+    return f"{name} is {shown(errors[0]['input'])}. It should {words.replace(' or be ', ' or ')}"
 
 
 def _apply_root(tree: dict[str, Any], root: str) -> None:
-    """Put `root`, unless it is empty, before the relative paths of a .cfg."""
-    if not root:
-        return
+    """Put `root` before the relative paths of a .cfg."""
     if not Path(root).is_dir():
         raise UserError(f"data root {root}: no such folder (--data_root, or the environment variable {DATA_ROOT})")
     for name, keys in ROOTED_KEYS.items():
-        section = tree.get(name)
-        if not isinstance(section, dict):
-            continue
+        section = tree[name] if isinstance(tree.get(name), dict) else {}
         under_meta_root = section.get("meta_root") not in (None, "None")  # where label_map then is
         for key in keys:
             path = section.get(key)

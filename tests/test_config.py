@@ -7,7 +7,7 @@ import pytest
 import yaml
 from conftest import ROOT, cfg_tree, write_cfg
 
-from src.config import AudioConfig, load_config
+from src.config import AudioConfig, OptConfig, load_config
 from src.data.labels import LabelMap
 from src.errors import UserError
 from src.models.registry import FAMILIES
@@ -70,29 +70,33 @@ BROKEN = [
     (("extra",), {}, "unknown key 'extra'"),
     (("extra",), None, "unknown key 'extra'"),
     (("opt",), REMOVE, "section 'opt' is missing"),
-    (("opt",), 3, "opt is 3. It should be a dictionary"),
+    (("opt",), 3, "opt is 3. It should be a section with keys"),
+    (("opt",), None, "opt is None. It should be a section with keys"),
     (("model", "arch"), REMOVE, "key 'model.arch' is missing"),
-    (("opt", "batch_size"), "many", "opt.batch_size is 'many'. It should be a valid integer"),
+    (("model", "arch"), "None", "model.arch is None. It should be text"),
+    (("opt", "lr"), None, "opt.lr is None. It should be a number"),
+    (("opt", "batch_size"), "many", "opt.batch_size is 'many'. It should be a whole number"),
     (("opt", "batch_size"), 2.5, "opt.batch_size is 2.5"),
-    (("opt", "batch_size"), True, "opt.batch_size is True"),
+    (("opt", "batch_size"), True, "opt.batch_size is True. It should be a whole number"),
     (("opt", "batch_size"), 0, "opt.batch_size is 0. It should be greater than or equal to 1"),
-    (("opt", "lr"), "fast", "opt.lr is 'fast'. It should be a valid number"),
+    (("opt", "lr"), "fast", "opt.lr is 'fast'. It should be a number"),
     (("opt", "lr"), "nan", "opt.lr is 'nan'. It should be a finite number"),
     (("opt", "optimizer"), "Adagrad", "opt.optimizer is 'Adagrad'. It should be 'Adam' or 'SGD'"),
     (("audio_config", "win_len"), 500, "audio_config.win_len is 500. It should fit n_fft (441)"),
     (("audio_config", "bg_files"), "bg.txt", "mixers are retired"),
-    (("audio_config", "mixup"), "yes please", "audio_config.mixup is 'yes please'. It should be a valid boolean"),
+    (("audio_config", "mixup"), "yes please", "audio_config.mixup is 'yes please'. It should be True or False"),
     (("data", "train_lmdb"), None, "data.train_lmdb is None"),
     (("data", "is_lmdb"), False, "data.train_manifest is None"),
     (("model", "pretrained_fc"), 51, "pretrained_fc"),
     (("protocol",), "new", "'paper' or 'corrected'"),
     (("path",), "a.cfg", "unknown key 'path'"),
-    (("model", "model_depth"), [18], "model.model_depth is [18]. It should be a valid integer or be text"),
-    (("model", "arch"), "a\0b", "model.arch is 'a\\x00b'. It should be text, without NUL"),
+    (("model", "model_depth"), [18], "model.model_depth is [18]. It should be a whole number or text"),
+    (("model", "arch"), "a\0b", "model.arch is 'a\\x00b'. It should be text without NUL"),
     (("opt", "batch_size"), 2**63, "It should be less than 9223372036854775808"),
     (("opt", "lr"), float("inf"), "opt.lr is inf. It should be a finite number"),
-    (("opt", "lr"), True, "It should be a valid number"),
+    (("opt", "lr"), True, "opt.lr is True. It should be a number"),
     (("opt", "weight_decay"), -1, "opt.weight_decay is -1. It should be greater than or equal to 0"),
+    (("audio_config", "delimiter"), 3, "audio_config.delimiter is 3. It should be text"),
     (("audio_config", "delimiter"), "", "It should have at least 1 character"),
     (("audio_config", "min_duration"), 0, "audio_config.min_duration is 0. It should be greater than 0"),
 ]
@@ -143,11 +147,9 @@ def test_a_doubled_key_or_section_is_refused_with_its_line(tmp_path):
     text = yaml.safe_dump(cfg_tree(tmp_path), sort_keys=False)
     number = len(text.splitlines()) + 1
     doubled = refusal_of(tmp_path, f"{text}opt:\n  lr: 1\n")
-    assert doubled.startswith(f"is not valid YAML: line {number}: key 'opt' is already in line ")
-    assert "line 3: key 'lr' is already in line 2" in refusal_of(tmp_path, "opt:\n  lr: 1\n  'lr': 1\n")
-    assert "--set opt={lr: 1, lr: 2}: is not valid YAML: line 1: key 'lr'" in refusal_of(
-        tmp_path, text, "opt={lr: 1, lr: 2}"
-    )
+    assert doubled.startswith(f"line {number}: key 'opt' is already in line ")
+    assert refusal_of(tmp_path, "opt:\n  lr: 1\n  'lr': 1\n") == "line 3: key 'lr' is already in line 2"
+    assert "--set opt={lr: 1, lr: 2}: line 1: key 'lr'" in refusal_of(tmp_path, text, "opt={lr: 1, lr: 2}")
 
 
 def test_merge_keys_and_anchors(tmp_path):
@@ -170,12 +172,22 @@ def test_no_number_is_octal_or_sexagesimal(tmp_path, text):
     tree = cfg_tree(tmp_path)
     tree["opt"]["batch_size"] = "NUMBER"
     cfg = yaml.safe_dump(tree).replace("NUMBER", text)
-    assert refusal_of(tmp_path, cfg) == f"opt.batch_size is '{text}'. It should be a valid integer"
+    assert refusal_of(tmp_path, cfg) == f"opt.batch_size is '{text}'. It should be a whole number"
     path = write_cfg(tmp_path / "b.cfg", cfg_tree(tmp_path))
     with pytest.raises(UserError, match=f"opt.batch_size is '{text}'"):
         load_config(path, [f"opt.batch_size={text}"])
     assert load_config(path, [f"data.train_lmdb={text}"]).data.train_lmdb == text  # a folder may be called so
-    assert load_config(path, ["opt.lr=010", "opt.batch_size=0x10"]).opt.lr == 10.0
+    for key in ("opt.lr", "opt.weight_decay", "audio_config.min_duration"):
+        for value in (text, f"' {text}'"):
+            with pytest.raises(UserError, match=f"{key} is ' ?{text}'. It should be a number"):
+                load_config(path, [f"{key}={value}"])
+    assert load_config(path, ["opt.lr='1e-3'", "opt.batch_size=0x10"]).opt == OptConfig("Adam", 1e-3, 16)
+
+
+def test_a_file_that_is_not_there_and_one_that_cannot_be_read(tmp_path):
+    for path, message in ((tmp_path / "a.cfg", "no such cfg file"), (tmp_path, "cannot be read as a cfg file: Is a")):
+        with pytest.raises(UserError, match=f"^{path}: {message}"):
+            load_config(path)
 
 
 def test_a_part_that_is_replaced_is_checked_again(tmp_path):

@@ -28,7 +28,7 @@ class StrictLoader(yaml.SafeLoader):
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             line = key.start_mark.line + 1
             if key.value in lines:
-                raise yaml.YAMLError(f"line {line}: key {shown(key.value)} is already in line {lines[key.value]}")
+                raise UserError(f"line {line}: key {shown(key.value)} is already in line {lines[key.value]}")
             lines[key.value] = line
         return node
 
@@ -37,12 +37,13 @@ def parse_yaml(text: str, where: str) -> Any:
     """Plain data.
 
     Raises:
-        UserError: the text is not YAML, in one line that begins with `where`.
+        UserError: the text is not YAML, or a key is doubled, in one line that begins with `where`.
     """
     try:
         return yaml.load(text, StrictLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a day that no month has
-        raise UserError(f"{where}: is not valid YAML: {' '.join(str(error).split())}") from None
+        cause = "" if isinstance(error, UserError) else "is not valid YAML: "
+        raise UserError(f"{where}: {cause}{' '.join(str(error).split())}") from None
 
 
 def shown(value: Any) -> str:
