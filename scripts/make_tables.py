@@ -13,6 +13,7 @@ from src import cli
 from src.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = (".", "scripts", "data/audioset")
 
 MADE = "<!-- Made by scripts/make_tables.py: change the code and run it again. -->"
 FLAG_COLUMNS = ("Flag", "Default", "Meaning", "Choices")
@@ -50,7 +51,7 @@ def main() -> None:
 
 def flags_page() -> str:
     """A section a script. The flags that all training scripts share, or all that evaluate, have their own section."""
-    paths = [*sorted(ROOT.glob("*.py")), *sorted((ROOT / "scripts").glob("[!_]*.py"))]
+    paths = [path for folder in FOLDERS for path in sorted((ROOT / folder).glob("[!_]*.py"))]
     parsers = {path.relative_to(ROOT).as_posix(): runpy.run_path(str(path))["build_parser"]() for path in paths}
     rows = {name: flag_rows(parser) for name, parser in parsers.items()}
     parts = [MADE, "# Flags of all scripts", "Every script also has `--help`."]
@@ -149,6 +150,8 @@ def code(value: object) -> str:
     """A value as code in a cell of a table."""
     if isinstance(value, (list, tuple)):
         value = " ".join(map(str, value))
+    if isinstance(value, Path) and value.is_relative_to(ROOT):
+        value = value.relative_to(ROOT)
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return f"`{text}`".replace("|", "\\|")
 

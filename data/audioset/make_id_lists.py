@@ -16,13 +16,17 @@ log = logging.getLogger(__name__)
 HERE = Path(__file__).resolve().parent
 
 
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--segments_csv", required=True, nargs="+", help="such as balanced_train_segments.csv eval_segments.csv")
     add("--clips_dir", help="list only the clips that have a file in this folder")
     add("--out_dir", default=HERE, help="folder for balanced_train_ids.txt and so on")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = build_parser().parse_args()
     for segments_csv in arguments.segments_csv:
         clips = read_segments(segments_csv)
         files = find_files(arguments.clips_dir, clips) if arguments.clips_dir else None

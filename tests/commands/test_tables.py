@@ -9,7 +9,9 @@ from conftest import ROOT, error_line, run_script
 from src.config import AudioConfig, DataConfig, ModelConfig, OptConfig
 
 SCRIPTS = sorted(
-    path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.py"), *(ROOT / "scripts").glob("[!_]*.py"))
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("[!_]*.py", "scripts/[!_]*.py", "data/*/[!_]*.py")
+    for path in ROOT.glob(pattern)
 )
 
 
@@ -33,7 +35,7 @@ def test_every_key_of_a_cfg_has_a_meaning(section):
 def test_a_stale_table_is_named_and_made_again(tmp_path):
     (tmp_path / "src").symlink_to(ROOT / "src")
     for script in SCRIPTS:
-        (tmp_path / script).parent.mkdir(exist_ok=True)
+        (tmp_path / script).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / script, tmp_path / script)
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     page = tmp_path / "docs" / "flags.md"
