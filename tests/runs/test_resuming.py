@@ -291,7 +291,7 @@ def test_divergence_stops_with_what_led_to_it(corpus, clips, tmp_path):
     )
     assert "epoch 0, step 1: the loss is inf" in line or "epoch 0, step 1: the loss is nan" in line
     records = EpochSampler(40, 3, True).share(0)[:4]
-    assert f"learning rate 0.001; batch 0 was of {clips}, records {', '.join(map(str, records))};" in line
+    assert f"Learning rate 0.001. Batch 0 was of {clips}, records {', '.join(map(str, records))}." in line
     assert not list(folder.rglob("*.ckpt")) and not list(folder.rglob("*.partial"))
 
 
