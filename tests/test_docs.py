@@ -28,6 +28,7 @@ OTHERS = [
 
 FENCE = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HEREDOC = re.compile(r"<<'(\w+)'\n.*?^\1$", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"-c '[^']*'")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 INLINE = re.compile(r"`([^`\n]+)`")
 SCRIPT = re.compile(r"(?:\./)?[\w./-]+\.(?:py|sh)")
@@ -46,10 +47,11 @@ def prose_of(page):
 def commands_of(page):
     """Commands in a page's fenced blocks that call a script, as lists of words."""
     for block in FENCE.findall(page.read_text(encoding="utf-8")):
-        lines = HEREDOC.sub("", block).replace("\\\n", " ").splitlines()
+        lines = CODE.sub("-c CODE", HEREDOC.sub("", block)).replace("\\\n", " ").splitlines()
         for line in lines:
             line = re.sub(r"\$\(\[.*\)", "", line)  # flags that the shell adds
-            if re.match(r"\s*(?:python|torchrun|srun|\./)", line):
+            line = line.replace(".venv/bin/python", "python")
+            if re.match(r"\s*(?:python|torchrun|srun|make |\./)", line):
                 yield shlex.split(line, comments=True)
 
 
@@ -86,7 +88,12 @@ def test_every_command_calls_a_script_with_flags_that_it_takes(page, capsys):
     for command in commands_of(page):
         script, arguments = script_and_arguments(command)
         if script is None:
-            assert command == ["python", "-"], command  # code in the page itself
+            if command[0] == "make":
+                assert f"\n{command[1]}:" in (ROOT / "Makefile").read_text(encoding="utf-8"), command
+            elif command[1] == "-m":
+                assert importlib.util.find_spec(command[2]), command
+            else:
+                assert command[1] in ("-", "-c"), command  # code in the page itself
             continue
         assert (ROOT / script).exists(), f"{page.name}: {script} is not there"
         parser = (
