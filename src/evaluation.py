@@ -84,8 +84,8 @@ def is_scored(candidate: Candidate, table: ResultsTable, options: EvaluationOpti
     row = table.get(**key)
     if row is None:
         return False
-    resampled = row.get("bootstrap"), row.get("bootstrap_seed")
-    if options.bootstrap and resampled != (str(options.bootstrap), str(options.seed)):
+    bootstrapped = row.get("bootstrap"), row.get("bootstrap_seed")
+    if options.bootstrap and bootstrapped != (str(options.bootstrap), str(options.seed)):
         return False
     for asked, what in ((options.overlap_analysis, "overlap"), (options.per_class, "per_class")):
         if asked and not ResultsTable(score_tables.beside(options.results_csv, what), [], KEY).get(**key):

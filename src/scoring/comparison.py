@@ -44,11 +44,11 @@ def compare(first: str, second: str, options: InferenceOptions, resamples: int, 
         where = f"on other clips of {options.lmdb_path}"
         raise UserError(f"{first} and {second} would be scored {where}: their folds are {folds}")
     scores = [ranking_scores(each.probabilities, each.multi_hot) for each in (one, other)]
-    resampled = [bootstrap(each.probabilities, each.multi_hot, resamples, seed) for each in (one, other)]
+    bootstrapped = [bootstrap(each.probabilities, each.multi_hot, resamples, seed) for each in (one, other)]
     found = []
     for name in ("mAP", "mAUC", "dprime"):
         with np.errstate(invalid="ignore"):  # two infinite d′
-            differences = getattr(resampled[1], name) - getattr(resampled[0], name)  # (R,)
+            differences = getattr(bootstrapped[1], name) - getattr(bootstrapped[0], name)  # (R,)
         low, high = interval(differences)
         first_score, second_score = (getattr(each, name) for each in scores)
         found.append(Comparison(name, first_score, second_score, low, high, two_sided(differences)))
