@@ -3,8 +3,12 @@
     python benchmarks/evaluation.py
 
 On clips of noise, with freshly initialised networks. In turns, so that what else the machine does falls on all:
-data, the loader alone, without a network; forwards, K networks on batches in memory, nothing else; evaluation, all
-that `eval_gise_mixtures.py --exp_dir` does once its libraries are imported; and what of it went into scores and rows.
+
+- data: the loader alone, without a network
+- forwards: K networks on batches in memory, nothing else
+- evaluation: all that `eval_gise_mixtures.py --exp_dir` does once its libraries are imported
+- what of it went into scores and rows
+
 The first ratio is evaluation / (data + forwards), the second leaves scores and rows out: of few clips they take a
 share that they do not have of many. Then the whole command's memory at its peak, of K = 1 and of the largest K:
 private pages of all its processes, no mapped files.
@@ -140,7 +144,7 @@ def all_batches(folder: Path, workers: int):
 
 
 def seconds_of_forwards(folder: Path, count: int) -> list[float]:
-    """Of each network, over batches that are in memory; what warms up is not counted."""
+    """Of each network, over batches that are in memory. What warms up is not counted."""
     import torch
 
     from src.models.checkpoint import read_checkpoint

@@ -101,7 +101,7 @@ def steps(network: str, training: bool, keep: bool, batch_size: int, frames: int
 
 
 def rows_of(found: dict[tuple[str, str, str], list[Steps]]) -> Iterator[tuple[str, ...]]:
-    """Medians; how much faster is to the row above."""
+    """Medians. How much faster is to the row above."""
     base = 0.0
     for (network, task, way), runs in found.items():
         times = [1000 * run.seconds for run in runs]

@@ -34,7 +34,7 @@ Found = TypeVar("Found")
 
 
 def machine() -> str:
-    """One line on where and when figures are taken; the load is that before them."""
+    """One line on where and when figures are taken. The load is that before them."""
     return (
         f"{processor()}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 1e9:.0f} GB of memory, Python "
         f"{platform.python_version()}, torch {importlib.metadata.version('torch')}, load average "
@@ -75,7 +75,7 @@ def in_turns(work: Mapping[Name, Callable[[], Found]], rounds: int) -> dict[Name
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A Markdown table, each row as soon as it is known; the first column is text."""
+    """A Markdown table, each row as soon as it is known. The first column is text."""
     print(f"\n| {' | '.join(columns)} |\n| --- |{' ---: |' * (len(columns) - 1)}", flush=True)
     for row in rows:
         print(f"| {' | '.join(map(str, row))} |", flush=True)
@@ -121,7 +121,7 @@ def tree(pid: int) -> list[psutil.Process]:
 
 
 def memory(process: psutil.Process) -> tuple[int, int]:
-    """(resident, of it private) bytes of a process; nothing where the system does not tell."""
+    """(resident, of it private) bytes of a process, or nothing where the system does not tell."""
     try:
         found = process.memory_info()
     except psutil.Error:
@@ -140,7 +140,7 @@ def repeat_records(path: Path, count: int) -> Path:
     free = shutil.disk_usage(path.parent).free
     if size > 0.95 * free:
         raise UserError(
-            f"{path.parent}: has {free / 1e9:.1f} GB free, and {size / 1e9:.1f} GB are needed; choose another --folder"
+            f"{path.parent}: has {free / 1e9:.1f} GB free, and {size / 1e9:.1f} GB are needed. Choose another --folder"
         )
     with LMDBWriter(path, 1.1 * size) as writer, progress(count, f"making {path.name}", "clip") as bar:
         for index in range(count):

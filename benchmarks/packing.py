@@ -29,7 +29,7 @@ def main() -> None:
     add("--clips", type=cli.positive(int), nargs="+", default=[10_000, 60_000], help="numbers of clips to measure")
     add("--seconds", type=cli.positive(float), default=0.1, help="length of a clip of noise")
     add("--num_workers", type=cli.positive(int), nargs="+", default=[1, 2], help="numbers of processes to measure")
-    add("--folder", help="where to make the clips; a temporary folder if left out")
+    add("--folder", help="where to make the clips, by default a temporary folder")
     arguments = parser.parse_args()
     print(machine())
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:

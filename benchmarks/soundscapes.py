@@ -2,9 +2,9 @@
 
     python benchmarks/soundscapes.py
 
-Each run is the whole command scripts/generate_mixtures.py, imports and writing included, into a new folder, on the
-demo corpus (18 classes, 12 clips each); runs with one process and with several take turns, so that what else the
-machine does falls on both. The first run of each, which fills the page cache, is not counted.
+Each run is the whole command scripts/generate_mixtures.py, imports and writing included, into a new folder.
+It mixes the demo corpus (18 classes, 12 clips each). Runs with one process and with several take turns, so that what
+else the machine does falls on both. The first run of each, which fills the page cache, is not counted.
 """
 
 import argparse

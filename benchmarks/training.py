@@ -4,7 +4,7 @@
 
 The loop has the same network, loader, mixup, loss and optimiser, and nothing else: no Lightning, no logs, no figures.
 The last row is the loop once more, with the one thing that the scripts do to be faster than it: the process keeps the
-memory that it frees (src/utils/memory.py). All run in new processes, in turns, with all cores; the clock runs from the
+memory that it frees (src/utils/memory.py). All run in new processes, in turns, with all cores. The clock runs from the
 end of the first batch to the end of the last one. All do the same arithmetic: the mean losses say so.
 """
 
@@ -172,7 +172,7 @@ def through_the_scripts(cfg: str, frames: int, num_workers: int) -> Epoch:
 
 
 def run_script(script: str, *words: object, trainer: type) -> None:
-    """Run a training script in this process, with another Trainer; its messages are kept for the case that it fails."""
+    """Run a training script in this process, with another Trainer. Its messages are kept for the case that it fails."""
     messages = tempfile.TemporaryFile("w+")
     with (
         mock.patch("pytorch_lightning.Trainer", trainer),
@@ -189,7 +189,7 @@ def run_script(script: str, *words: object, trainer: type) -> None:
 
 
 def bare_loop(cfg: str, frames: int, num_workers: int, keep: bool) -> Epoch:
-    """The same epoch, without anything around it; with `keep`, freed memory is kept."""
+    """The same epoch, without anything around it. With `keep`, freed memory is kept."""
     import torch
 
     from src.config import load_config
@@ -226,7 +226,7 @@ def bare_loop(cfg: str, frames: int, num_workers: int, keep: bool) -> Epoch:
 
 
 def rows_of(found: dict[str, list[Epoch]]) -> Iterator[tuple[str, ...]]:
-    """Medians; ratios are to the first row's."""
+    """Medians. Ratios are to the first row's."""
     base = None
     for name, epochs in found.items():
         seconds, cpu, loss = (statistics.median(part) for part in zip(*epochs))

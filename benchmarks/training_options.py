@@ -52,7 +52,7 @@ def main() -> None:
     add("--batch_size", type=cli.positive(int), default=8, help="clips in a batch")
     add("--frames", type=cli.positive(int), default=500, help="frames of a clip")
     add("--steps", type=cli.positive(int), default=5, help="steps timed together")
-    add("--rounds", type=cli.positive(int), default=5, help="times that each way has its turn; the median counts")
+    add("--rounds", type=cli.positive(int), default=5, help="times that each way has its turn. The median counts")
     add("--accelerator", choices=("auto", "cpu"), default="auto", help="auto: the first GPU, if there is one")
     arguments = parser.parse_args()
     gpu = arguments.accelerator == "auto" and torch.cuda.is_available()
@@ -102,7 +102,7 @@ def stepper(way: Way, arguments: argparse.Namespace, device: torch.device) -> Ca
 def measured(
     steppers: dict[str, Callable[[], None]], arguments: argparse.Namespace, device: torch.device
 ) -> dict[str, list[float]]:
-    """Seconds a step, one figure a round; the ways take turns, so that other work on the machine hits all alike."""
+    """Seconds a step, one figure a round. The ways take turns, so that other work on the machine hits all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in steppers}
     for step in steppers.values():  # compiling, and choosing kernels
         step()

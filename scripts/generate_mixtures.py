@@ -17,7 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--max_events", type=cli.positive(int), default=3, help="1 to so many events in a soundscape")
     add("--duration", type=cli.positive(float), default=5.0, help="seconds of a soundscape")
     add("--lbl_map", default="meta/lbl_map.json", help="label map. Its classes and the folders' must be the same")
-    add("--cw", help="file with a tensor of class weights (torch.save); by default classes are as likely")
+    add("--cw", help="file with a tensor of class weights (torch.save). By default classes are as likely")
     add("--proc_idx", type=cli.count, default=0, help="which part: soundscapes from proc_idx · num_soundscapes on")
     add("--seed", type=cli.count, default=0, help="soundscape i depends on the seed and i alone")
     add(

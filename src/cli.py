@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from src.errors import UserError
-from src.utils.processes import TIME_TO_SPEAK, is_first
+from src.utils.processes import TIME_TO_REPORT, is_first
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 LONGEST_LINE = 1500  # characters of an error message
 
 # Lightning's and PyTorch's warnings that say nothing to users here.
-NOISE = (
+NEEDLESS_WARNINGS = (
     "does not have many workers|smaller than the logging interval|LeafSpec|dataloader is not resumable|"
     "sync_dist=True.* when logging on epoch level"
 )
@@ -50,9 +50,9 @@ def run(main: Callable[[], None]) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     logging.captureWarnings(True)
     warnings.formatwarning = lambda message, *_: str(message)
-    warnings.filterwarnings("ignore", message=f".*({NOISE})")
-    for chatter in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities"):
-        logging.getLogger(chatter).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=f".*({NEEDLESS_WARNINGS})")
+    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     script = os.path.basename(sys.argv[0])
     try:
         main()
@@ -82,7 +82,7 @@ def require_all_done(problems: Sequence[str], what: str) -> None:
     for problem in problems:
         log.error("%s", problem)
     if problems:
-        raise UserError(f"{len(problems)} of {what}; see above")
+        raise UserError(f"{len(problems)} of {what}. See above")
 
 
 def _shortened(line: str) -> str:
@@ -251,7 +251,7 @@ def _devices(arguments: argparse.Namespace) -> "Devices":
         return choose_devices(*asked_for, precision, arguments.compile)
     except UserError:
         if any(os.environ.get(name, "0") != "0" for name in ("LOCAL_RANK", "SLURM_LOCALID")):
-            time.sleep(TIME_TO_SPEAK)
+            time.sleep(TIME_TO_REPORT)
             sys.exit(1)
         raise
 

@@ -208,7 +208,7 @@ def warm_python():
         address, client, python = (f"{folder}/{name}" for name in ("socket", "client.py", "python"))
         Path(client).write_text(WARM_PYTHON)
         Path(python).write_text(f'''#!/bin/sh
-[ "$1" = -c ] && exec "{sys.executable}" "$@"
+case "$1" in -c | -) exec "{sys.executable}" "$@" ;; esac
 exec "{sys.executable}" -SI {client} {address} "$@"
 ''')
         os.chmod(python, 0o755)

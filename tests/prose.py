@@ -1,6 +1,6 @@
 """Plain English, measured: the sentences of docstrings, comments and messages, and of pages for users.
 
-Usage: python tests/prose.py PATH...  lists what is too long, or has a semicolon, in Python files and Markdown pages.
+Usage: python tests/prose.py PATH...  lists what is too long, or has a semicolon, in Python files, cfgs and pages.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
-LONGEST = 25  # words of a sentence in code
-LONGEST_ON_PAGES = 30
+LONGEST = 25  # words of a sentence
 SPOKEN = {
     "UserError",
+    "ValueError",
+    "RuntimeError",
     "log",
     "warning",
     "error",
@@ -42,13 +43,13 @@ def sentences(text: str) -> Iterator[str]:
             yield " ".join(part.split())
 
 
-def complaints_of(text: str, longest: int) -> Iterator[str]:
+def complaints_of(text: str) -> Iterator[str]:
     """What is wrong with a text."""
     for sentence in sentences(text):
         words = re.findall(r"[^\W\d_][\w'’-]*", sentence)
-        if len(words) > longest:
+        if len(words) > LONGEST:
             yield f"{len(words)} words: {sentence[:90]}"
-        if re.search(r"\w;(?:\s|$)", sentence):
+        if re.search(r";(?:\s|$)", sentence):
             yield f"semicolon: {sentence[:90]}"
     for found in METAPHORS.finditer(text):
         yield f"metaphor: {found[0]!r}"
@@ -57,6 +58,7 @@ def complaints_of(text: str, longest: int) -> Iterator[str]:
 def texts_of_python(source: str) -> Iterator[tuple[int, str]]:
     """(line, text) of docstrings, comments in one piece, and strings that are said to the user."""
     tree = ast.parse(source)
+    said = set()  # names of variables in what is said
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node):
             yield node.body[0].lineno, ast.get_docstring(node) or ""
@@ -65,9 +67,11 @@ def texts_of_python(source: str) -> Iterator[tuple[int, str]]:
             and (getattr(node.func, "id", None) or getattr(node.func, "attr", None)) in SPOKEN
         ):
             for argument in [*node.args, *(each.value for each in node.keywords if each.arg in (None, "help"))]:
-                text = "".join(part.value for part in _parts(argument))
-                if text:
-                    yield argument.lineno, text
+                said.update(name.id for name in ast.walk(argument) if isinstance(name, ast.Name))
+                yield argument.lineno, _text(argument)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and said & {getattr(name, "id", None) for name in node.targets}:
+            yield node.lineno, _text(node.value)
     block, start, last = [], 0, -2
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type != tokenize.COMMENT or token.string.startswith(("# noqa", "# type:", "#!")):
@@ -83,31 +87,34 @@ def texts_of_python(source: str) -> Iterator[tuple[int, str]]:
         yield start, " ".join(block)
 
 
-def _parts(node: ast.AST) -> Iterator[ast.Constant]:
-    for child in ast.walk(node):
-        if isinstance(child, ast.Constant) and isinstance(child.value, str):
-            yield child
+def _text(node: ast.AST) -> str:
+    """The strings of an expression, without a semicolon that stands between the items of a joined list."""
+    joined = [call.value for call in ast.walk(node) if isinstance(call, ast.Attribute) and call.attr == "join"]
+    strings = [each for each in ast.walk(node) if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+    return "".join(each.value for each in strings if each.value != ";" and not (each in joined and each.value == "; "))
 
 
 def complaints(path: Path) -> list[str]:
-    """Lines FILE:LINE: what is wrong, for a Python file or a Markdown page."""
+    """Lines FILE:LINE: what is wrong, for a Python file, the comments of a cfg, or a Markdown page."""
     source = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
         names = [f"{path}: metaphor: {found[0]!r}" for found in METAPHORS.finditer(source)]
         return names + [
             f"{path}:{line}: {complaint}"
             for line, text in texts_of_python(source)
-            for complaint in complaints_of(text, LONGEST)
+            for complaint in complaints_of(text)
             if "metaphor" not in complaint
         ]
+    if path.suffix == ".cfg":
+        source = "\n\n".join(re.findall(r"(?:^|\s)# ?(.*)", source))
     prose = "\n".join(line for line in CODE.sub("X", source).splitlines() if not line.lstrip().startswith(("|", "!")))
-    return [f"{path}: {complaint}" for complaint in complaints_of(prose, LONGEST_ON_PAGES)]
+    return [f"{path}: {complaint}" for complaint in complaints_of(prose)]
 
 
 if __name__ == "__main__":
     paths = [
         file for name in sys.argv[1:] for file in ([Path(name)] if Path(name).is_file() else Path(name).rglob("*"))
     ]
-    found = [line for path in sorted(paths) if path.suffix in (".py", ".md") for line in complaints(path)]
+    found = [line for path in sorted(paths) if path.suffix in (".py", ".md", ".cfg") for line in complaints(path)]
     print("\n".join(found) or "plain")
     sys.exit(bool(found))

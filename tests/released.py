@@ -1,6 +1,11 @@
 """Files that were released in 2021, and what the checkpoint then scored on the first record."""
 
+import io
+
+import soundfile
 from conftest import FIXTURES
+
+from src.data.lmdb.store import LMDBReader
 
 CKPT = FIXTURES / "released_cifar_resnet_20.ckpt"
 LMDB = FIXTURES / "released_mixtures_layout.lmdb"
@@ -24,3 +29,8 @@ FIRST_RECORD = [
     0.069392,
     0.013444,
 ]
+
+
+def clip(index=0):
+    """(110250,) samples of a released soundscape."""
+    return soundfile.read(io.BytesIO(LMDBReader(LMDB)[index].flac), dtype="float32")[0]

@@ -40,9 +40,9 @@ def write_ids(path: Path, ids: list[str]) -> None:
     """Write a list, unless there is another one by that name: it may be one that cannot be made again."""
     text = "".join(f"{clip_id}\n" for clip_id in ids)
     if not ids:
-        raise UserError(f"{path}: would be empty, for none of the clips has a file; is --clips_dir the right one?")
+        raise UserError(f"{path}: would be empty, for none of the clips has a file. Is --clips_dir the right one?")
     if path.exists() and path.read_text(encoding="utf-8") != text:
-        raise UserError(f"{path}: is there already, with other ids; move it away, or choose another --out_dir")
+        raise UserError(f"{path}: is there already, with other ids. Move it, or choose another --out_dir")
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

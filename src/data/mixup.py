@@ -48,6 +48,6 @@ def mixing_weights(size: int, protocol: str, rng: np.random.Generator) -> np.nda
 
 
 def blend(values: torch.Tensor, weights: torch.Tensor, partners: torch.Tensor) -> torch.Tensor:
-    """λ v + (1 - λ) v[partners]; (B, …) values, (B,) weights and partners."""
+    """λ v + (1 - λ) v[partners], of (B, …) values, (B,) weights and partners."""
     weights = weights.view(-1, *[1] * (values.dim() - 1)).to(values.dtype)  # (B, 1, …)
     return weights * values + (1 - weights) * values[partners]

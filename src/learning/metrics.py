@@ -90,10 +90,10 @@ def require_scores(predictions: np.ndarray, targets: np.ndarray) -> None:
     """Refuse what cannot be scored: other shapes than (N, C), values that are not finite, or not 0 and 1."""
     if predictions.ndim != 2 or predictions.shape != targets.shape:
         raise ValueError(
-            f"predictions {predictions.shape} and targets {targets.shape} must both be (N, C); "
-            "are the targets class indices?"
+            f"predictions {predictions.shape} and targets {targets.shape} must both be (N, C). "
+            "Are the targets class indices?"
         )
     if not np.isfinite(predictions).all():
-        raise ValueError("predictions are not all finite; did the network diverge?")
+        raise ValueError("predictions are not all finite. Did the network diverge?")
     if not np.isin(targets, (0, 1)).all():
-        raise ValueError("targets are not all 0 or 1; are they mixed?")
+        raise ValueError("targets are not all 0 or 1. Are they mixed?")

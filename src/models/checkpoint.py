@@ -99,7 +99,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if not (isinstance(record, dict) and isinstance(record.get("cfg"), dict) and isinstance(state, dict)):
         raise UserError(f"{path}: holds no configuration, and so does not say which network it is of")
     if not isinstance(record.get("data") or {}, dict):
-        raise UserError(f"{path}: its note on the run's data is {str(record['data'])[:100]!r}; the file is damaged")
+        raise UserError(f"{path}: its note on the run's data is {str(record['data'])[:100]!r}. The file is damaged")
     if "lbl_map" in record:
         config = parse_config(record["cfg"], str(path))
         label_map = LabelMap.from_mapping(record["lbl_map"], f"in {path}")
@@ -132,7 +132,7 @@ def load_class_weights(path: str | None, num_classes: int) -> torch.Tensor | Non
     weights = read_torch_file(path, "a tensor of class weights (--cw)")
     if not isinstance(weights, torch.Tensor) or weights.shape != (num_classes,):
         shape = tuple(weights.shape) if isinstance(weights, torch.Tensor) else type(weights).__name__
-        raise UserError(f"--cw {path}: holds {shape}; a tensor of {num_classes} class weights was expected")
+        raise UserError(f"--cw {path}: holds {shape}, where a tensor of {num_classes} class weights was expected")
     if not is_usable(weights) or (weights < 0).any():
         raise UserError(f"--cw {path}: holds something else than finite numbers of 0 or more, one a class")
     return weights.float()

@@ -58,7 +58,7 @@ def create(arch: str, depth: int | str, num_classes: int, im_size: int = 221) ->
     family = FAMILIES[arch]
     if depth not in family.DEPTHS:
         known = family.DEPTHS.like(depth) if family is timm_models else ", ".join(map(str, family.DEPTHS))
-        raise UserError(f"model.model_depth is {depth!r}; {arch} has {known}")
+        raise UserError(f"model.model_depth is {depth!r}. {arch} has {known}")
     return family.build(depth, num_classes, im_size).to(memory_format=torch.channels_last)
 
 

@@ -86,7 +86,7 @@ def chosen_gpus(gpus: Sequence[int] | None, accelerator: str, devices: int | Non
     """Indices of the GPUs to use, none for the CPU. The arguments are `choose_devices`'s."""
     names = ", ".join(map(str, gpus or ()))
     if gpus and devices not in (None, len(gpus)):
-        raise UserError(f"--devices {devices}: --gpus names {len(gpus)} ({names}); leave one of the two flags out")
+        raise UserError(f"--devices {devices}: --gpus names {len(gpus)} ({names}). Leave one of the two flags out")
     here = 0 if accelerator == "cpu" else torch.cuda.device_count()
     if accelerator == "gpu" and not here:
         raise UserError("--accelerator gpu: PyTorch finds no GPU here. Leave it out to train on the CPU")
@@ -119,13 +119,13 @@ def present_gpus(wanted: Sequence[int]) -> list[int]:
 def require_processes(devices: Devices) -> None:
     """Refuse a number of processes other than that which a launcher has started."""
     for launcher, variable, hint in (
-        ("torchrun", "WORLD_SIZE", "they are --nproc_per_node and --nnodes"),
-        ("SLURM", "SLURM_NTASKS", "they are --ntasks-per-node and --nodes of the job"),
+        ("torchrun", "WORLD_SIZE", "They are --nproc_per_node and --nnodes"),
+        ("SLURM", "SLURM_NTASKS", "They are --ntasks-per-node and --nodes of the job"),
     ):
         if launcher == started_by() and int(os.environ[variable]) != devices.num_processes:
             raise UserError(
                 f"--devices {devices.per_node} and --num_nodes {devices.num_nodes}: {launcher} has started "
-                f"{os.environ[variable]} processes, not {devices.num_processes}; {hint}"
+                f"{os.environ[variable]} processes, not {devices.num_processes}. {hint}"
             )
     if started_by() == "SLURM" and int(os.environ.get("SLURM_NTASKS_PER_NODE", devices.per_node)) != devices.per_node:
         raise UserError(
@@ -148,11 +148,11 @@ def require_compiler() -> None:
     compiler = os.environ.get("CXX", "g++")
     if not shutil.which(compiler):
         raise UserError(
-            f"--compile: on a CPU it needs a C++ compiler, and there is no {compiler}; "
-            "install g++, name another in $CXX, or leave --compile out"
+            f"--compile: on a CPU it needs a C++ compiler, and there is no {compiler}. "
+            "Install g++, name another in $CXX, or leave --compile out"
         )
     if not Path(sysconfig.get_path("include"), "Python.h").exists():
         raise UserError(
-            "--compile: on a CPU it needs Python's headers (the package python3-dev); "
-            "install them, or leave --compile out"
+            "--compile: on a CPU it needs Python's headers (the package python3-dev). "
+            "Install them, or leave --compile out"
         )

@@ -24,7 +24,7 @@ from lightning_fabric.plugins.environments.lightning import find_free_network_po
 
 from src.errors import UserError
 from src.runs.devices import Devices, started_by
-from src.utils.processes import TIME_TO_SPEAK, is_first
+from src.utils.processes import TIME_TO_REPORT, is_first
 
 T = TypeVar("T")
 
@@ -101,7 +101,7 @@ def _ending_together(devices: Devices) -> Iterator[None]:
         own = str(dist.get_rank())
         first = _first_ended(own)
         if first not in (own, INTERRUPTED):
-            time.sleep(TIME_TO_SPEAK)
+            time.sleep(TIME_TO_REPORT)
         for other in _others:
             other.kill()
         if first == INTERRUPTED:

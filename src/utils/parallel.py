@@ -121,7 +121,7 @@ def _in_workers(
                 yield from waiting.popleft().result()
         except BrokenProcessPool:
             raise WorkerKilled(
-                f"{description}: a worker process was killed; is there too little memory? What was complete is kept"
+                f"{description}: a worker process was killed. Is there too little memory? What was complete is kept"
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)

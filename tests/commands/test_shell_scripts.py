@@ -34,7 +34,7 @@ def in_shell(commands, path):
 
 
 def tools(folder, **scripts):
-    """A PATH of just these commands; values are their shell text, or None for the real one."""
+    """A PATH of just these commands. Values are their shell text, or None for the real one."""
     folder.mkdir()
     for name, text in scripts.items():
         name = name.replace("_", "-")

@@ -210,7 +210,7 @@ def test_every_clip_that_can_be_read_is_packed_and_the_others_are_listed(case, t
         assert [(record.label, record.fold) for record in records] == [(label, fold) for _, label, fold in clips]
         for record, (clip_id, *_) in zip(records, clips):
             assert record.flac == (tmp_path / "out" / "flac" / name / f"{clip_id}.flac").read_bytes()
-            samples = decode(record.flac, SAMPLE_RATE)  # refuses other rates, and stereo
+            samples = decode(record.flac, SAMPLE_RATE, clip_id)  # refuses other rates, and stereo
             assert abs(len(samples) / SAMPLE_RATE - SECONDS) < 0.1 and 0.1 < np.abs(samples).max() < 0.5
         ids = (tmp_path / "out/meta" / f"{name}_ids.txt").read_text().splitlines()
         assert ids == [clip_id for clip_id, *_ in clips]

@@ -407,7 +407,7 @@ def die(_):
 
 @pytest.mark.processes
 def test_a_killed_worker_is_told():
-    with pytest.raises(WorkerKilled, match="dying: a worker process was killed; is there too little memory?"):
+    with pytest.raises(WorkerKilled, match="dying: a worker process was killed. Is there too little memory?"):
         list(map_in_processes(die, range(5), 2, "dying"))
     with pytest.raises(WorkerKilled):
         in_another_process(die, 1, "dying")

@@ -248,7 +248,7 @@ def test_a_broken_record_is_named_even_by_a_loader_worker(corpus, tmp_path, work
         ({"opt": {"batch_size": "many"}}, "opt.batch_size is 'many'. It should be a whole number"),
         ({"model": {"num_classes": 4}}, "model.num_classes is 4, but the label map"),
         ({"model": {"arch": "vgg"}}, "model.arch is 'vgg', and must be one of resnet, cifar_resnet"),
-        ({"model": {"model_depth": 19}}, "model.model_depth is 19; cifar_resnet has 20, 32, 44, 56, 110"),
+        ({"model": {"model_depth": 19}}, "model.model_depth is 19. cifar_resnet has 20, 32, 44, 56, 110"),
         ({"model": {"pretrained": "nowhere.pth"}}, "nowhere.pth: no such file (a .pth of weights"),
         ({"data": {"val_lmdb": "nowhere.lmdb"}}, "nowhere.lmdb: no such LMDB"),
         ({"opt": {"batch_size": 13}}, "12 training clips do not fill one batch of opt.batch_size 13"),

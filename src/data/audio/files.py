@@ -200,7 +200,7 @@ def encode(samples: np.ndarray, sample_rate: int, file_format: str) -> bytes:
 
     Args:
         samples: (N,) or (N, channels), floats in [-1, 1) or 16-bit integers.
-        file_format: "WAV" or "FLAC"; they round floats differently, to either side of a step.
+        file_format: "WAV" or "FLAC". They round floats differently, to either side of a step.
     """
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, sample_rate, subtype="PCM_16", format=file_format)

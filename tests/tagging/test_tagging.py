@@ -1,0 +1,116 @@
+"""Windows of recordings at any rate, their scores, and the picture over time."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import torchaudio
+from conftest import FIXTURES, SAMPLE_RATE
+from released import CKPT, clip
+
+from src.tagging.recordings import audio_files, read_window, window_starts
+from src.tagging.tagger import Tagger, maxima
+
+LBL_MAP = FIXTURES / "lbl_map.json"
+
+
+@pytest.mark.parametrize("index", [0, 3, 6, 7, 12, 13])
+def test_rates_and_channels_do_not_change_the_top_class(tmp_path, index):
+    """Of recordings whose top class leads clearly: at 16 kHz, what lies above 8 kHz is gone."""
+    samples = torch.from_numpy(clip(index))
+    at = {rate: torchaudio.functional.resample(samples, SAMPLE_RATE, rate).numpy() for rate in (44100, 16000)}
+    soundfile.write(tmp_path / "a.wav", samples.numpy(), SAMPLE_RATE)
+    soundfile.write(tmp_path / "b.wav", np.stack([at[44100]] * 2, axis=1), 44100)
+    soundfile.write(tmp_path / "c.flac", at[16000], 16000)
+    tagger = Tagger(CKPT, LBL_MAP)
+    tagged = [tagger(tmp_path / name) for name in ("a.wav", "b.wav", "c.flac")]
+    assert len({int(one.strongest(1)[0]) for one in tagged}) == 1
+    # Twice the rate, and two equal channels, hold the same sound.
+    assert np.abs(tagged[0].scores - tagged[1].scores).max() < 0.05
+
+
+@pytest.mark.parametrize("rate", [16000, 44100, 48000, 11025, 22050, 32768, 44101])
+def test_a_window_is_what_the_whole_file_resampled_holds_there(tmp_path, rate):
+    rng = np.random.default_rng(0)
+    t = np.arange(rate * 3) / rate
+    tones = sum(np.sin(2 * np.pi * f * t + f) for f in (220, 1234, 3456))[:, None] * [0.1, 0.05]
+    noise = 0.01 * rng.standard_normal((rate * 3, 2)) if rate not in (32768, 44101) else 0
+    samples = (tones + noise).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", samples, rate, subtype="FLOAT")
+    mono = torch.from_numpy(samples.mean(axis=1))
+    if rate in (32768, 44101):  # torchaudio's filters for these take gigabytes
+        whole = sum(
+            a * np.sin(2 * np.pi * f * np.arange(3 * SAMPLE_RATE) / SAMPLE_RATE + f)
+            for a, f in ((0.075, 220), (0.075, 1234), (0.075, 3456))
+        )
+    else:
+        whole = torchaudio.functional.resample(mono, rate, SAMPLE_RATE).numpy()
+    with soundfile.SoundFile(tmp_path / "a.wav") as file:
+        for start in (0, 1, 12345, len(whole) - 20000, len(whole) - 100):
+            window = read_window(file, start, 20000, SAMPLE_RATE)
+            assert len(window) == min(20000, len(whole) - start)
+            exact = rate not in (32768, 44101)  # those are resampled in the Fourier domain
+            inner = slice(0 if exact else 50, len(window) if exact else -50)
+            error = np.abs(window - whole[start : start + 20000])[inner]
+            assert error.max(initial=0) < (1e-4 if exact else 0.002)
+
+
+@pytest.mark.parametrize("length, expected", [(3, [0]), (10, [0]), (11, [0, 1]), (16, [0, 4, 6]), (18, [0, 4, 8])])
+def test_windows_reach_to_the_end(length, expected):
+    assert window_starts(length, 10, 4) == expected
+
+
+def own_memory():
+    """Bytes of this process that are no file's."""
+    fields = dict(line.split(":") for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:])
+    return 1024 * int(fields["Anonymous"].split()[0])
+
+
+def test_memory_does_not_grow_with_the_recording(tmp_path):
+    """Eight minutes of 48 kHz stereo are 184 MB of samples. A few are in memory at a time."""
+    rng = np.random.default_rng(0)
+    with soundfile.SoundFile(tmp_path / "long.flac", "w", 48000, 2, subtype="PCM_16") as file:
+        for _ in range(48):
+            file.write(0.1 * rng.standard_normal((480000, 2)))
+    soundfile.write(tmp_path / "short.flac", 0.1 * rng.standard_normal((480000, 2)), 48000)
+    tagger = Tagger(CKPT, LBL_MAP, hop=5.0)
+    tagger(tmp_path / "short.flac")
+    before, peak = own_memory(), 0
+    scores = tagger._scores
+
+    def watched(spectrograms):
+        nonlocal peak
+        peak = max(peak, own_memory())
+        return scores(spectrograms)
+
+    tagger._scores = watched
+    assert len(tagger(tmp_path / "long.flac").starts) == 96
+    assert peak - before < 60e6, (before, peak)
+
+
+@pytest.mark.parametrize("hop", [0.7, 2.5, 5.0])
+def test_the_picture_is_even_over_time(tmp_path, hop):
+    """A click at 12 s of 20 s is drawn at 12 / 20 of the width, once, however much the windows overlap."""
+    samples = 1e-4 * np.random.default_rng(0).standard_normal(20 * SAMPLE_RATE)
+    samples[12 * SAMPLE_RATE : 12 * SAMPLE_RATE + 200] = 0.9
+    soundfile.write(tmp_path / "a.wav", samples, SAMPLE_RATE)
+    picture = Tagger(CKPT, LBL_MAP, hop=hop)(tmp_path / "a.wav").picture
+    loud = np.flatnonzero(picture.mean(axis=0) > picture.mean() + 20)
+    assert abs(loud.mean() / picture.shape[1] - 12 / 20) < 0.01 and np.ptp(loud) < 0.01 * picture.shape[1]
+
+
+def test_folders_are_searched_for_all_kinds_of_audio(tmp_path):
+    for name in ("b.WAV", "a.flac", "sub/c.mp3", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = [str(path.relative_to(tmp_path)) for path in audio_files([str(tmp_path)])]
+    assert found == ["a.flac", "b.WAV", "sub/c.mp3"]
+
+
+def test_a_picture_keeps_the_maxima():
+    spectrogram = np.random.default_rng(0).standard_normal((3, 100))
+    assert np.array_equal(maxima(spectrogram, 10), spectrogram.reshape(3, 10, 10).max(axis=2))
+    assert np.array_equal(maxima(spectrogram, 300), np.repeat(spectrogram, 3, axis=1))
+    assert maxima(spectrogram, 0).shape == (3, 0)
