@@ -33,7 +33,7 @@ LONGEST_LINE = 1500  # characters of an error message
 # Lightning's and PyTorch's warnings that say nothing to users here.
 NEEDLESS_WARNINGS = (
     "does not have many workers|smaller than the logging interval|LeafSpec|dataloader is not resumable|"
-    "sync_dist=True.* when logging on epoch level"
+    "sync_dist=True.* when logging on epoch level|This DataLoader will create"
 )
 
 # PyTorch's words for too little memory, which are a RuntimeError's.

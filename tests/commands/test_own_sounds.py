@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 from conftest import ROOT, SAMPLE_RATE
 
-SMALL = {"--epochs 50 --random_clip_size 500": "--epochs 1 --random_clip_size 32 --val_clip_size 32"}
+SMALL = {"--epochs 50 --keep 3 --random_clip_size 500": "--epochs 1 --random_clip_size 32 --val_clip_size 32"}
 CLASSES = ("bell", "dog bark", "rain", "saw")
 
 
@@ -46,5 +46,5 @@ def test_the_recipe_ends_in_a_table_of_scores(tmp_path, warm_python):
     counts = {part: len(list((tmp_path / "my_data" / part).glob("*.flac"))) for part in ("train", "val", "eval")}
     assert counts == {"train": 12, "val": 4, "eval": 4}
     (row,) = csv.DictReader((tmp_path / "my_runs/results.csv").open(newline=""))
-    assert row["Model"] == "resnet_18" and 0 <= float(row["mAP"]) <= 1 and 0 <= float(row["accuracy"]) <= 1
-    assert len(list((tmp_path / "my_runs/r1/first/resnet_18/ckpts").glob("*.ckpt"))) == 1
+    assert row["Model"] == "scratch" and 0 <= float(row["mAP"]) <= 1 and 0 <= float(row["accuracy"]) <= 1
+    assert len(list((tmp_path / "my_runs/r1/own/scratch/ckpts").glob("*.ckpt"))) == 1
