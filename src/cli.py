@@ -30,6 +30,12 @@ log = logging.getLogger(__name__)
 
 LONGEST_LINE = 1500  # characters of an error message
 
+# Lightning's and PyTorch's warnings that say nothing to users here.
+NOISE = (
+    "does not have many workers|smaller than the logging interval|LeafSpec|dataloader is not resumable|"
+    "sync_dist=True.* when logging on epoch level"
+)
+
 # PyTorch's words for too little memory, which are a RuntimeError's.
 OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory|[Ss]torage size calculation overflowed")
 
@@ -44,36 +50,26 @@ def run(main: Callable[[], None]) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     logging.captureWarnings(True)
     warnings.formatwarning = lambda message, *_: str(message)
-    for noise in (
-        ".*does not have many workers.*",
-        ".*smaller than the logging interval.*",
-        ".*LeafSpec.*",
-        ".*sync_dist=True.* when logging on epoch level.*",
-        ".*dataloader is not resumable.*",
-    ):
-        warnings.filterwarnings("ignore", message=noise)
-    for chatter in (
-        "pytorch_lightning.utilities.rank_zero",
-        "lightning_fabric.utilities.rank_zero",
-        "lightning_fabric.utilities.distributed",
-    ):
+    warnings.filterwarnings("ignore", message=f".*({NOISE})")
+    for chatter in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities"):
         logging.getLogger(chatter).setLevel(logging.WARNING)
+    script = os.path.basename(sys.argv[0])
     try:
         main()
     except UserError as error:
-        sys.exit(f"{_script()}: error: {_shortened(_last_line(error))}")
+        sys.exit(f"{script}: error: {_shortened(_last_line(error))}")
     except (MemoryError, RuntimeError) as error:
         if not (isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error))):
             raise
         reason = f" ({_shortened(_last_line(error))})" if str(error) else ""
-        sys.exit(f"{_script()}: error: out of memory{reason}. Is a number among the flags or in the cfg too large?")
+        sys.exit(f"{script}: error: out of memory{reason}. Is a number among the flags or in the cfg too large?")
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"{_script()}: error: {_shortened(where)}{error.strerror or error}")
+        sys.exit(f"{script}: error: {_shortened(where)}{error.strerror or error}")
     except KeyboardInterrupt as interrupt:
-        log.info("%s: interrupted. What was complete is kept", _script())
+        log.info("%s: interrupted. What was complete is kept", script)
         sys.exit(128 + getattr(interrupt, "signum", signal.SIGINT))
 
 
@@ -87,10 +83,6 @@ def require_all_done(problems: Sequence[str], what: str) -> None:
         log.error("%s", problem)
     if problems:
         raise UserError(f"{len(problems)} of {what}; see above")
-
-
-def _script() -> str:
-    return os.path.basename(sys.argv[0])
 
 
 def _shortened(line: str) -> str:
@@ -146,10 +138,8 @@ def path_list(text: str) -> list[str]:
         for start, end in itertools.combinations(range(len(parts) + 1), 2):
             name = ";".join(parts[start:end]).strip()
             if end > start + 1 and os.path.exists(name):
-                raise argparse.ArgumentTypeError(
-                    f"{name!r} has ';' in its own name, which stands between paths here. Rename it, or make a link to "
-                    "it with another name"
-                )
+                cause = "has ';' in its own name, which stands between paths here"
+                raise argparse.ArgumentTypeError(f"{name!r} {cause}. Rename it, or make a link with another name")
     return paths
 
 
@@ -162,10 +152,10 @@ def device_list(text: str) -> list[int]:
     """An argparse type: GPU indices such as "0" or "0, 1, 2, 3"."""
     try:
         indices = [int(part) for part in text.split(",") if part.strip()]
+        if not indices or min(indices) < 0 or len(set(indices)) != len(indices):
+            raise ValueError
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of GPU indices such as '0, 1'") from None
-    if not indices or min(indices) < 0 or len(set(indices)) != len(indices):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of different GPU indices such as '0, 1'")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of different GPU indices such as '0, 1'") from None
     return indices
 
 
@@ -257,9 +247,8 @@ def _devices(arguments: argparse.Namespace) -> "Devices":
     try:
         if arguments.fp16 and precision != "16-mixed":
             raise UserError(f"--precision {precision}: --fp16 asks for 16-mixed. Leave one of the two flags out")
-        return choose_devices(
-            arguments.gpus, arguments.accelerator, arguments.devices, arguments.num_nodes, precision, arguments.compile
-        )
+        asked_for = arguments.gpus, arguments.accelerator, arguments.devices, arguments.num_nodes
+        return choose_devices(*asked_for, precision, arguments.compile)
     except UserError:
         if any(os.environ.get(name, "0") != "0" for name in ("LOCAL_RANK", "SLURM_LOCALID")):
             time.sleep(TIME_TO_SPEAK)
@@ -287,22 +276,14 @@ def evaluation_parser(description: str) -> argparse.ArgumentParser:
     add("--results_csv", default="results.csv", help="table to write. Rows of other checkpoints in it are kept")
     add("--export_weights", action="store_true", help="write each scored checkpoint's weights as a .pth")
     add("--export_dir", default="exported_weights", help="folder for --export_weights")
-    add(
-        "--overlap_analysis",
-        action="store_true",
-        help="also score clips of one, two, three … events apart, into a CSV beside --results_csv",
-    )
+    overlap = "also score clips of one, two, three … events apart, into a CSV beside --results_csv"
+    add("--overlap_analysis", action="store_true", help=overlap)
     add("--best_only", action="store_true", help="of each run, only the checkpoint with the best validation figure")
     add("--untrained", action="store_true", help="also score each run's network as it was before training")
     add("--overwrite", action="store_true", help="score again what --results_csv already holds")
     add("--per_class", action="store_true", help="also write every class's scores, into a CSV beside --results_csv")
-    add(
-        "--bootstrap",
-        type=count,
-        default=0,
-        metavar="R",
-        help="resamples of the clips for 95 %% intervals of mAP, mAUC and d′, such as 1000, or 0 for none",
-    )
+    resamples = "resamples of the clips for 95 %% intervals of mAP, mAUC and d′, such as 1000, or 0 for none"
+    add("--bootstrap", type=count, default=0, metavar="R", help=resamples)
     add("--seed", type=count, default=0, help="of the resamples")
     add_loading_flags(parser)
     return parser

@@ -9,29 +9,20 @@ from typing import Any
 
 import torch
 
-from src.data.labels import LabelMap
 from src.data.lmdb.store import data_file
 from src.learning.metrics import ranking_scores
 from src.runs.folder import epoch_of, validation_figure
+from src.scoring import score_tables
 from src.scoring.predictions import Candidate, InferenceOptions, Prediction, predictions
 from src.scoring.results_table import ResultsTable, best_of_each_run, export_path, find_checkpoints, row_name
-from src.scoring.score_tables import (
-    INTERVALS,
-    KEY,
-    as_columns,
-    beside,
-    intervals,
-    write_overlap_analysis,
-    write_per_class,
-)
+from src.scoring.score_tables import INTERVALS, KEY
 from src.utils.files import whole_file
 
 log = logging.getLogger(__name__)
 
-SCORES = ["mAP", "mAUC", "dprime", "ckpt_path"]
-DETAILS = (
-    "accuracy top5 epoch val_figure num_train_clips num_eval_clips num_timesteps protocol fold cfg_file arch "
-    "model_depth num_classes pretrained train_set_path train_data lmdb_path eval_data evaluated"
+COLUMNS = (  # behind those that say which run it is
+    "mAP mAUC dprime ckpt_path accuracy top5 epoch val_figure num_train_clips num_eval_clips num_timesteps protocol "
+    "fold cfg_file arch model_depth num_classes pretrained train_set_path train_data lmdb_path eval_data evaluated"
 ).split()
 
 
@@ -67,8 +58,7 @@ def evaluate(options: EvaluationOptions) -> None:
         checkpoints = find_checkpoints(options.exp_dir, options.levels)
         if options.best_only:
             checkpoints = best_of_each_run(checkpoints)
-    label_map = LabelMap.load(options.lbl_map)
-    columns = list(row_name(checkpoints[0], options.levels)) + SCORES + DETAILS + INTERVALS * bool(options.bootstrap)
+    columns = list(row_name(checkpoints[0], options.levels)) + COLUMNS + INTERVALS * bool(options.bootstrap)
     table = ResultsTable(options.results_csv, columns, KEY)
     candidates = [Candidate(path) for path in checkpoints]
     if options.untrained:
@@ -76,13 +66,9 @@ def evaluate(options: EvaluationOptions) -> None:
         candidates = [Candidate(path, untrained=True) for path in sorted(firsts.values())] + candidates
     todo = [candidate for candidate in candidates if options.overwrite or not is_scored(candidate, table, options)]
     if len(todo) < len(candidates):
-        log.info(
-            "%s already holds %d of %d rows (--overwrite scores them again)",
-            options.results_csv,
-            len(candidates) - len(todo),
-            len(candidates),
-        )
-    for prediction in predictions(todo, label_map, options):
+        held = f"{len(candidates) - len(todo)} of {len(candidates)} rows"
+        log.info("%s already holds %s (--overwrite scores them again)", options.results_csv, held)
+    for prediction in predictions(todo, options):
         write_up(prediction, table, options)
     for candidate in candidates:
         row = table.get(**key_of(candidate, options)) or {}
@@ -94,14 +80,15 @@ def evaluate(options: EvaluationOptions) -> None:
 
 def is_scored(candidate: Candidate, table: ResultsTable, options: EvaluationOptions) -> bool:
     """Whether the table holds the candidate's row, newer than the files, and what else is asked for is there."""
-    row = table.get(**key_of(candidate, options))
+    key = key_of(candidate, options)
+    row = table.get(**key)
     if row is None:
         return False
-    resampled = row.get("bootstrap"), row.get("bootstrap_seed")
-    if options.bootstrap and resampled != (str(options.bootstrap), str(options.seed)):
+    bootstrapped = row.get("bootstrap"), row.get("bootstrap_seed")
+    if options.bootstrap and bootstrapped != (str(options.bootstrap), str(options.seed)):
         return False
     for asked, what in ((options.overlap_analysis, "overlap"), (options.per_class, "per_class")):
-        if asked and not ResultsTable(beside(options.results_csv, what), [], KEY).get(**key_of(candidate, options)):
+        if asked and not ResultsTable(score_tables.beside(options.results_csv, what), [], KEY).get(**key):
             return False
     changed = max(os.path.getmtime(path) for path in (candidate.path, data_file(options.lmdb_path)) if path.exists())
     if datetime.fromisoformat(row["evaluated"]).timestamp() < changed:
@@ -125,7 +112,7 @@ def write_up(prediction: Prediction, table: ResultsTable, options: EvaluationOpt
     scores = ranking_scores(probabilities, multi_hot)
     row = (
         row_name(candidate.path, options.levels)
-        | as_columns(scores)
+        | score_tables.as_columns(scores)
         | key_of(candidate, options)
         | {
             "epoch": "" if candidate.untrained else epoch_of(candidate.path),
@@ -148,14 +135,14 @@ def write_up(prediction: Prediction, table: ResultsTable, options: EvaluationOpt
     )
     row |= dict.fromkeys(INTERVALS, "")  # not those of earlier scores
     if options.bootstrap:
-        row |= intervals(probabilities, multi_hot, options.bootstrap, options.seed)
+        row |= score_tables.intervals(probabilities, multi_hot, options.bootstrap, options.seed)
     if options.export_dir and not candidate.untrained:
         target = export_path(options.export_dir, candidate.path, scores.mAP, scores.dprime, config.model.num_classes)
         with whole_file(target) as temporary:
             torch.save(prediction.weights(), temporary)
         log.info("weights: %s", target)
     if options.overlap_analysis:
-        write_overlap_analysis(row, prediction, options.results_csv)
+        score_tables.write_overlap_analysis(row, prediction, options.results_csv)
     if options.per_class:
-        write_per_class(row, scores, prediction, options.results_csv)
+        score_tables.write_per_class(row, scores, prediction, options.results_csv)
     table.put([row])

@@ -20,14 +20,12 @@ from src.data.labels import LabelMap
 from src.errors import UserError
 from src.learning.tasks import Task, build_task
 from src.models.checkpoint import architecture, initial_network, load_class_weights, outline
-from src.runs.checkpointing import tidy
 from src.runs.devices import Devices
 from src.runs.distributed import from_rank_zero
 from src.runs.folder import RunFolder, require_same_run
 from src.runs.provenance import provenance
 from src.runs.record import RunRecord
 from src.runs.resuming import ResumePoint, last_resume_point, read_resume_point
-from src.utils.processes import is_first
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +61,7 @@ class TrainingOptions:
     keep: str | int = "all"  # checkpoints that are kept: "all", "last" or the number of best epochs
 
     def config(self) -> Config:
-        """The cfg, with what flags put in its place.
+        """The cfg, with what flags put in its place before it is checked: without them it may not be valid.
 
         Raises:
             UserError: from `load_config`.
@@ -89,6 +87,14 @@ class RunPlan:
     @property
     def folder(self) -> RunFolder:
         return RunFolder(Path(self.options.expdir))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether an earlier start has stopped early, or has done all epochs."""
+        if self.earlier is None:
+            return False
+        stopped_early = self.earlier["finished"] and self.earlier["finished"]["early"]
+        return stopped_early or bool(self.resume and (self.resume.early or self.resume.epochs >= self.options.epochs))
 
     def task(self) -> Task:
         """Loss, probabilities and scores."""
@@ -140,22 +146,22 @@ class RunPlan:
         named = {"protocol": self.config.protocol, "cfg_file": self.options.cfg_file}
         record = RunRecord(self.folder, self.earlier, self.settings() | named, start)
         if self.options.seed is None and self.options.devices.on_gpu:
-            record.note("without --seed, no deterministic kernels were asked for")
+            record.note_nondeterminism("without --seed, no deterministic kernels were asked for")
         return record
 
 
-def plan_run(options: TrainingOptions) -> RunPlan | None:
-    """The plan of a run, or None where the run is finished.
+def plan_run(options: TrainingOptions) -> RunPlan:
+    """The plan of a run. Nothing is written or deleted.
 
     The first process makes it for all: a folder may change between two looks.
 
     Raises:
         UserError: the configuration, the label map, the folder or the checkpoint do not fit.
     """
-    return from_rank_zero(options.devices, _plan(options) if is_first() else None)
+    return from_rank_zero(options.devices, lambda: _plan(options))
 
 
-def _plan(options: TrainingOptions) -> RunPlan | None:
+def _plan(options: TrainingOptions) -> RunPlan:
     config = options.config()
     label_map = LabelMap.load(config.data.label_map_path())
     label_map.require_size(config.model.num_classes, config.path)
@@ -167,33 +173,20 @@ def _plan(options: TrainingOptions) -> RunPlan | None:
     plan = RunPlan(options, config, label_map, class_weights, use_mixup, seed, earlier, None)
     require_same_run(folder, earlier, plan.settings())
     point = read_resume_point(Path(options.resume_from)) if options.resume_from else last_resume_point(folder)
-    if earlier:
-        tidy(folder, options.keep, point.path if point and not options.resume_from else None)
-        if is_finished(folder, earlier, point, options.epochs):
-            return None
+    plan = replace(plan, resume=point)
+    if plan.is_finished:
+        return plan
     if point:
         point.require_trainable(outline(*architecture(config.model)), options.epochs)
     if options.check_data:
         check_data(plan)
-    return replace(plan, resume=point)
+    return plan
 
 
 @functools.cache
 def drawn_seed() -> int:
     """One seed for all runs of this command."""
     return secrets.randbelow(2**31)
-
-
-def is_finished(folder: RunFolder, earlier: dict[str, Any], point: ResumePoint | None, epochs: int) -> bool:
-    """Whether the run stopped early, or has done all epochs. Its record then says so, if it was killed before."""
-    finished = earlier["finished"]
-    stopped_early = finished and finished["early"]
-    if not stopped_early and not (point and (point.early or point.epochs >= epochs)):
-        return False
-    if not finished and point:
-        finished = RunRecord(folder, earlier).finish(point.epochs, point.early)
-    log.info("%s: finished (%s), skipped", folder.path, finished["reason"])
-    return True
 
 
 def check_data(plan: RunPlan) -> None:

@@ -12,9 +12,11 @@ from src.data.lmdb.store import LMDBReader
 from src.errors import UserError
 from src.learning.recognizer import Recognizer
 from src.run_plan import RunPlan, TrainingOptions, plan_run
+from src.runs.checkpointing import tidy
 from src.runs.distributed import sharing_errors
 from src.runs.interrupts import Interrupts
 from src.runs.lock import sole_process
+from src.runs.record import RunRecord
 from src.runs.trainer import build_trainer, run_callbacks
 from src.utils.processes import is_first
 
@@ -32,8 +34,21 @@ def train(options: TrainingOptions) -> None:
     """
     with sole_process(Path(options.expdir)) if is_first() else nullcontext():
         plan = plan_run(options)
-        if plan:
+        if is_first() and plan.earlier:
+            tidy(plan.folder, options.keep, plan.resume.path if plan.resume and not options.resume_from else None)
+        if plan.is_finished:
+            close(plan)
+        else:
             carry_out(plan)
+
+
+def close(plan: RunPlan) -> None:
+    """Say that a run is finished, in its record too if it was killed before it could."""
+    finished = (plan.earlier or {})["finished"]
+    if finished is None:
+        assert plan.resume is not None
+        finished = RunRecord(plan.folder, plan.earlier).finish(plan.resume.epochs, plan.resume.early)
+    log.info("%s: finished (%s), skipped", plan.folder.path, finished["reason"])
 
 
 @sharing_errors

@@ -73,7 +73,7 @@ pip_install_once() { # STAMP FILE PIP_ARGUMENT...: install what FILE describes u
 
 install_project() { # the folder itself, with setuptools as PyTorch brought it or, without it, as pip fetches it
     local isolation=()
-    if .venv/bin/python -c 'import setuptools.command.bdist_wheel' 2>/dev/null; then
+    if .venv/bin/python -c 'import setuptools as s; assert int(s.__version__.split(".")[0]) >= 77' 2>/dev/null; then
         isolation=(--no-build-isolation)
     fi
     pip_install_once .project pyproject.toml --editable . --no-deps ${isolation[@]+"${isolation[@]}"}

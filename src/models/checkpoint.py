@@ -1,6 +1,6 @@
 """Checkpoints read back: configuration, label map and weights, as plain data."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from src.data.labels import LabelMap
 from src.errors import UserError
 from src.models.registry import build_network, create
 from src.models.safe_loading import read_torch_file, require_as_written
-from src.models.weights import is_usable, load_state, require_fit
+from src.models.weights import is_usable, load_state
 
 WEIGHTS_PREFIX = "net."  # of the network's tensors in a checkpoint's state_dict
 
@@ -28,29 +28,14 @@ class Checkpoint:
     record: dict[str, Any]  # `hyper_parameters`: seed, protocol, command, versions, …
     weights: dict[str, torch.Tensor]  # the network's state dict
 
-    def without_weights(self) -> "Checkpoint":
-        """What is left when its file's tensors are no longer needed."""
-        return replace(self, weights={})
-
     def require_label_map(self, label_map: LabelMap) -> None:
         """Refuse a label map other than the one the checkpoint was trained with, as far as it says."""
         label_map.require_size(self.config.model.num_classes, str(self.path))
         trained = self.label_map.names if self.label_map else label_map.names
         for index, (name, own) in enumerate(zip(label_map.names, trained)):
             if name != own:
-                raise UserError(
-                    f"{label_map.path}: class {index} is '{name}', but {self.path} was trained with "
-                    f"'{own}' there. Is it another data set's map?"
-                )
-
-    @property
-    def architecture(self) -> tuple[str, int | str, int, int]:
-        """What `create` makes the network of: equal for networks that differ in their weights alone."""
-        return architecture(self.config.model)
-
-    def require_fit(self) -> None:
-        """Refuse weights that do not fit the configuration, without making the network."""
-        require_fit(outline(*self.architecture), self.weights, str(self.path))
+                trained_with = f"{self.path} was trained with '{own}' there. Is it another data set's map?"
+                raise UserError(f"{label_map.path}: class {index} is '{name}', but {trained_with}")
 
     def network(self, reused: nn.Module | None = None) -> nn.Module:
         """The trained network.
@@ -62,7 +47,7 @@ class Checkpoint:
             UserError: the weights do not fit the configuration, or are damaged.
         """
         require_as_written(self.path)
-        network = create(*self.architecture) if reused is None else reused
+        network = create(*architecture(self.config.model)) if reused is None else reused
         load_state(network, self.weights, str(self.path))
         return network
 
@@ -83,7 +68,7 @@ class Checkpoint:
 
 
 def architecture(model: ModelConfig) -> tuple[str, int | str, int, int]:
-    """What `create` makes a network of."""
+    """What `create` makes a network of: equal for networks that differ in their weights alone."""
     return model.arch, model.model_depth, model.num_classes, model.im_size
 
 

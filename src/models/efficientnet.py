@@ -5,6 +5,7 @@ The published networks padded their stride-2 convolutions as TensorFlow's SAME d
 PyTorch's default initialisation.
 """
 
+from functools import partial
 from typing import Any
 
 import timm
@@ -25,21 +26,21 @@ INVERTED = BLOCK | {"conv_pw": "_expand_conv", "bn1": "_bn0", "bn2": "_bn1", "co
 
 def build(depth: str, num_classes: int, im_size: int) -> nn.Module:
     """A network whose padding is frozen for im_size × im_size inputs, and whose state dict has the released names."""
-    network = timm.create_model(
-        f"tf_efficientnet_{depth}",
-        in_chans=1,
-        num_classes=num_classes,
-        drop_rate=DROPOUT[depth],
-        drop_path_rate=DROP_CONNECT,
-    )
-    _freeze_padding(network, im_size)
+    rates: dict[str, Any] = {"drop_rate": DROPOUT[depth], "drop_path_rate": DROP_CONNECT}
+    network = timm.create_model(f"tf_efficientnet_{depth}", in_chans=1, num_classes=num_classes, **rates)
+    size = im_size
+    for name, module in list(network.named_modules()):  # in the order in which an input meets them
+        if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
+            network.set_submodule(name, FrozenSameConv2d(module, size))
+            size = -(-size // 2)
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear, nn.BatchNorm2d)):
             module.reset_parameters()
         if isinstance(module, nn.BatchNorm2d):
             module.eps, module.momentum = 1e-3, 1 - 0.99
-    network.register_state_dict_post_hook(_give_released_names)
-    network.register_load_state_dict_pre_hook(_take_released_names)
+    names = _released_names(network)
+    network.register_state_dict_post_hook(partial(_rename_layers, names))
+    network.register_load_state_dict_pre_hook(partial(_rename_layers, {new: old for old, new in names.items()}))
     return network
 
 
@@ -56,25 +57,7 @@ class FrozenSameConv2d(nn.Conv2d):
         return super().forward(functional.pad(x, (self.before, self.after, self.before, self.after)))
 
 
-def _freeze_padding(network: nn.Module, size: int) -> None:
-    """Replace the stride-2 convolutions, in the order in which an input of size × size meets them."""
-    for name, module in list(network.named_modules()):
-        if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
-            network.set_submodule(name, FrozenSameConv2d(module, size))
-            size = -(-size // 2)
-
-
-def _give_released_names(network: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Rename the layers of a state dict that was asked for."""
-    _rename_layers(state, prefix, _released_names(network))
-
-
-def _take_released_names(network: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Rename the layers of a state dict that is to be loaded."""
-    _rename_layers(state, prefix, {released: own for own, released in _released_names(network).items()})
-
-
-def _rename_layers(state: dict[str, Any], prefix: str, names: dict[str, str]) -> None:
+def _rename_layers(names: dict[str, str], network: nn.Module, state: dict[str, Any], prefix: str, *more: Any) -> None:
     """Rename tensors below `prefix` whose layer is in `names`. Their order stays."""
     for key in [key for key in state if key.startswith(prefix)]:
         layer, _, tensor = key.removeprefix(prefix).rpartition(".")

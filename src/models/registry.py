@@ -39,10 +39,9 @@ def build_network(model: ModelConfig) -> nn.Module:
     try:
         load_weights(network, model.pretrained)
     except UserError as error:
-        hint = ""
-        if model.pretrained_fc is None and "of another shape" in str(error):
-            hint = ". Is model.pretrained_fc missing, the file's number of classes?"
-        raise UserError(f"{error}{hint}") from None
+        hint = ". Is model.pretrained_fc missing, the file's number of classes?"
+        wanted = model.pretrained_fc is None and "of another shape" in str(error)
+        raise UserError(f"{error}{hint * wanted}") from None
     reset: Any = network.reset_classifier  # torch types all of a module's attributes as tensors and modules
     reset(model.num_classes)
     return network

@@ -42,8 +42,6 @@ def build(depth: str, num_classes: int, im_size: int) -> nn.Module:
             network(torch.zeros(1, 1, *TRIED))
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"model.model_depth is '{depth}': timm's network takes no input of {TRIED[0]}×{TRIED[1]} ({reason}). "
-            "Choose one without a fixed input size"
-        ) from None
+        size = f"{TRIED[0]}×{TRIED[1]} ({reason}). Choose one without a fixed input size"
+        raise UserError(f"model.model_depth is '{depth}': timm's network takes no input of {size}") from None
     return network.train()

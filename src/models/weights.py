@@ -33,10 +33,8 @@ def load_state(network: nn.Module, state: Mapping[str, torch.Tensor], where: str
     require_fit(network, state, where)
     for name, value in state.items():
         if not is_usable(value):
-            raise UserError(
-                f"{where}: does not fit the network: '{name}' is no plain tensor of finite numbers. Is it of a run "
-                "that diverged, or damaged?"
-            )
+            problem = f"'{name}' is no plain tensor of finite numbers. Is it of a run that diverged, or damaged?"
+            raise UserError(f"{where}: does not fit the network: {problem}")
     try:
         network.load_state_dict(state)
     except RuntimeError as error:  # tensors of a kind that cannot be copied, such as sparse ones
@@ -67,8 +65,5 @@ def misfit(network: nn.Module, state: Mapping[str, Any]) -> str:
         "unexpected": [str(key) for key in state if key not in own],
         "of another shape": [f"{key} {here} instead of {due}" for key, (here, due) in shapes.items() if here != due],
     }
-    return "; ".join(
-        f"{len(keys)} {kind}: {', '.join(keys[:NAMED])}{', …' * (len(keys) > NAMED)}"
-        for kind, keys in kinds.items()
-        if keys
-    )
+    named = {kind: ", ".join(keys[:NAMED]) + ", …" * (len(keys) > NAMED) for kind, keys in kinds.items() if keys}
+    return "; ".join(f"{len(kinds[kind])} {kind}: {keys}" for kind, keys in named.items())

@@ -116,13 +116,22 @@ def read_segments(path: str | Path, display_names: Mapping[str, str] | None = No
     """
     clips: dict[str, Clip] = {}
     for where, fields in _rows(path, "an official AudioSet segment CSV"):
-        video, start, end, class_ids = _segment(fields, where)
+        try:
+            video, from_second, to_second, labels = fields
+            start, end = float(from_second), float(to_second)
+        except ValueError:
+            expected = 'YTID, start_seconds, end_seconds, "positive_labels"'
+            raise UserError(f"{where}: is not {expected}. Is it an official AudioSet segment CSV?") from None
+        _require_youtube_id(video, where)
+        if not 0 <= start < end < float("inf"):
+            raise UserError(f"{where}: the clip begins at {from_second} s and ends at {to_second} s")
+        class_ids = labels.split(",")
+        if not all(class_ids):
+            raise UserError(f"{where}: '{labels}' is not a list of class ids, separated by commas")
         if display_names is not None:
-            for class_id in class_ids:
-                if class_id not in display_names:
-                    raise UserError(
-                        f"{where}: class id '{class_id}' is not in --class_labels. Is that another release?"
-                    )
+            unknown = [class_id for class_id in class_ids if class_id not in display_names]
+            if unknown:
+                raise UserError(f"{where}: class id '{unknown[0]}' is not in --class_labels. Is that another release?")
             class_ids = [display_names[class_id] for class_id in class_ids]
         second = f"{video}_{int(start)}"
         milliseconds = f"{video}_{round(1000 * start)}_{round(1000 * end)}"
@@ -132,23 +141,6 @@ def read_segments(path: str | Path, display_names: Mapping[str, str] | None = No
     return [  # where a video has several clips, its bare name does not say which of them a file is
         clip if segments[clip.names[2]] == 1 else replace(clip, names=clip.names[:2]) for clip in clips.values()
     ]
-
-
-def _segment(fields: Sequence[str], where: str) -> tuple[str, float, float, list[str]]:
-    """(video, start in s, end in s, class ids) of a line of a segment file."""
-    try:
-        video, start, end, labels = fields
-        times = float(start), float(end)
-    except ValueError:
-        expected = 'YTID, start_seconds, end_seconds, "positive_labels"'
-        raise UserError(f"{where}: is not {expected}. Is it an official AudioSet segment CSV?") from None
-    _require_youtube_id(video, where)
-    if not 0 <= times[0] < times[1] < float("inf"):
-        raise UserError(f"{where}: the clip begins at {start} s and ends at {end} s")
-    class_ids = labels.split(",")
-    if not all(class_ids):
-        raise UserError(f"{where}: '{labels}' is not a list of class ids, separated by commas")
-    return video, *times, class_ids
 
 
 def read_class_labels(path: str | Path) -> dict[str, str]:

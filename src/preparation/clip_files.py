@@ -26,7 +26,11 @@ def find_files(clips_dir: str | Path, clips: Iterable[Clip], leave_out: str | Pa
     """
     if not Path(clips_dir).is_dir():
         raise UserError(f"{clips_dir}: no such folder of clips")
-    owners = _owners(clips)
+    owners: dict[str, tuple[str, int]] = {}  # name without extension → (clip id, how unsure the name is)
+    for clip in clips:
+        for rank, name in enumerate(clip.names):
+            if name not in owners or rank < owners[name][1]:  # a name of two clips is that of the surer one
+                owners[name] = (clip.id, rank)
     best: dict[str, tuple[bool, int, str]] = {}
     with progress(None, f"looking through {clips_dir}", "file") as bar:
         for relative in _walk(str(clips_dir), leave_out):
@@ -34,20 +38,10 @@ def find_files(clips_dir: str | Path, clips: Iterable[Clip], leave_out: str | Pa
             stem, suffix = os.path.splitext(os.path.basename(relative))
             unreadable = suffix.lower() in UNREADABLE_SUFFIXES
             if stem in owners and (unreadable or suffix.lower() in AUDIO_SUFFIXES):
-                clip, rank = owners[stem]
+                clip_id, rank = owners[stem]
                 found = (unreadable, rank, relative)
-                best[clip] = min(best.get(clip, found), found)
-    return {clip: Path(clips_dir, relative) for clip, (_, _, relative) in best.items()}
-
-
-def _owners(clips: Iterable[Clip]) -> dict[str, tuple[str, int]]:
-    """File name without extension → (clip id, how unsure the name is). A name of two clips is that of the surer one."""
-    owners: dict[str, tuple[str, int]] = {}
-    for clip in clips:
-        for rank, name in enumerate(clip.names):
-            if name not in owners or rank < owners[name][1]:
-                owners[name] = (clip.id, rank)
-    return owners
+                best[clip_id] = min(best.get(clip_id, found), found)
+    return {clip_id: Path(clips_dir, relative) for clip_id, (_, _, relative) in best.items()}
 
 
 def _walk(top: str, leave_out: str | Path | None) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import functools
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from src.data.audio.files import encode, read_mono
@@ -22,7 +23,6 @@ log = logging.getLogger(__name__)
 SAMPLE_RATE = 22050  # Hz, the cfgs' audio_config.sample_rate
 SLACK = 1.0  # s that a file may last longer than its clip: codecs pad, and cut at their frames
 WRITE_FREQUENCY = 100  # records in one transaction: 25 MB of ten-second clips
-NO_FILE = "no file"
 
 
 def prepare_clip_sets(
@@ -47,32 +47,22 @@ def prepare_clip_sets(
     out_dir = Path(out_dir)
     files = find_files(clips_dir, (clip for clips in catalogue.sets.values() for clip in clips), out_dir / "flac")
     for name, clips in catalogue.sets.items():
-        _require_a_file(name, clips, files, clips_dir, catalogue)
-    _claim_label_map(out_dir / "meta" / "lbl_map.json", catalogue.classes)
+        if not clips:
+            raise UserError(f"{catalogue.path}: lists no clips of '{name}'")
+        if not any(clip.id in files for clip in clips):
+            first = " or ".join(f"{stem}.wav" for stem in clips[0].names)
+            wanted = f"the {len(clips)} clips of '{name}' that {catalogue.path} lists, such as {first}"
+            raise UserError(f"{clips_dir}: has none of {wanted}. Is it the right folder?")
+    label_map = out_dir / "meta" / "lbl_map.json"
+    if not label_map.exists():
+        catalogue.classes.save(label_map)
+    elif LabelMap.load(label_map).names != catalogue.classes.names:
+        raise UserError(f"{label_map}: has other classes than {catalogue.classes.path}. Choose another --out_dir")
     origin = {"clips_dir": str(Path(clips_dir).resolve())}
     for name in catalogue.sets:
         claim_folder(out_dir / "flac" / name, origin, f"clips of {name}", "--out_dir")
     for name, clips in catalogue.sets.items():
         _prepare(name, clips, files, out_dir, num_workers, map_size)
-
-
-def _require_a_file(
-    name: str, clips: Sequence[Clip], files: Mapping[str, Path], clips_dir: str | Path, catalogue: Catalogue
-) -> None:
-    if not clips:
-        raise UserError(f"{catalogue.path}: lists no clips of '{name}'")
-    if not any(clip.id in files for clip in clips):
-        first = " or ".join(f"{stem}.wav" for stem in clips[0].names)
-        wanted = f"the {len(clips)} clips of '{name}' that {catalogue.path} lists, such as {first}"
-        raise UserError(f"{clips_dir}: has none of {wanted}. Is it the right folder?")
-
-
-def _claim_label_map(path: Path, classes: LabelMap) -> None:
-    """Write the label map, or refuse a folder that has another one."""
-    if not path.exists():
-        classes.save(path)
-    elif LabelMap.load(path).names != classes.names:
-        raise UserError(f"{path}: has other classes than {classes.path}. Choose another --out_dir")
 
 
 def _prepare(
@@ -93,11 +83,11 @@ def _prepare(
         progress(len(packed), f"packing {name}.lmdb", "clip") as bar,
     ):
         for clip in packed:
-            writer.add(Record(_flac_file(flac_dir, clip).read_bytes(), clip.label, clip.fold))
+            writer.add(Record((flac_dir / f"{clip.id}.flac").read_bytes(), clip.label, clip.fold))
             bar.update()
     write_whole(out_dir / "meta" / f"{name}_ids.txt", "".join(f"{clip.id}\n" for clip in packed))
     rows = (
-        {"id": clip.id, "file": files.get(clip.id, ""), "reason": unreadable.get(clip, NO_FILE)}
+        {"id": clip.id, "file": files.get(clip.id, ""), "reason": unreadable.get(clip, "no file")}
         for clip in clips
         if clip.id not in files or clip in unreadable
     )
@@ -106,14 +96,11 @@ def _prepare(
     log.info("%s: %s, %d unreadable. The others are listed in %s", name, counts, len(unreadable), missing_csv)
 
 
-def _flac_file(flac_dir: Path, clip: Clip) -> Path:
-    return flac_dir / f"{clip.id}.flac"
-
-
 def _convert(files: Mapping[str, Path], flac_dir: Path, clip: Clip) -> None:
     """Have a whole FLAC file of the clip in its place."""
-    source, target = files[clip.id], _flac_file(flac_dir, clip)
-    if _is_whole(target):
+    source, target = files[clip.id], flac_dir / f"{clip.id}.flac"
+    with suppress(UserError, FileNotFoundError):  # of a file that is not whole, or not there
+        read_flac(target, 0.0, SAMPLE_RATE)
         return
     if source.suffix.lower() in UNREADABLE_SUFFIXES:
         raise UserError(f"{source}: {source.suffix} is not among the formats that can be read. Convert it, say to WAV")
@@ -122,11 +109,3 @@ def _convert(files: Mapping[str, Path], flac_dir: Path, clip: Clip) -> None:
     except OSError as error:
         raise UserError(str(error)) from None
     write_whole(target, encode(samples, SAMPLE_RATE, "FLAC"))
-
-
-def _is_whole(target: Path) -> bool:
-    try:
-        read_flac(target, 0.0, SAMPLE_RATE)
-    except (UserError, FileNotFoundError):
-        return False
-    return True

@@ -23,6 +23,7 @@ SAMPLE_RATE = 22050  # Hz
 SILENCE = 1e-3  # of full scale: a clip that never exceeds it is not kept
 LONGEST = 6.0  # s
 DRUM_BANK = 128  # of the drum kit, whose keys are instruments
+Note = tuple[float, float, int, int]  # start and length in s, key, velocity
 SEMITONES = np.arange(-3, 3.5, 0.5)  # tunings of an instrument that has one key
 
 PITCHED = {  # class: General MIDI programs (from 0), lowest and highest key
@@ -135,10 +136,8 @@ def audible_phrase(bank: Path, name: str, voices: list[Voice], rng: np.random.Ge
     raise AssertionError(f"20 renderings of {name} were silent")
 
 
-def phrase(
-    name: str, voice: Voice, voices: list[Voice], rng: np.random.Generator
-) -> list[tuple[float, float, int, int]]:
-    """Notes (start, length in s, key, velocity): strokes of one drum, or a melody on keys of the same share."""
+def phrase(name: str, voice: Voice, voices: list[Voice], rng: np.random.Generator) -> list[Note]:
+    """Notes: strokes of one drum, or a melody on keys of the same share."""
     keys = [voice.key]
     if voice.bank != DRUM_BANK:
         keys = [other.key for other in voices if other.program == voice.program and abs(other.key - voice.key) <= 7]
@@ -154,7 +153,7 @@ def phrase(
     return notes
 
 
-def play(bank: Path, voice: Voice, notes: list[tuple[float, float, int, int]]) -> np.ndarray:
+def play(bank: Path, voice: Voice, notes: list[Note]) -> np.ndarray:
     """Render notes to (N,) float32 samples, with 1.5 s for the last one to die away."""
     import tinysoundfont
 

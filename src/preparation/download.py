@@ -75,15 +75,11 @@ def choose(archives: Sequence[Archive], names: Sequence[str]) -> list[Archive]:
     Raises:
         UserError: there is none of a name.
     """
-    by_name = {archive.name: archive for archive in archives}
-    chosen = []
+    by_name = {archive.name.removesuffix(".tar.gz"): archive for archive in archives}
     for name in names:
-        found = by_name.get(name) or by_name.get(f"{name}.tar.gz")
-        if found is None:
-            known = ", ".join(sorted(name.removesuffix(".tar.gz") for name in by_name))
-            raise UserError(f"no archive is called '{name}'. There are {known}")
-        chosen.append(found)
-    return chosen
+        if name.removesuffix(".tar.gz") not in by_name:
+            raise UserError(f"no archive is called '{name}'. There are {', '.join(sorted(by_name))}")
+    return [by_name[name.removesuffix(".tar.gz")] for name in names]
 
 
 def fetch(archive: Archive, folder: str | Path) -> Path:

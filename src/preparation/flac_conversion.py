@@ -13,11 +13,7 @@ from src.utils.parallel import make_all
 
 
 def convert_folder(
-    src_dir: str | Path,
-    tgt_dir: str | Path,
-    sample_rate: int = 22050,
-    annotations: Sequence[str] = (),
-    num_workers: int = 1,
+    src_dir: str | Path, tgt_dir: str | Path, sample_rate: int, annotations: Sequence[str], num_workers: int
 ) -> list[UserError]:
     """Convert every `*.wav` of a folder that has no such FLAC, with its annotations, in `tgt_dir` yet.
 
@@ -43,12 +39,9 @@ def convert_folder(
 
 def _is_converted(tgt_dir: Path, sample_rate: int, annotations: Sequence[str], file: Path) -> bool:
     target = tgt_dir / f"{file.stem}.flac"
+    present = [target, *(tgt_dir / file.with_suffix(suffix).name for suffix in annotations)]
     try:
-        return (
-            all((tgt_dir / file.with_suffix(suffix).name).exists() for suffix in annotations)
-            and target.exists()
-            and soundfile.info(target).samplerate == sample_rate
-        )
+        return all(map(Path.exists, present)) and soundfile.info(target).samplerate == sample_rate
     except soundfile.LibsndfileError:
         return False  # something else left a broken file there
 

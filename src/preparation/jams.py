@@ -67,15 +67,10 @@ def read_jams(path: str | Path) -> ScaperJams:
 
 def _event(observation: Mapping[str, Any]) -> Event:
     value, onset = observation["value"], float(observation["time"])
-    return Event(
-        str(value["role"]),
-        str(value["label"]),
-        onset,
-        onset + float(observation["duration"]),
-        str(value["source_file"]),
-        float(value["source_time"]),
-        float(value["event_duration"]),
-    )
+    offset = onset + float(observation["duration"])
+    role, label, source_file = (str(value[name]) for name in ("role", "label", "source_file"))
+    source_time, source_duration = (float(value[name]) for name in ("source_time", "event_duration"))
+    return Event(role, label, onset, offset, source_file, source_time, source_duration)
 
 
 def renamed(tree: Any, names: Mapping[str, str]) -> Any:

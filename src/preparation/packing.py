@@ -63,20 +63,16 @@ def pack_mixtures(
                 writer.add(one)
             if len(problems) == MOST_PROBLEMS:
                 break
-        _require_none(problems, lmdb_path, len(files))
+        if len(problems) == 1:
+            raise problems[0]
+        for problem in problems:
+            log.error("%s", problem)
+        if problems:
+            at_least = "at least " * (len(problems) == MOST_PROBLEMS)
+            broken = f"{at_least}{len(problems)} of the {len(files)} soundscapes are broken"
+            raise UserError(f"{lmdb_path}: is not packed, for {broken}. See above")
     log.info("%s: %d records, fingerprint %s", lmdb_path, len(writer), writer.fingerprint)
     return len(writer)
-
-
-def _require_none(problems: Sequence[UserError], lmdb_path: str, num_files: int) -> None:
-    if len(problems) == 1:
-        raise problems[0]
-    for problem in problems:
-        log.error("%s", problem)
-    if problems:
-        at_least = "at least " * (len(problems) == MOST_PROBLEMS)
-        found = f"{at_least}{len(problems)} of the {num_files} soundscapes are broken"
-        raise UserError(f"{lmdb_path}: is not packed, for {found}. See above")
 
 
 def _read(min_duration: float, sample_rate: int, delimiter: str, file: str) -> Record | UserError:
@@ -138,6 +134,4 @@ def read_flac(path: Path, min_duration: float, sample_rate: int) -> bytes:
         raise UserError(f"{path}: is not a FLAC file, whatever its name says")
     samples = decode(audio, sample_rate, str(path), dtype="int16")
     tiled = tile(samples, round(min_duration * sample_rate))
-    if tiled is samples:
-        return audio
-    return encode(tiled, sample_rate, "FLAC")
+    return audio if tiled is samples else encode(tiled, sample_rate, "FLAC")

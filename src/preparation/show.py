@@ -1,10 +1,8 @@
 """One soundscape, from a file or an LMDB: what it holds, drawn."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -60,38 +58,31 @@ def load_soundscape(source: str, delimiter: str = ",") -> Soundscape:
     if not path or not (index.isascii() and index.isdigit()):
         hint = "is an LMDB or a folder. Add :INDEX, such as :0" if Path(source).exists() else "no such file"
         raise UserError(f"{source}: {hint}")
-    return _from_lmdb(LMDBReader(path), int(index), delimiter)
-
-
-def _from_lmdb(reader: LMDBReader, index: int, delimiter: str) -> Soundscape:
-    if index >= len(reader):
-        raise UserError(f"{reader.path}: has no record {index}. Its {len(reader)} records begin with 0")
-    record = reader[index]
-    samples, rate = read_audio(record.flac, reader.where(index))  # (N, channels)
+    reader, number = LMDBReader(path), int(index)
+    if number >= len(reader):
+        raise UserError(f"{path}: has no record {number}. Its {len(reader)} records begin with 0")
+    record = reader[number]
+    samples, rate = read_audio(record.flac, reader.where(number))  # (N, channels)
     labels = record.label.split(delimiter) if isinstance(record.label, str) else [f"class {record.label}"]
-    return Soundscape(
-        f"{Path(reader.path).stem}_{index}", samples.mean(axis=1), rate, tuple(map(LabelledEvent, labels))
-    )
+    events = tuple(map(LabelledEvent, labels))
+    return Soundscape(f"{Path(path).stem}_{number}", samples.mean(axis=1), rate, events)
 
 
 def events_beside(sound: Path) -> list[LabelledEvent]:
     """The events that the `.txt`, or else the `.jams`, beside an audio file lists. Without either there are none."""
     txt, jams = sound.with_suffix(".txt"), sound.with_suffix(".jams")
-    if txt.exists():
-        return [_event(txt, number, columns) for number, columns in read_annotation(txt)]
-    if jams.exists():
-        events = (event for event in read_jams(jams).events if event.role == "foreground")
+    if not txt.exists():
+        events = [event for event in read_jams(jams).events if event.role == "foreground"] if jams.exists() else []
         return [LabelledEvent(event.label, event.onset, event.offset) for event in events]
-    return []
-
-
-def _event(path: Path, number: int, columns: Sequence[str]) -> LabelledEvent:
-    try:
-        onset, offset, label = columns
-        return LabelledEvent(label, float(onset), float(offset))
-    except ValueError:
-        line = " ".join(columns)
-        raise UserError(f"{path}, line {number}: {line!r} is not onset and offset in seconds, and a label") from None
+    listed = []
+    for number, columns in read_annotation(txt):
+        try:
+            onset, offset, label = columns
+            listed.append(LabelledEvent(label, float(onset), float(offset)))
+        except ValueError:
+            line = f"{' '.join(columns)!r} is not onset and offset in seconds, and a label"
+            raise UserError(f"{txt}, line {number}: {line}") from None
+    return listed
 
 
 def draw_soundscape(path: str | Path, soundscape: Soundscape) -> None:
@@ -112,26 +103,17 @@ def draw_soundscape(path: str | Path, soundscape: Soundscape) -> None:
     wave, image, *below = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     wave.plot(np.arange(len(soundscape.samples)) / rate, soundscape.samples, linewidth=0.3)
     wave.set(ylabel="amplitude", xlim=(0, len(soundscape.samples) / rate))
-    wave.set_title(_title(soundscape), parse_math=False)
+    untimed = ", ".join(event.label for event in soundscape.events if not event.is_timed)
+    wave.set_title(f"{soundscape.name}: {untimed}" if untimed else soundscape.name, parse_math=False)
     seconds = spectrogram.shape[1] * features.hop_len / rate
     image.imshow(spectrogram, origin="lower", aspect="auto", extent=(0, seconds, 0, rate / 2000), cmap="magma")
     image.set(ylabel="frequency (kHz)")
     if rows:
-        _draw_events(below[0], timed, rows)
+        for event in timed:  # a bar each, in the row of its label
+            row = rows.index(event.label)
+            place = {"left": event.onset, "height": 0.6, "alpha": 0.6, "color": f"C{row % 10}"}
+            below[0].barh(row, event.offset - event.onset, **place)
+        below[0].set_yticks(range(len(rows)), rows, parse_math=False)
+        below[0].set_ylim(len(rows) - 0.5, -0.5)
     figure.axes[-1].set_xlabel("time (s)")
     save_figure(figure, path, dpi=110, kind="png")
-
-
-def _draw_events(axes: Any, events: Sequence[LabelledEvent], rows: Sequence[str]) -> None:
-    """A bar for each event, in the row of its label."""
-    for event in events:
-        row = rows.index(event.label)
-        axes.barh(row, event.offset - event.onset, left=event.onset, height=0.6, alpha=0.6, color=f"C{row % 10}")
-    axes.set_yticks(range(len(rows)), rows, parse_math=False)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-
-
-def _title(soundscape: Soundscape) -> str:
-    """The name, with the labels that have no place on the time axis."""
-    labels = ", ".join(event.label for event in soundscape.events if not event.is_timed)
-    return f"{soundscape.name}: {labels}" if labels else soundscape.name

@@ -91,16 +91,11 @@ def generate_soundscapes(
     out_folder = Path(out_folder)
     files = event_files(recipe.fg_path, label_map)
     bg_root, backgrounds = background_files(recipe.bg_path)
-    sources = Sources(
-        tuple(sorted(files)),
-        tuple(file for group in files.values() for file in group),
-        file_weights(files, label_map, class_weights),
-        bg_root,
-        backgrounds,
-    )
-    claim_folder(
-        out_folder, asdict(recipe) | {"classes": list(label_map.names), "class_weights": class_weights}, "soundscapes"
-    )
+    events = tuple(file for group in files.values() for file in group)
+    weights = file_weights(files, label_map, class_weights)
+    sources = Sources(tuple(sorted(files)), events, weights, bg_root, backgrounds)
+    choices = {"classes": list(label_map.names), "class_weights": class_weights}
+    claim_folder(out_folder, asdict(recipe) | choices, "soundscapes")
 
     def is_made(number: int) -> bool:
         return is_complete(sound_file(out_folder, number, audio_format))

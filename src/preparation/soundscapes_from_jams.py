@@ -90,7 +90,11 @@ def _make(fg_path: Path, bg_path: Path, item: tuple[Path, Path]) -> None:
             raise UserError(f"{copy} is there already and says something else. Choose another folder")
         sources = _sources(jams, fg_path, bg_path)
         with mixing(list(sources.values())):
-            audio, lines = _mix(jams, sources, fg_path, bg_path)
+            # Scaper itself looks a source up as <folder>/<file>, and so in the wrong place where backgrounds lie in
+            # `bg_path` itself: it gets the sources that were found, in the JAMS file's own words.
+            jams.sandbox.update(fg_path=str(fg_path), bg_path=str(bg_path))
+            found = io.StringIO(json.dumps(renamed(jams.tree, sources)))
+            audio, _, lines, _ = import_scaper().generate_from_jams(found)
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
     write_soundscape(sound, audio, jams.sandbox.get("sr", SCAPERS_RATE), lines, text)
@@ -109,14 +113,3 @@ def _sources(jams: ScaperJams, fg_path: Path, bg_path: Path) -> dict[str, str]:
     if not sources:
         raise UserError("has no events, and no background")
     return sources
-
-
-def _mix(jams: ScaperJams, sources: dict[str, str], fg_path: Path, bg_path: Path) -> tuple:
-    """(N, channels) samples, and onset, offset and label of each event.
-
-    Scaper itself looks a source up as <folder>/<file>, and so in the wrong place where backgrounds lie in
-    `bg_path` itself: it gets the sources that were found, in the JAMS file's own words.
-    """
-    jams.sandbox.update(fg_path=str(fg_path), bg_path=str(bg_path))
-    audio, _, lines, _ = import_scaper().generate_from_jams(io.StringIO(json.dumps(renamed(jams.tree, sources))))
-    return audio, lines

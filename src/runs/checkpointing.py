@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning import callbacks
 
 from src.data.datamodule import ClipDataModule
 from src.runs.divergence import LossWatch, require_finite
@@ -18,7 +18,7 @@ from src.runs.resuming import RANKS, resume_within_epoch
 log = logging.getLogger(__name__)
 
 
-class RunCheckpoints(Checkpoint):
+class RunCheckpoints(callbacks.Checkpoint):
     """Writes one under its published name after every epoch, and `resume.ckpt` within an epoch.
 
     `resume.ckpt` is replaced every time, and deleted when the epoch's own checkpoint is on the disk. With

@@ -24,7 +24,7 @@ from lightning_fabric.plugins.environments.lightning import find_free_network_po
 
 from src.errors import UserError
 from src.runs.devices import Devices, started_by
-from src.utils.processes import TIME_TO_SPEAK
+from src.utils.processes import TIME_TO_SPEAK, is_first
 
 T = TypeVar("T")
 
@@ -50,14 +50,13 @@ def is_joined() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def from_rank_zero(devices: Devices, value: T) -> T:
-    """Rank 0's value, on every rank."""
+def from_rank_zero(devices: Devices, make: Callable[[], T]) -> T:
+    """What rank 0 alone makes, on every rank."""
+    made: Any = [make() if is_first() else None]
     join(devices)
-    if not is_joined():
-        return value
-    values = [value]
-    dist.broadcast_object_list(values)
-    return values[0]
+    if is_joined():
+        dist.broadcast_object_list(made)
+    return made[0]
 
 
 def gather_objects(own: Any) -> list[Any]:

@@ -5,7 +5,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib import metadata
@@ -85,17 +85,16 @@ def _circumstances(start: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class DeterminismWarnings(logging.Handler):
-    """PyTorch's warnings of operations that have no deterministic form."""
+    """Hands on PyTorch's warnings of operations that have no deterministic form."""
 
-    def __init__(self, notes: list[str]) -> None:
+    def __init__(self, hand_on: Callable[[str], None]) -> None:
         super().__init__()
-        self.notes = notes
+        self._hand_on = hand_on
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
-        note = message.split(". ")[0].strip()
-        if "deterministic" in message and note not in self.notes:
-            self.notes.append(note)
+        if "deterministic" in message:
+            self._hand_on(message.split(". ")[0].strip())
 
     @contextmanager
     def listening(self) -> Iterator[None]:

@@ -37,21 +37,21 @@ class RunRecord(Callback):
     ):
         self.folder = folder
         self.earlier = earlier or {}
-        self.notes: list[str] = list(self.earlier.get("nondeterministic", []))
-        self.warnings = DeterminismWarnings(self.notes)
+        self._nondeterministic: list[str] = list(self.earlier.get("nondeterministic", []))
+        self.warnings = DeterminismWarnings(self.note_nondeterminism)
         self._sets: dict[str, ClipDataset] = {}
         if earlier is None:
-            self.content = {**(start or {}), **(settings or {}), "resumed": []}
+            self._content = {**(start or {}), **(settings or {}), "resumed": []}
         else:
             starts = [earlier, *earlier.get("resumed", []), *([start] if start else [])]
-            self.content = {**earlier, "resumed": starts[1:]}
+            self._content = {**earlier, "resumed": starts[1:]}
             if len(starts) > 1:
-                self.note(*changes(*starts[-2:]))
-        self.content |= {"finished": None, "nondeterministic": self.notes}
+                self.note_nondeterminism(*changes(*starts[-2:]))
+        self._content |= {"finished": None, "nondeterministic": self._nondeterministic}
 
-    def note(self, *notes: str) -> None:
+    def note_nondeterminism(self, *causes: str) -> None:
         """Add what may keep the run from being repeated to the last bit."""
-        self.notes += [note for note in dict.fromkeys(notes) if note not in self.notes]
+        self._nondeterministic += [cause for cause in dict.fromkeys(causes) if cause not in self._nondeterministic]
 
     def describe_data(self, train: ClipDataset, val: ClipDataset) -> None:
         """Note the sets' sizes, skipped records and fingerprints, as far as these are known.
@@ -60,8 +60,8 @@ class RunRecord(Callback):
             UserError: the run was on other records.
         """
         self._sets = {"train": train, "val": val}
-        self.content["num_train_clips"] = len(train)
-        self.content["skipped"] = {split: dataset.skipped for split, dataset in self._sets.items()}
+        self._content["num_train_clips"] = len(train)
+        self._content["skipped"] = {split: dataset.skipped for split, dataset in self._sets.items()}
         if is_first():
             self._identify({split: dataset.fingerprint(wait=False) for split, dataset in self._sets.items()})
 
@@ -73,14 +73,14 @@ class RunRecord(Callback):
                     f"{self.folder.path}: belongs to a run on other {split} data, with fingerprint {known[:12]}… "
                     f"instead of {found[:12]}…. Choose another --expdir"
                 )
-        self.content["data"] = fingerprints
+        self._content["data"] = fingerprints
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._sets and is_first():
             self._identify({split: dataset.fingerprint() for split, dataset in self._sets.items()})
             self._sets = {}
             self.write()
-        checkpoint["hyper_parameters"] = self.content
+        checkpoint["hyper_parameters"] = self._content
 
     def finish(self, epochs: int, early: bool) -> dict[str, Any]:
         """Write that the run has ended, after so many epochs, by early stopping or not, and give what was written."""
@@ -93,5 +93,5 @@ class RunRecord(Callback):
         """Replace `run.json`."""
         if is_first():
             with whole_file(self.folder.record_file) as temporary:
-                text = json.dumps(self.content | {"finished": finished}, indent=2, ensure_ascii=False)
+                text = json.dumps(self._content | {"finished": finished}, indent=2, ensure_ascii=False)
                 temporary.write_text(text + "\n", encoding="utf-8")

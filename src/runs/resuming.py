@@ -32,7 +32,7 @@ class ResumePoint:
     epochs: int  # completed
     batches: int  # done of the next one
     early: bool  # early stopping has ended the run
-    outline: Mapping[str, torch.Tensor]  # the weights' shapes, on the meta device
+    shapes: Mapping[str, torch.Tensor]  # of the weights: tensors on the meta device
 
     def require_trainable(self, network: torch.nn.Module, epochs: int) -> None:
         """Refuse a checkpoint of another network or of a longer run.
@@ -41,7 +41,7 @@ class ResumePoint:
             network: of the configuration, on the meta device or not.
             epochs: of --epochs.
         """
-        problem = misfit(network, self.outline)
+        problem = misfit(network, self.shapes)
         if problem:
             raise UserError(f"{self.path}: is of another network than the cfg's: {problem}")
         if self.epochs >= epochs:
@@ -78,8 +78,8 @@ def read_resume_point(path: Path) -> ResumePoint:
         raise UserError(
             f"{path}: cannot be resumed from: it holds something else than tensors of finite numbers. Is it damaged?"
         )
-    outline = {str(name).removeprefix(WEIGHTS_PREFIX): value.to("meta") for name, value in weights.items()}
-    return ResumePoint(path, epochs, batches, early, outline)
+    shapes = {str(name).removeprefix(WEIGHTS_PREFIX): value.to("meta") for name, value in weights.items()}
+    return ResumePoint(path, epochs, batches, early, shapes)
 
 
 def is_within_epoch(fit_loop: dict[str, Any]) -> bool:

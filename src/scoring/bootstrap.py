@@ -17,7 +17,7 @@ CHUNK = 1 << 22  # counts held at a time
 
 
 @dataclass(frozen=True)
-class Resampled:
+class BootstrapScores:
     """Scores of R resamples. Classes without a positive or a negative clip in one are left out of its mean."""
 
     mAP: np.ndarray  # noqa: N815  (R,)
@@ -29,7 +29,7 @@ class Resampled:
         return np.sqrt(2) * ndtri(self.mAUC)
 
 
-def bootstrap(predictions: np.ndarray, targets: np.ndarray, resamples: int, seed: int) -> Resampled:
+def bootstrap(predictions: np.ndarray, targets: np.ndarray, resamples: int, seed: int) -> BootstrapScores:
     """Scores of (N, C) predictions on resampled clips.
 
     Resample r depends on the seed, r and N alone: two networks on the same clips see the same resamples.
@@ -49,7 +49,7 @@ def bootstrap(predictions: np.ndarray, targets: np.ndarray, resamples: int, seed
             for c in np.flatnonzero(targets.max(axis=0) == 1):
                 ap[chunk, c], auc[chunk, c] = weighted_scores(predictions[:, c], targets[:, c], counts)
             bar.update(len(counts))
-    return Resampled(mean_over_classes(ap), mean_over_classes(auc))
+    return BootstrapScores(mean_over_classes(ap), mean_over_classes(auc))
 
 
 def draw_counts(num_clips: int, seed: int, number: int) -> np.ndarray:

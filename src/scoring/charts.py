@@ -5,7 +5,9 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from src.runs.folder import RunFolder
@@ -57,23 +59,15 @@ def draw_sizes(members: Sequence[Summary]) -> Figure | None:
         for score, name, style in (("mAP", "evaluation", "-"), ("val", "validation", ":")):
             known = [each for each in line if math.isfinite(each.mean(score))]
             if known:
-                axes.errorbar(
-                    [each.setting.num_train_clips for each in known],
-                    [each.mean(score) for each in known],
-                    yerr=error_bars(known, score),
-                    marker="o",
-                    capsize=3,
-                    color=f"C{number}",
-                    linestyle=style,
-                    label=f"{network}, {start}: {name}",
-                )
+                sizes = [each.setting.num_train_clips for each in known]
+                label = f"{network}, {start}: {name}"
+                draw_means(axes, sizes, known, score, marker="o", color=f"C{number}", linestyle=style, label=label)
     for each in members:
         if each.setting.start == UNTRAINED:
             axes.axhline(each.mean("mAP"), color="grey", linestyle="--", label=f"{each.setting.network}, untrained")
     sizes = sorted({each.setting.num_train_clips for line in several.values() for each in line})
-    axes.set(
-        xscale="log", xlabel="training soundscapes", ylabel="mAP of the best validation checkpoints", ylim=(0, None)
-    )
+    axes.set(xscale="log", xlabel="training soundscapes", ylim=(0, None))
+    axes.set_ylabel("mAP of the best validation checkpoints")
     axes.set_xticks(sizes, map(str, sizes), rotation=90 if len(sizes) > 5 else 0, fontsize="small")
     axes.minorticks_off()
     axes.grid(alpha=0.3)
@@ -97,25 +91,14 @@ def draw_networks(members: Sequence[Summary]) -> Figure | None:
     figure = blank_figure(6, 4)
     axes = figure.subplots()
     for start, group in best.items():
-        axes.errorbar(
-            [millions for millions, _ in group],
-            [each.mean("mAP") for _, each in group],
-            yerr=error_bars([each for _, each in group], "mAP"),
-            marker="o" if start == "scratch" else "s",
-            linestyle="none",
-            capsize=3,
-            label=start,
-        )
+        marker = "o" if start == "scratch" else "s"
+        millions, networks = zip(*group)
+        draw_means(axes, millions, networks, "mAP", marker=marker, linestyle="none", label=start)
         by_height = sorted(group, key=lambda pair: pair[1].mean("mAP"))
-        for position, (millions, each) in enumerate(by_height):  # every other name below its point, for room
-            axes.annotate(
-                each.setting.network,
-                (millions, each.mean("mAP")),
-                xytext=(0, -14 if position % 2 == 0 else 7),
-                textcoords="offset points",
-                fontsize="x-small",
-                ha="center",
-            )
+        style: dict[str, Any] = {"textcoords": "offset points", "fontsize": "x-small", "ha": "center"}
+        for position, (million, each) in enumerate(by_height):
+            place = (0, -14 if position % 2 == 0 else 7)  # every other name below its point, for room
+            axes.annotate(each.setting.network, (million, each.mean("mAP")), place, **style)
     setting = group[0][1].setting
     title = f"{setting.experiment}, {setting.num_train_clips} training clips"
     axes.set(xlabel="parameters (millions)", ylabel="evaluation mAP", title=title)
@@ -162,20 +145,15 @@ def draw_training(members: Sequence[Summary]) -> Figure | None:
         setting = each.setting
         if setting.start == UNTRAINED:
             continue
+        label = f"{setting.network}, {setting.start}, {setting.num_train_clips} clips"
+        style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3], "alpha": 0.8}
         for position, run in enumerate(each.runs):
             rows = RunFolder(run.folder).epochs()
             for axes, names in ((loss_axes, ("train_loss",)), (figure_axes, ("val_mAP", "val_acc"))):
                 points = [(int(row["epoch"]) + 1, float(row[name])) for row in rows for name in names if row.get(name)]
                 if points:
-                    label = f"{setting.network}, {setting.start}, {setting.num_train_clips} clips"
-                    axes.plot(
-                        *zip(*points),
-                        color=f"C{number % 10}",
-                        linestyle=("-", "--", ":")[number // 10 % 3],
-                        marker="." if len(points) == 1 else None,
-                        alpha=0.8,
-                        label=label if position == 0 else None,
-                    )
+                    marker = "." if len(points) == 1 else None
+                    axes.plot(*zip(*points), marker=marker, label=label if position == 0 else None, **style)
             metric = next((name for row in rows for name in ("val_mAP", "val_acc") if row.get(name)), metric)
     if not loss_axes.lines and not figure_axes.lines:
         return None
@@ -188,8 +166,8 @@ def draw_training(members: Sequence[Summary]) -> Figure | None:
     return figure
 
 
-def error_bars(group: Sequence[Summary], score: str) -> list[float] | None:
-    """Standard deviations, or None where no setting has several runs."""
-    deviations = [each.deviation(score) for each in group]
-    known = [0 if math.isnan(deviation) else deviation for deviation in deviations]
-    return known if any(known) else None
+def draw_means(axes: Any, places: Sequence[float], group: Sequence[Summary], score: str, **style: Any) -> None:
+    """Draw settings' means, with bars of a standard deviation where one has several runs."""
+    deviations = np.nan_to_num([each.deviation(score) for each in group])  # (settings,)
+    bars = deviations if deviations.any() else None
+    axes.errorbar(places, [each.mean(score) for each in group], yerr=bars, capsize=3, **style)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from src.data.labels import LabelMap
 from src.errors import UserError
 from src.learning.metrics import ranking_scores
 from src.scoring.bootstrap import bootstrap, interval
@@ -39,23 +38,20 @@ def compare(first: str, second: str, options: InferenceOptions, resamples: int, 
         UserError: a checkpoint cannot be read, or the two were validated on other folds.
     """
     candidates = [Candidate(Path(first)), Candidate(Path(second))]
-    one, other = predictions(candidates, LabelMap.load(options.lbl_map), options)
-    folds = [each.checkpoint.record.get("fold_index") for each in (one, other)]
+    one, other = predictions(candidates, options)
     if not np.array_equal(one.dataset.records, other.dataset.records):
-        raise UserError(
-            f"{first} and {second} would be scored on other clips of {options.lmdb_path}: their folds are "
-            f"{folds[0]} and {folds[1]}"
-        )
+        folds = " and ".join(str(each.checkpoint.record.get("fold_index")) for each in (one, other))
+        where = f"on other clips of {options.lmdb_path}"
+        raise UserError(f"{first} and {second} would be scored {where}: their folds are {folds}")
     scores = [ranking_scores(each.probabilities, each.multi_hot) for each in (one, other)]
-    resampled = [bootstrap(each.probabilities, each.multi_hot, resamples, seed) for each in (one, other)]
+    bootstrapped = [bootstrap(each.probabilities, each.multi_hot, resamples, seed) for each in (one, other)]
     found = []
     for name in ("mAP", "mAUC", "dprime"):
         with np.errstate(invalid="ignore"):  # two infinite d′
-            differences = getattr(resampled[1], name) - getattr(resampled[0], name)  # (R,)
+            differences = getattr(bootstrapped[1], name) - getattr(bootstrapped[0], name)  # (R,)
         low, high = interval(differences)
-        found.append(
-            Comparison(name, getattr(scores[0], name), getattr(scores[1], name), low, high, two_sided(differences))
-        )
+        first_score, second_score = (getattr(each, name) for each in scores)
+        found.append(Comparison(name, first_score, second_score, low, high, two_sided(differences)))
     return found
 
 

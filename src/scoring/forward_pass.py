@@ -92,9 +92,10 @@ def outputs_of(
     description = f"clips × {len(networks)} network{'s' * (len(networks) > 1)}"
     with tempfile.TemporaryFile() as file, progress(num_clips * len(networks), description, "clip") as bar:
         while not source.ended:
-            chunk = Chunk(source, budget) if len(networks) > 1 else source
+            kept: list[ClipBatch] = []
+            fresh = kept_batches(source, budget, kept) if len(networks) > 1 else source
             for number, network in enumerate(networks):
-                logits = logits_of(network(), chunk, targets if number == 0 else [], bar)  # (n, C)
+                logits = logits_of(network(), kept if number else fresh, targets if number == 0 else [], bar)  # (n, C)
                 # Earlier chunks' logits wait in a file: those of many networks for many clips would fill the memory.
                 row, start = logits[0].nbytes, number * num_clips * logits[0].nbytes
                 if source.ended:
@@ -136,26 +137,14 @@ class Lookahead:
             yield batch
 
 
-class Chunk:
-    """As many batches of a source as fit the budget, at least one, that may be gone through again and again.
+def kept_batches(source: Lookahead, budget: int, kept: list[ClipBatch]) -> Iterator[ClipBatch]:
+    """As many batches of a source as fit the budget, at least one, each also added to `kept`.
 
-    The first time they come as the source gives them, so that loader workers go on while a network runs.
+    They come as the source gives them, so that loader workers go on while a network runs.
     """
-
-    def __init__(self, source: Lookahead, budget: int):
-        self._source = source
-        self._left = budget
-        self._kept: list[ClipBatch] = []
-        self._complete = False
-
-    def __iter__(self) -> Iterator[ClipBatch]:
-        return iter(self._kept) if self._complete else self._fill()
-
-    def _fill(self) -> Iterator[ClipBatch]:
-        for batch in self._source:
-            self._left -= batch.nbytes
-            self._kept.append(batch)
-            yield batch
-            if self._source.next is not None and self._source.next.nbytes > self._left:
-                break
-        self._complete = True
+    for batch in source:
+        budget -= batch.nbytes
+        kept.append(batch)
+        yield batch
+        if source.next is not None and source.next.nbytes > budget:
+            return

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from src.data.loading import open_lmdb
 from src.data.transforms import evaluation_chain
 from src.errors import UserError
 from src.learning.tasks import Task, build_task
-from src.models.checkpoint import Checkpoint, read_checkpoint
+from src.models.checkpoint import Checkpoint, architecture, outline, read_checkpoint
+from src.models.weights import require_fit
 from src.runs.devices import present_gpus
 from src.scoring.forward_pass import batches_of, most_to_keep, outputs_of
 from src.utils.memory import keep_freed_memory
@@ -74,9 +75,7 @@ class Prediction:
         return self.task.multi_hot(self.targets)
 
 
-def predictions(
-    candidates: Sequence[Candidate], label_map: LabelMap, options: InferenceOptions
-) -> Iterator[Prediction]:
+def predictions(candidates: Sequence[Candidate], options: InferenceOptions) -> Iterator[Prediction]:
     """Predictions of all candidates, each as soon as it is known, in one pass over the clips for each kind of data.
 
     A checkpoint is read once for what it says of itself, before anything else is done, and once for its weights.
@@ -84,6 +83,7 @@ def predictions(
     Raises:
         UserError: a checkpoint does not fit.
     """
+    label_map = LabelMap.load(options.lbl_map)
     checkpoints = read_heads(candidates, label_map)
     gpus = present_gpus(options.gpus) if candidates else []
     device = torch.device("cuda", gpus[0]) if gpus else torch.device("cpu")
@@ -103,14 +103,11 @@ def predictions(
                     task.report_undefined(output.targets, label_map, options.lmdb_path)
                 probabilities = task.probabilities(output.logits).numpy()
                 if not np.isfinite(probabilities).all():
-                    raise UserError(
-                        f"{alike[0].path}: its network's outputs are not finite. Is it of a run that diverged, or "
-                        "damaged?"
-                    )
+                    cause = "Is it of a run that diverged, or damaged?"
+                    raise UserError(f"{alike[0].path}: its network's outputs are not finite. {cause}")
                 for candidate in alike:
-                    weights = partial(memory.weights, candidate)
-                    checkpoint = checkpoints[candidate.path]
-                    yield Prediction(candidate, checkpoint, weights, dataset, probabilities, output.targets)
+                    head, weights = checkpoints[candidate.path], partial(memory.weights, candidate)
+                    yield Prediction(candidate, head, weights, dataset, probabilities, output.targets)
 
 
 def read_heads(candidates: Sequence[Candidate], label_map: LabelMap) -> dict[Path, Checkpoint]:
@@ -125,8 +122,8 @@ def read_heads(candidates: Sequence[Candidate], label_map: LabelMap) -> dict[Pat
             if candidate.path not in heads:
                 checkpoint = read_checkpoint(candidate.path)
                 checkpoint.require_label_map(label_map)
-                checkpoint.require_fit()
-                heads[candidate.path] = checkpoint.without_weights()
+                require_fit(outline(*architecture(checkpoint.config.model)), checkpoint.weights, str(candidate.path))
+                heads[candidate.path] = replace(checkpoint, weights={})
             bar.update()
     return heads
 
@@ -155,11 +152,11 @@ class OneNetwork:
     def load(self, candidate: Candidate) -> nn.Module:
         """The candidate's network, ready to run."""
         checkpoint = read_checkpoint(candidate.path)
-        reusable = None if candidate.untrained or checkpoint.architecture != self._architecture else self._network
+        wanted = architecture(checkpoint.config.model)
+        reusable = None if candidate.untrained or wanted != self._architecture else self._network
         self._network = None  # one that is not reused is freed before another is made
         network = checkpoint.untrained_network() if candidate.untrained else checkpoint.network(reusable)
-        self._network, self._architecture = network.to(self._device).eval(), checkpoint.architecture
-        self._candidate = candidate
+        self._network, self._architecture, self._candidate = network.to(self._device).eval(), wanted, candidate
         return self._network
 
     def weights(self, candidate: Candidate) -> dict[str, torch.Tensor]:
@@ -174,9 +171,6 @@ def open_for(checkpoint: Checkpoint, label_map: LabelMap, options: InferenceOpti
     fold = checkpoint.record.get("fold_index")
     if fold is not None and not any(found is not None for _, found in LMDBReader(options.lmdb_path).annotations()):
         fold = None  # another data set, all of which is new to it
-    choice: dict[str, Any] = {
-        "fold": fold,
-        "skip_bad_records": options.skip_bad_records,
-        "num_workers": options.num_workers,
-    }
+    choice: dict[str, Any] = {"fold": fold, "skip_bad_records": options.skip_bad_records}
+    choice["num_workers"] = options.num_workers
     return open_lmdb(config, options.lmdb_path, label_map, evaluation_chain(options.num_timesteps), **choice)

@@ -47,12 +47,10 @@ FIGURES = {
 }
 
 
-def published_figure(
-    arch: str, depth: str, fine_tuned: bool, num_classes: int, num_train_clips: int
-) -> Published | None:
-    """The figure of the same experiment on the same amount of data, if one was published."""
+def published_figure(arch: str, depth: str, fine_tuned: bool, num_classes: int, clips: int) -> Published | None:
+    """The figure of the same experiment on as many training clips, if one was published."""
     for name, full in FULL_SETS.items():
-        enough = full.num_train_clips * (1 - full.tolerance) <= num_train_clips <= full.num_train_clips
+        enough = full.num_train_clips * (1 - full.tolerance) <= clips <= full.num_train_clips
         if num_classes == full.num_classes and enough:
             return FIGURES.get((name, arch, depth, fine_tuned))
     return None

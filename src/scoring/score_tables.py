@@ -25,8 +25,8 @@ def as_columns(scores: RankingScores) -> dict[str, float]:
 
 def intervals(probabilities: np.ndarray, multi_hot: np.ndarray, resamples: int, seed: int) -> dict[str, float]:
     """95 % intervals as the INTERVALS columns of a row."""
-    resampled = bootstrap(probabilities, multi_hot, resamples, seed)
-    ends = [end for name in SCORES for end in interval(getattr(resampled, name))]
+    bootstrapped = bootstrap(probabilities, multi_hot, resamples, seed)
+    ends = [end for name in SCORES for end in interval(getattr(bootstrapped, name))]
     return dict(zip(INTERVALS, [resamples, seed, *ends]))
 
 

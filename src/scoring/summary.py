@@ -114,9 +114,8 @@ class Summary:
     def class_ap(self) -> dict[str, float]:
         """Class → its mean average precision over the runs."""
         names = dict.fromkeys(name for run in self.runs for name in run.class_ap)
-        return {
-            name: float(np.mean([run.class_ap[name] for run in self.runs if name in run.class_ap])) for name in names
-        }
+        values = {name: [run.class_ap[name] for run in self.runs if name in run.class_ap] for name in names}
+        return {name: float(np.mean(group)) for name, group in values.items()}
 
     @property
     def published(self) -> Published | None:

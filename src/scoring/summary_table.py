@@ -42,9 +42,8 @@ def runs_cell(summary: Summary) -> str:
 
 def score_cell(mean: float, deviation: float) -> str:
     """A mean, with its spread where there is one."""
-    if not math.isfinite(mean):
-        return ""
-    return f"{mean:.3f}" + (f" ± {deviation:.3f}" if math.isfinite(deviation) else "")
+    spread = f" ± {deviation:.3f}" if math.isfinite(deviation) else ""
+    return f"{mean:.3f}{spread}" if math.isfinite(mean) else ""
 
 
 def distinct_labels(summaries: Sequence[Summary]) -> dict[Setting, str]:

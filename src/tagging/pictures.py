@@ -21,12 +21,8 @@ def draw(path: str | Path, tagged: Tagged, names: Sequence[str], top_k: int) -> 
     edges = np.concatenate([[0.0], (centres[1:] + centres[:-1]) / 2, [end]])  # halfway between windows' centres
     rows = np.arange(len(chosen) + 1)
     mesh = below.pcolormesh(edges, rows, tagged.scores[:, chosen].T, vmin=0, vmax=1, cmap="viridis")
-    below.set(
-        xlabel="time (s); each window around its centre",
-        yticks=rows[:-1] + 0.5,
-        yticklabels=[names[c] for c in chosen],
-        xlim=(0, end),
-    )
+    below.set(xlabel="time (s); each window around its centre", xlim=(0, end))
+    below.set_yticks(rows[:-1] + 0.5, [names[c] for c in chosen])
     below.invert_yaxis()
     figure.colorbar(mesh, ax=below, label="score")
     save_figure(figure, path, dpi=110)

@@ -23,14 +23,11 @@ def audio_files(paths: Sequence[str]) -> list[Path]:
     for path in map(Path, paths):
         if not path.exists():
             raise UserError(f"{path}: no such file or folder")
-        inside = [path]
-        if path.is_dir():
-            inside = sorted(
-                file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file()
-            )
-            if not inside:
-                raise UserError(f"{path}: no audio files in this folder")
-        found += inside
+        inside = [path] if not path.is_dir() else sorted(filter(Path.is_file, path.rglob("*")))
+        audio = [file for file in inside if file == path or file.suffix.lower() in AUDIO_SUFFIXES]
+        if not audio:
+            raise UserError(f"{path}: no audio files in this folder")
+        found += audio
     return found
 
 
@@ -45,12 +42,8 @@ def resampled_length(file: soundfile.SoundFile, sample_rate: int) -> int:
 
 def window_starts(length: int, window: int, hop: int) -> list[int]:
     """Where windows begin, in samples. The last one ends with the recording."""
-    if length <= window:
-        return [0]
-    starts = list(range(0, length - window + 1, hop))
-    if starts[-1] + window < length:
-        starts.append(length - window)
-    return starts
+    last = max(length - window, 0)
+    return [*range(0, last, hop), last]
 
 
 def read_window(file: soundfile.SoundFile, start: int, length: int, sample_rate: int) -> np.ndarray:

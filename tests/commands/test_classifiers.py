@@ -184,7 +184,7 @@ def test_eval_vggsound_gives_scikit_learns_scores_of_the_softmax(esc50, tmp_path
     options = EvaluationOptions(
         str(esc50 / "esc50.lmdb"), str(esc50 / "meta/lbl_map.json"), num_timesteps=1001, num_workers=0
     )
-    (found,) = predictions([Candidate(checkpoint)], LabelMap.load(options.lbl_map), options)
+    (found,) = predictions([Candidate(checkpoint)], options)
     p, y = found.probabilities, found.targets
     np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
     hot = np.eye(3)[y]

@@ -313,7 +313,7 @@ def test_paths_with_odd_names_work(corpus, tmp_path):
     assert len(list((folder / "exp" / "ckpts").iterdir())) == 1
 
 
-SCRIPTS = sorted(path.relative_to(ROOT) for path in (*ROOT.glob("*.py"), *ROOT.glob("scripts/*.py")))
+SCRIPTS = sorted(path.relative_to(ROOT) for path in (*ROOT.glob("*.py"), *ROOT.glob("scripts/[!_]*.py")))
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=str)

@@ -43,7 +43,7 @@ def main():
     devices = Devices(per_node=processes)
     join(devices)
     rank = torch.distributed.get_rank() if processes > 1 else 0
-    told = from_rank_zero(devices, f"rank {rank}")
+    told = from_rank_zero(devices, lambda: f"rank {rank}")
     shares = [gather_over_ranks(torch.arange(rank, count, processes)).tolist() for count in (2, 3, 7, 8)]
 
     config = load_config(cfg, [f"opt.batch_size={batch}"])

@@ -64,9 +64,9 @@ def test_a_checkpoint_is_read_once_to_plan_and_once_to_resume(options, tmp_path,
     assert reads == [checkpoint.name] * 2
 
 
-def test_a_finished_run_has_no_plan(options):
+def test_a_finished_run_is_known_to_be(options):
     train(options)
-    assert plan_run(options) is None
+    assert plan_run(options).is_finished and not plan_run(dataclasses.replace(options, epochs=3)).is_finished
 
 
 def test_a_doubled_key_is_refused_with_its_line(corpus, tmp_path):

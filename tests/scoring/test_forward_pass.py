@@ -14,13 +14,12 @@ from conftest import CLASSES, cfg_tree, error_line, run_script
 
 from benchmarks.evaluation import write_checkpoint
 from src.data import inmemory_lmdb_dataset
-from src.data.labels import LabelMap
 from src.evaluation import EvaluationOptions, evaluate, write_up
 from src.models import checkpoint as checkpoints
 from src.models.checkpoint import WEIGHTS_PREFIX, read_checkpoint
 from src.models.registry import create
 from src.models.safe_loading import read_torch_file
-from src.scoring.forward_pass import Chunk, ClipBatch, Lookahead, batches_of, most_to_keep, outputs_of
+from src.scoring.forward_pass import ClipBatch, Lookahead, batches_of, kept_batches, most_to_keep, outputs_of
 from src.scoring.predictions import Candidate, predictions
 from src.utils.memory import available_memory
 
@@ -118,13 +117,12 @@ def test_a_checkpoint_is_read_once_for_its_head_and_once_for_its_weights(corpus,
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("kept", [0, 1, 100])
 def test_probabilities_are_the_same_to_the_last_bit(corpus, experiment, monkeypatch, workers, kept):
-    label_map = LabelMap.load(corpus / "meta/lbl_map.json")
     entries = [Candidate(path) for path in sorted(experiment.rglob("*.ckpt"))[:4]]
     small_budget(monkeypatch, kept)
-    together = list(predictions(entries, label_map, options(corpus, num_workers=workers)))
+    together = list(predictions(entries, options(corpus, num_workers=workers)))
     assert [each.candidate for each in together] == entries
     for each in together:
-        (alone,) = predictions([each.candidate], label_map, options(corpus))
+        (alone,) = predictions([each.candidate], options(corpus))
         assert np.array_equal(each.probabilities, alone.probabilities)
         assert np.array_equal(each.targets, alone.targets)
     assert not np.array_equal(together[0].probabilities, together[2].probabilities)
@@ -136,11 +134,10 @@ def test_checkpoints_of_other_features_get_a_pass_of_their_own(corpus, tmp_path,
         content = torch.load(path, weights_only=True)
         content["hyper_parameters"]["cfg"]["audio_config"]["win_len"] = 400
         torch.save(content, path)
-    label_map = LabelMap.load(corpus / "meta/lbl_map.json")
-    found = list(predictions([Candidate(path) for path in paths], label_map, options(corpus)))
+    found = list(predictions([Candidate(path) for path in paths], options(corpus)))
     assert sorted(each.candidate.path for each in found) == paths and list(decoded.values()) == [2] * 6
     for each in found:
-        (alone,) = predictions([each.candidate], label_map, options(corpus))
+        (alone,) = predictions([each.candidate], options(corpus))
         assert np.array_equal(each.probabilities, alone.probabilities)
 
 
@@ -174,12 +171,11 @@ def test_networks_take_turns_and_one_is_in_memory(corpus, experiment, monkeypatc
 
     monkeypatch.setattr(checkpoints, "create", watched)
     checkpoints.outline.cache_clear()
-    label_map = LabelMap.load(corpus / "meta/lbl_map.json")
     for path in sorted(experiment.rglob("*.ckpt"))[:2]:
-        checkpoints.outline(*read_checkpoint(path).architecture)
+        checkpoints.outline(*checkpoints.architecture(read_checkpoint(path).config.model))
         networks.clear()
     entries = [Candidate(path) for path in sorted(experiment.rglob("*.ckpt"))]
-    assert len(list(predictions(entries, label_map, options(corpus)))) == NUM_CHECKPOINTS
+    assert len(list(predictions(entries, options(corpus)))) == NUM_CHECKPOINTS
 
 
 def test_networks_of_one_seed_run_once(corpus, tmp_path):
@@ -290,9 +286,9 @@ def batches(*sizes):
 def test_a_chunk_keeps_what_fits_and_at_least_one_batch(most, expected):
     source, found = Lookahead(batches(2, 2, 2, 1)), []  # of 16, 16, 16 and 8 bytes
     while not source.ended:
-        chunk = Chunk(source, most)
-        first, again, third = ([int(batch.inputs[0, 0]) for batch in chunk] for _ in range(3))
-        assert first == again == third
+        kept = []
+        first = [int(batch.inputs[0, 0]) for batch in kept_batches(source, most, kept)]
+        assert first == [int(batch.inputs[0, 0]) for batch in kept]
         found.append(first)
     assert found == expected
 
@@ -311,9 +307,8 @@ def test_a_lone_network_keeps_nothing():
 
 
 def test_batches_of_loader_workers_leave_the_shared_memory(corpus, experiment):
-    label_map = LabelMap.load(corpus / "meta/lbl_map.json")
     path = next(experiment.rglob("*.ckpt"))
-    dataset = next(predictions([Candidate(path)], label_map, options(corpus))).dataset
+    dataset = next(predictions([Candidate(path)], options(corpus))).dataset
     for batch in batches_of(dataset, 4, 2, torch.device("cpu")):
         assert not batch.inputs.is_shared() and not batch.targets.is_shared()
 

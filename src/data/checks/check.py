@@ -171,9 +171,9 @@ def _examined(report: Report, limits: Limits, num_workers: int) -> Iterator[tupl
             report.findings.add(*problem)
         records = range(min(len(reader), num_entries))  # a wild __len__ would have it look for ever
         look = functools.partial(examine, reader, limits)
-        for index, facts in enumerate(
-            map_in_processes(look, records, num_workers, f"checking {name}", unit="clip", chunk=CHUNK, isolate=True)
-        ):
+        bar = f"checking {name}"
+        found = map_in_processes(look, records, num_workers, bar, unit="clip", chunk=CHUNK, isolate=True)
+        for index, facts in enumerate(found):
             digests += facts.digest or b""
             yield index, facts
     except UserError as error:

@@ -62,16 +62,9 @@ def examine(reader: LMDBReader, limits: Limits, index: int) -> Facts:
         return Facts(digest, names=names, fold=record.fold, problems=(*problems, Problem("undecodable", str(error))))
     channels = samples.shape[1]
     with opened(record.flac, where) as file:
-        encoding = f"{file.format} {file.subtype}"
-    return Facts(
-        digest,
-        sound_hash(samples),
-        len(samples) / rate,
-        f"{encoding}, {rate} Hz, {channels} channel{'s' * (channels > 1)}",
-        names,
-        record.fold,
-        (*problems, *_audio_problems(samples, rate, limits, where)),
-    )
+        stored_as = f"{file.format} {file.subtype}, {rate} Hz, {channels} channel{'s' * (channels > 1)}"
+    problems += _audio_problems(samples, rate, limits, where)
+    return Facts(digest, sound_hash(samples), len(samples) / rate, stored_as, names, record.fold, tuple(problems))
 
 
 def class_names(label: str | int, limits: Limits) -> tuple[str, ...]:
