@@ -26,7 +26,7 @@ PIPED_WAV = 0x7FFF0000  # bytes of data from which on a WAV file's header only s
 Source = bytes | str | Path  # the bytes of an audio file, or its path
 
 
-def decode(source: Source, sample_rate: int, where: str, dtype: str = "float32") -> np.ndarray:
+def decode(source: Source, sample_rate: int, where: str = "the clip", dtype: str = "float32") -> np.ndarray:
     """Samples of a mono clip.
 
     Args:
