@@ -293,7 +293,7 @@ def test_flags_that_are_no_numbers(corpus, tmp_path, flag, value):
 
 def test_class_weights_of_another_length(corpus, tmp_path):
     torch.save(torch.ones(5), tmp_path / "cw.pt")
-    assert "holds (5,); a tensor of 3 class weights" in refused(corpus, tmp_path, "--cw", tmp_path / "cw.pt")
+    assert "holds (5,), where a tensor of 3 class weights" in refused(corpus, tmp_path, "--cw", tmp_path / "cw.pt")
 
 
 def test_class_weights_and_the_focal_loss(corpus, tmp_path):
