@@ -8,7 +8,6 @@ import re
 import shutil
 import struct
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -21,7 +20,8 @@ import yaml
 from conftest import cfg_tree, train_command
 
 from faults import mutations
-from faults.corpus import LMDB_FLAGS, checkpoint, reading
+from faults.commands import Maker, evaluation, in_turn, packing, spoil_file, training
+from faults.corpus import checkpoint, reading
 from faults.processes import Place
 from src.data.lmdb.store import Record
 
@@ -41,9 +41,6 @@ class Case:
     cwd_is_named: bool = False
 
 
-Maker = Callable[[Path, Place, Random, int], tuple[tuple, str, str]]  # -> words, what must be named, what was done
-
-
 def make_case(seed: int, number: int, corpus: Path, place: Place) -> Case:
     """Write a case's inputs into its place."""
     kinds = list(KINDS)
@@ -53,57 +50,6 @@ def make_case(seed: int, number: int, corpus: Path, place: Place) -> Case:
     return Case(
         number, kind, UMASKS[number // len(kinds) % len(UMASKS)], words, re.compile(named), what, kind == "command line"
     )
-
-
-def in_turn(choices: Any, turn: int) -> Any:
-    """Each choice in turn, so that none is left out."""
-    return choices[turn % len(choices)]
-
-
-def spoil_file(valid: Path, target: Path, rng: Random, turn: int) -> str:
-    """Write a valid file's bytes spoilt, or put a folder, a link to itself or nothing in its place."""
-    special = rng.random()
-    if special < 0.06:
-        target.mkdir()
-        return "a folder in its place"
-    if special < 0.12:
-        target.symlink_to(target)
-        return "a link to itself"
-    if special < 0.16:
-        return "it is missing"
-    mutate = in_turn(mutations.BYTES, turn)
-    target.write_bytes(mutate(valid.read_bytes(), rng))
-    return f"bytes: {mutate.__name__}"
-
-
-def training(corpus: Path, place: Place, *more: object, cfg: Path | None = None) -> tuple:
-    """A short training run."""
-    return train_command(corpus, place.named / "run", *more, cfg=cfg)
-
-
-def evaluation(corpus: Path, place: Place, *more: object) -> tuple:
-    """An evaluation into a table that has rows already."""
-    table = place.named / "results.csv"
-    shutil.copy(corpus / "results.csv", table)
-    return (
-        "eval_gise_mixtures.py",
-        *reading(corpus),
-        "--ckpt_path",
-        checkpoint(corpus),
-        "--results_csv",
-        table,
-        "--num_workers",
-        0,
-        "--overwrite",
-        *more,
-    )
-
-
-def packing(corpus: Path, place: Place, folder: Path, *more: object) -> tuple:
-    """A packing over an LMDB that is there already."""
-    target = place.named / "packed.lmdb"
-    shutil.copy(corpus / "val.lmdb", target)
-    return ("pack_mixtures_into_lmdb.py", "--mixture_dir", folder, "--lmdb_path", target, *LMDB_FLAGS, *more)
 
 
 def spoilt_cfg(corpus: Path, place: Place, rng: Random, turn: int) -> tuple[tuple, str, str]:
