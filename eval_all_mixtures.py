@@ -1,11 +1,9 @@
 """Score all checkpoints of <exp_dir>/*/*/*/ckpts/, the runs of train_all_mixtures.py, on an LMDB."""
 
-import argparse
-
 from src import cli
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> cli.Parser:
     return cli.evaluation_parser(__doc__)
 
 

@@ -1,11 +1,9 @@
 """Score one checkpoint, or all of <exp_dir>/*/*/ckpts/, on an LMDB."""
 
-import argparse
-
 from src import cli
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> cli.Parser:
     parser = cli.evaluation_parser(__doc__)
     parser.add_argument("--num_timesteps", type=cli.positive(int), default=501, help="frames, from the clip's centre")
     return parser

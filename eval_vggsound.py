@@ -1,11 +1,9 @@
 """Score one checkpoint, or all of <exp_dir>/*/*/ckpts/, on clips of ten seconds and one class each."""
 
-import argparse
-
 from src import cli
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> cli.Parser:
     return cli.evaluation_parser(__doc__)
 
 

@@ -1,12 +1,10 @@
 """Pack folders of FLAC soundscapes and their annotations into one LMDB."""
 
-import argparse
-
 from src import cli
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def build_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--mixture_dir", required=True, type=cli.path_list, help="folders of NAME.flac and NAME.txt, separated by ';'")
     add("--lmdb_path", required=True, help="LMDB to write")

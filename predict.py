@@ -1,6 +1,5 @@
 """Tag recordings with a trained network: which classes sound, and when."""
 
-import argparse
 import logging
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,8 +10,8 @@ from src.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def build_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--ckpt_path", required=True, help="checkpoint, of this project or released in 2021")
     add("--audio", required=True, nargs="+", metavar="FILE_OR_FOLDER", help="recordings, of any rate and length")

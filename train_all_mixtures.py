@@ -1,11 +1,9 @@
 """Train the same network on several LMDBs, one run each, into <expdir>/<LMDB name>/."""
 
-import argparse
-
 from src import cli
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> cli.Parser:
     parser = cli.training_parser(__doc__)
     parser.add_argument("--lmdbs_list", required=True, type=cli.path_list, help="training LMDBs, separated by ';'")
     return parser

@@ -1,11 +1,9 @@
 """Train one network on clips of one class each, such as VGGSound's, as a .cfg file says."""
 
-import argparse
-
 from src import cli
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> cli.Parser:
     return cli.training_parser(__doc__, random_clip_size=300, val_clip_size=500)
 
 

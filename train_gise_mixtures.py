@@ -1,11 +1,9 @@
 """Train one network on soundscapes, as a .cfg file says."""
 
-import argparse
-
 from src import cli
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> cli.Parser:
     return cli.training_parser(__doc__)
 
 

@@ -24,7 +24,7 @@ FINGERPRINT = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--clips", type=cli.positive(int), nargs="+", default=[10_000, 60_000], help="numbers of clips to measure")
     add("--seconds", type=cli.positive(float), default=0.1, help="length of a clip of noise")

@@ -45,7 +45,7 @@ WAYS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--arch", default="resnet", help="network")
     add("--model_depth", default="18", help="its depth")

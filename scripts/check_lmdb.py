@@ -1,6 +1,5 @@
 """Check LMDBs: every record is read and decoded, and clips that two of them share are found."""
 
-import argparse
 import json
 import math
 
@@ -9,8 +8,8 @@ import _repository
 from src import cli
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def build_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("lmdb", nargs="+", metavar="LMDB", help="LMDBs that should have no clip in common, such as train, val and eval")
     add("--lbl_map", help="label map. Without one, labels are counted and not judged")

@@ -1,6 +1,5 @@
 """Compare two checkpoints on the same clips, with 95 % intervals from paired resamples of the clips."""
 
-import argparse
 import json
 from dataclasses import asdict
 
@@ -9,8 +8,8 @@ import _repository
 from src import cli
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def build_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--ckpt_path", required=True, help="the first checkpoint")
     add("--other_ckpt_path", required=True, help="the second one")
@@ -18,7 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--lmdb_path", required=True, help="clips to score on")
     add("--num_timesteps", type=cli.positive(int), default=501, help="frames, from the clip's centre")
     add("--bootstrap", type=cli.positive(int), default=1000, metavar="R", help="resamples of the clips")
-    add("--seed", type=cli.count, default=0, help="of the resamples")
+    add("--seed", type=cli.seed, default=0, help="of the resamples")
     add("--json", help="file to write the figures to")
     cli.add_loading_flags(parser)
     return parser

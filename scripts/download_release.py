@@ -1,6 +1,5 @@
 """Fetch archives of the published data and checkpoints from Zenodo, check and unpack them."""
 
-import argparse
 from pathlib import Path
 
 import _repository
@@ -10,8 +9,8 @@ from src.errors import UserError
 from src.preparation.download import API, RECORD, choose, fetch, list_archives, unpack
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def build_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--archives", nargs="+", metavar="NAME", help="such as train_5k val eval meta. Without it, they are listed")
     add("--out_folder", default=".", help="folder for the archives and what is in them")

@@ -1,14 +1,12 @@
 """Make soundscapes again from their JAMS files, the isolated events and the backgrounds."""
 
-import argparse
-
 import _repository
 
 from src import cli
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def build_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--jams_dir", required=True, help="JAMS file, or folder with JAMS files in it and in its subfolders")
     add("--fg_path", required=True, help="isolated events, <class>/*.wav")

@@ -1,14 +1,12 @@
 """Mix soundscapes from isolated events and backgrounds with Scaper. (generate_mixtures.sh packs them into LMDBs.)"""
 
-import argparse
-
 import _repository
 
 from src import cli
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def build_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--fg_path", required=True, help="isolated events of one split, <class>/*.wav")
     add("--bg_path", required=True, help="backgrounds, <kind>/*.wav or *.wav")
@@ -19,7 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--lbl_map", default="meta/lbl_map.json", help="label map. Its classes and the folders' must be the same")
     add("--cw", help="file with a tensor of class weights (torch.save). By default classes are as likely")
     add("--proc_idx", type=cli.count, default=0, help="which part: soundscapes from proc_idx · num_soundscapes on")
-    add("--seed", type=cli.count, default=0, help="soundscape i depends on the seed and i alone")
+    add("--seed", type=cli.seed, default=0, help="soundscape i depends on the seed and i alone")
     add(
         "--format",
         choices=("wav", "flac"),

@@ -1,20 +1,18 @@
 """Render a demo corpus of real, sampled sounds in the layout of isolated events."""
 
-import argparse
-
 import _repository
 
 from src import cli
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def build_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--out_folder", required=True, help="folder for isolated_events/, noises/ and meta/lbl_map.json")
     add("--train_clips", type=cli.positive(int), default=30, help="clips of each class for training")
     add("--val_clips", type=cli.positive(int), default=10, help="clips of each class for validation")
     add("--eval_clips", type=cli.positive(int), default=10, help="clips of each class for evaluation")
-    add("--seed", type=cli.count, default=0, help="equal seeds give equal files")
+    add("--seed", type=cli.seed, default=0, help="equal seeds give equal files")
     return parser
 
 

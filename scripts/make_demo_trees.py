@@ -1,20 +1,18 @@
 """Make small trees in the layouts of ESC-50, AudioSet and VGGSound from the demo corpus's sounds."""
 
-import argparse
-
 import _repository
 
 from src import cli
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def build_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--corpus", required=True, help="folder of scripts/make_demo_corpus.py")
     add("--out_folder", required=True, help="folder for ESC-50/, AudioSet/ and VGGSound/")
     add("--clips", type=cli.positive(int), default=2, help="clips of each class in each split or fold")
     add("--classes", type=cli.positive(int), help="the first so many of the corpus's classes, by default all")
-    add("--seed", type=cli.count, default=0, help="equal seeds give equal files")
+    add("--seed", type=cli.seed, default=0, help="equal seeds give equal files")
     return parser
 
 

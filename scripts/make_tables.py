@@ -31,8 +31,8 @@ BIG = {2**63: "2^63"}
 Row = tuple[str, ...]
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def build_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, and fail if a table is stale")
     return parser
 

@@ -1,14 +1,12 @@
 """Convert the clips of one of AudioSet's segment files to 22,050 Hz mono FLAC and pack them into one LMDB."""
 
-import argparse
-
 import _repository
 
 from src import cli
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def build_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--segments_csv", required=True, help="official segment file, such as balanced_train_segments.csv")
     add("--class_labels", required=True, help="official class_labels_indices.csv")

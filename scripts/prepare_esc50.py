@@ -1,6 +1,5 @@
 """Convert ESC-50, as downloaded, to 22,050 Hz mono FLAC and pack it, with its folds, into one LMDB."""
 
-import argparse
 from pathlib import Path
 
 import _repository
@@ -8,8 +7,8 @@ import _repository
 from src import cli
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def build_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
     parser.add_argument("--src_dir", required=True, help="the data set's folder, with audio/ and meta/esc50.csv")
     cli.add_preparation_flags(parser, out_dir="esc50")
     return parser

@@ -1,14 +1,12 @@
 """Convert VGGSound's clips to 22,050 Hz mono FLAC and pack each split into an LMDB."""
 
-import argparse
-
 import _repository
 
 from src import cli
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def build_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--vggsound_csv", required=True, help="official vggsound.csv")
     add("--clips_dir", required=True, help="folder of the clips' audio files, in subfolders or not")

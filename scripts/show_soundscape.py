@@ -1,14 +1,12 @@
 """Draw a soundscape's waveform, spectrogram and events, and write it as WAV for listening."""
 
-import argparse
-
 import _repository
 
 from src import cli
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def build_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("source", metavar="FILE_OR_LMDB:INDEX", help="audio file with its .txt or .jams beside it, or a record")
     add("--out_png", help="picture to write, by default NAME.png in the current folder")

@@ -1,14 +1,12 @@
 """Trim silence from isolated events with SoX, and tile those that are short."""
 
-import argparse
-
 import _repository
 
 from src import cli
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def build_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--src_dir", required=True, help="isolated events, <class>/*.wav, or *.wav in a folder called like their class")
     add("--tgt_dir", required=True, help="folder for the same tree. Files already there are left alone")

@@ -1,6 +1,5 @@
 """Results tables and run folders -> one table of means over runs, as Markdown and CSV, and pictures."""
 
-import argparse
 from pathlib import Path
 
 import _repository
@@ -8,8 +7,8 @@ import _repository
 from src import cli
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def build_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("inputs", nargs="+", metavar="CSV_OR_FOLDER", help="results.csv of an evaluation, or a folder with runs in it")
     add("--out_dir", default="summary", help="folder for summary.md, summary.csv and the pictures")

@@ -1,14 +1,12 @@
 """Convert a folder of WAV files to 16-bit mono FLAC."""
 
-import argparse
-
 import _repository
 
 from src import cli
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def build_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--src_dir", required=True, help="folder of WAV files")
     add("--tgt_dir", required=True, help="folder for the FLAC files. Those already there are left alone")

@@ -95,6 +95,14 @@ def _last_line(error: Exception) -> str:
     return str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
 
 
+class Parser(argparse.ArgumentParser):
+    """A command line. Its help shows defaults, and a leading `~` in a value means the home folder, also after `=`."""
+
+    def __init__(self, description: str | None = None):
+        super().__init__(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        self.register("type", None, os.path.expanduser)  # for flags without a type of their own
+
+
 def positive(kind: type) -> Callable[[str], Any]:
     """An argparse type: a number above 0. `5e9` is a whole number too."""
 
@@ -121,6 +129,14 @@ def count(text: str) -> int:
     return value
 
 
+def seed(text: str) -> int:
+    """An argparse type: a seed as PyTorch takes it, of 64 bits."""
+    value = count(text)
+    if value.bit_length() > 64:
+        raise argparse.ArgumentTypeError(f"{_shortened(text)} is above {2**64 - 1}, the largest seed")
+    return value
+
+
 def text(value: str) -> str:
     """An argparse type: text that is not empty."""
     if not value:
@@ -131,7 +147,7 @@ def text(value: str) -> str:
 def path_list(text: str) -> list[str]:
     """An argparse type: paths separated by `;`."""
     parts = text.split(";")
-    paths = [part.strip() for part in parts if part.strip()]
+    paths = [os.path.expanduser(part.strip()) for part in parts if part.strip()]
     if not paths:
         raise argparse.ArgumentTypeError("no path given")
     if not all(map(os.path.exists, paths)):
@@ -159,11 +175,9 @@ def device_list(text: str) -> list[int]:
     return indices
 
 
-def training_parser(
-    description: str, random_clip_size: int = 500, val_clip_size: int = 1000
-) -> argparse.ArgumentParser:
+def training_parser(description: str, random_clip_size: int = 500, val_clip_size: int = 1000) -> Parser:
     """The flags of every training script, for `training_options`."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(description)
     add = parser.add_argument
     add("--cfg_file", required=True, help="experiment configuration")
     add("--expdir", "-e", required=True, help="run folder: checkpoints in ckpts/, logs in logs/")
@@ -187,7 +201,7 @@ def training_parser(
     add("--use_mixup", action="store_true", help="mix the training batches (multilabel)")
     add("--use_mixers", action="store_true", help="retired, and refused")
     add("--mixer_prob", type=float, default=0.75, help="retired with --use_mixers")
-    add("--seed", type=count, help="fixes the run. By default it is drawn at random and recorded")
+    add("--seed", type=seed, help="fixes the run. By default it is drawn at random and recorded")
     override = "override a value of the cfg, such as data.train_lmdb=mixtures_lmdb/train_5k.lmdb. May be repeated"
     add("--set", dest="overrides", metavar="SECTION.KEY=VALUE", action="append", default=[], help=override)
     add("--check_data", action="store_true", help="read and decode all records before training, as check_lmdb.py does")
@@ -206,7 +220,7 @@ def training_parser(
     return parser
 
 
-def add_clip_flags(parser: argparse.ArgumentParser) -> None:
+def add_clip_flags(parser: Parser) -> None:
     """How clips are read, in training and in evaluation."""
     add = parser.add_argument
     where = "make spectrograms on the network's device, in batches, or in the loader's workers. auto: on a GPU if any"
@@ -256,7 +270,7 @@ def _devices(arguments: argparse.Namespace) -> "Devices":
         raise
 
 
-def add_preparation_flags(parser: argparse.ArgumentParser, out_dir: str) -> None:
+def add_preparation_flags(parser: Parser, out_dir: str) -> None:
     """What the scripts that prepare a data set share."""
     add = parser.add_argument
     add("--out_dir", default=out_dir, help="folder for flac/, lmdbs/ and meta/")
@@ -264,9 +278,9 @@ def add_preparation_flags(parser: argparse.ArgumentParser, out_dir: str) -> None
     add("--map_size", type=positive(float), default=5e9, help="bytes an LMDB may grow to at first, such as 2e10")
 
 
-def evaluation_parser(description: str) -> argparse.ArgumentParser:
+def evaluation_parser(description: str) -> Parser:
     """The flags of the evaluation scripts, for `evaluation_options`."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(description)
     add = parser.add_argument
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--ckpt_path", help="one checkpoint")
@@ -284,12 +298,12 @@ def evaluation_parser(description: str) -> argparse.ArgumentParser:
     add("--per_class", action="store_true", help="also write every class's scores, into a CSV beside --results_csv")
     resamples = "resamples of the clips for 95 %% intervals of mAP, mAUC and d′, such as 1000, or 0 for none"
     add("--bootstrap", type=count, default=0, metavar="R", help=resamples)
-    add("--seed", type=count, default=0, help="of the resamples")
+    add("--seed", type=seed, default=0, help="of the resamples")
     add_loading_flags(parser)
     return parser
 
 
-def add_loading_flags(parser: argparse.ArgumentParser) -> None:
+def add_loading_flags(parser: Parser) -> None:
     """How a script that scores clips loads them, and where its networks run."""
     add = parser.add_argument
     add("--batch_size", type=positive(int), default=32, help="clips in a batch")

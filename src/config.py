@@ -42,6 +42,7 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
 Separator = Annotated[str, Field(strict=True, min_length=1), BeforeValidator(_text)]
 Text = Annotated[str, PlainValidator(_text, json_schema_input_type=str)]
+File = Annotated[str, PlainValidator(lambda value: os.path.expanduser(_text(value)), json_schema_input_type=str)]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -54,7 +55,7 @@ class ModelConfig:
     type: Literal["multilabel", "multiclass"] = Field(description="several classes in a clip, or one")
     pool: Literal["avgpool"] = Field(default="avgpool", description="pooling before the last layer")
     im_size: Count = Field(default=221, description="input side that efficientnet's padding is frozen for")
-    pretrained: Text | None = Field(default=None, description=".pth file of the weights to start from")
+    pretrained: File | None = Field(default=None, description=".pth file of the weights to start from")
     pretrained_fc: Count | None = Field(default=None, description="number of classes of the file in pretrained")
 
 
@@ -99,15 +100,15 @@ class AudioConfig:
 class DataConfig:
     """Where the clips and the label map are."""
 
-    label_map: Text = Field(description="JSON file: itself, or its name under meta_root")
-    meta_root: Text | None = Field(default=None, description="folder of the label map")
+    label_map: File = Field(description="JSON file: itself, or its name under meta_root")
+    meta_root: File | None = Field(default=None, description="folder of the label map")
     is_lmdb: StrictBool = Field(default=True, description="False: the manifests list audio files")
     in_memory: StrictBool = Field(default=True, description="False: records are read from disk when they are needed")
-    train_lmdb: Text | None = Field(default=None, description="clips to train on. Needed if is_lmdb is True")
-    val_lmdb: Text | None = Field(default=None, description="clips to validate on. Needed if is_lmdb is True")
-    test_lmdb: Text | None = Field(default=None, description="not used. The published cfgs have it")
-    train_manifest: Text | None = Field(default=None, description="clips to train on. Needed if is_lmdb is False")
-    val_manifest: Text | None = Field(default=None, description="clips to validate on. Needed if is_lmdb is False")
+    train_lmdb: File | None = Field(default=None, description="clips to train on. Needed if is_lmdb is True")
+    val_lmdb: File | None = Field(default=None, description="clips to validate on. Needed if is_lmdb is True")
+    test_lmdb: File | None = Field(default=None, description="not used. The published cfgs have it")
+    train_manifest: File | None = Field(default=None, description="clips to train on. Needed if is_lmdb is False")
+    val_manifest: File | None = Field(default=None, description="clips to validate on. Needed if is_lmdb is False")
 
     def source(self, split: Literal["train", "val"]) -> str:
         """The LMDB or manifest of a split."""
@@ -188,7 +189,7 @@ def load_config(
         raise UserError(f"{path}: no such cfg file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read as a cfg file: {error.strerror}") from None
-    root = os.environ.get(DATA_ROOT, "") if data_root is None else data_root
+    root = os.path.expanduser(os.environ.get(DATA_ROOT, "") if data_root is None else data_root)
     if isinstance(tree, dict):
         if root:
             _apply_root(tree, root)
@@ -257,7 +258,7 @@ def _apply_root(tree: dict[str, Any], root: str) -> None:
             path = section.get(key)
             if not isinstance(path, str) or path == "None" or (key == "label_map" and under_meta_root):
                 continue
-            rooted = os.path.normpath(os.path.join(root, path))
+            rooted = os.path.normpath(os.path.join(root, os.path.expanduser(path)))
             # GISE-51's label map comes with the code, and may be missing among the data.
             if key != "meta_root" or os.path.isdir(rooted) or not os.path.isdir(path):
                 section[key] = rooted

@@ -1,6 +1,7 @@
-"""The exception for mistakes that the user can mend, and the one for a run that was asked to end."""
+"""The exception for mistakes that the user can mend, the one for a run that was asked to end, and lists in messages."""
 
 import signal
+from collections.abc import Sequence
 
 
 class UserError(ValueError):
@@ -17,3 +18,9 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, signum: int = signal.SIGINT):
         super().__init__(signum)
         self.signum = signum
+
+
+def listed(names: Sequence[object], most: int = 5) -> str:
+    """The first few of a list, and how many more there are, for a message of one line."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more

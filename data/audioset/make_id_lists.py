@@ -1,6 +1,5 @@
 """Write lists of AudioSet clip ids, one <YouTube id>_<start second> a line, from the official segment files."""
 
-import argparse
 import logging
 from pathlib import Path
 
@@ -16,8 +15,8 @@ log = logging.getLogger(__name__)
 HERE = Path(__file__).resolve().parent
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def build_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--segments_csv", required=True, nargs="+", help="such as balanced_train_segments.csv eval_segments.csv")
     add("--clips_dir", help="list only the clips that have a file in this folder")

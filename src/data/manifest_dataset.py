@@ -2,12 +2,13 @@
 
 import csv
 import io
+import os
 
 import numpy as np
 
 from src.data.audio.files import decode, tile
 from src.data.clip_dataset import ClipDataset
-from src.errors import UserError
+from src.errors import UserError, listed
 from src.utils.files import read_text
 
 
@@ -41,7 +42,7 @@ def read_manifest(path: str) -> list[tuple[str, str]]:
     """(file, label field) of every row.
 
     Raises:
-        UserError: no such file, a column is missing, or there are no rows.
+        UserError: no such file, a column is missing, there are no rows, or files that it lists are missing.
     """
     expected = "a CSV with the columns files,labels"
     try:
@@ -52,4 +53,9 @@ def read_manifest(path: str) -> list[tuple[str, str]]:
         if not rows or rows[0].get(column) is None:
             fault = f"has no column '{column}'" if rows else "lists no clips"
             raise UserError(f"{path}: {fault}. Expected {expected}")
-    return [(row["files"], row["labels"] or "") for row in rows]
+    clips = [(os.path.expanduser(row["files"]), row["labels"] or "") for row in rows]
+    missing = [file for file, _ in clips if not os.path.isfile(file)]
+    if missing:
+        where = f"Paths start from the current folder, {os.getcwd()}"
+        raise UserError(f"{path}: {len(missing)} of its {len(clips)} files are missing: {listed(missing)}. {where}")
+    return clips

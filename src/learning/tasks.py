@@ -10,6 +10,7 @@ from torch import nn
 from src.config import Config
 from src.data.labels import LabelMap
 from src.data.mixup import Mixed
+from src.errors import listed
 from src.learning.losses import multiclass_loss, multilabel_loss
 from src.learning.metrics import accuracy, mean_average_precision, top_k_accuracy
 
@@ -62,7 +63,7 @@ class Task(ABC):
                 where,
                 len(absent),
                 len(label_map),
-                ", ".join(absent),
+                listed(absent, 60),
             )
 
 

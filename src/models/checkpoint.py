@@ -58,9 +58,10 @@ class Checkpoint:
         Raises:
             UserError: the checkpoint does not say.
         """
-        if not isinstance(self.record.get("seed"), int):
+        seed = self.record.get("seed")
+        if not isinstance(seed, int) or not 0 <= seed < 2**64:
             raise UserError(f"{self.path}: does not say with which seed its run began, as --untrained needs")
-        return self.record["seed"]
+        return seed
 
     def untrained_network(self) -> nn.Module:
         """The network as it was when the run began."""

@@ -5,6 +5,7 @@ import http.client
 import json
 import logging
 import os
+import re
 import shutil
 import ssl
 import tarfile
@@ -21,7 +22,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from src.errors import UserError
+from src.errors import UserError, listed
 from src.utils.files import sync
 from src.utils.locks import exclusive
 from src.utils.progress import progress
@@ -33,6 +34,8 @@ Result = TypeVar("Result")
 RECORD = 4593514  # GISE-51
 API = "https://zenodo.org/api/records"  # Zenodo's public REST API
 CHUNK = 1 << 20  # bytes
+LONGEST_LIST = 1 << 24  # bytes of a record's list of files
+PLAIN_NAME = re.compile(r"[^./][^/]*")
 TIMEOUT = 60  # s without a byte
 ATTEMPTS = 6  # broken connections or busy answers in a row, without a byte gained in between
 FIRST_WAIT, LONGEST_WAIT = 1, 60  # s between attempts
@@ -52,20 +55,25 @@ def list_archives(api: str = API, record: int = RECORD) -> list[Archive]:
     """The files of a record.
 
     Raises:
-        UserError: the server cannot be reached, has no such record, or answers something else.
+        UserError: the server cannot be reached, has no such record, or answers something else: more than a list,
+            names that are no plain file names.
     """
     url = f"{api}/{record}"
     body = _with_retries(lambda: _read(url), url)
     try:
         archives = [
-            Archive(str(file["key"]), int(file["size"]), file["checksum"].removeprefix("md5:"), file["links"]["self"])
+            Archive(
+                str(file["key"]), int(file["size"]), file["checksum"].removeprefix("md5:"), str(file["links"]["self"])
+            )
             for file in json.loads(body)["files"]
         ]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         raise UserError(f"{url}: the answer is not a record's list of files") from None
     for archive in archives:
-        if archive.name != os.path.basename(archive.name) or archive.name.startswith(".") or not archive.name:
+        if not PLAIN_NAME.fullmatch(archive.name) or not archive.name.isprintable():
             raise UserError(f"{url}: lists a file called {archive.name!r}, which is no plain file name")
+        if archive.size < 0:
+            raise UserError(f"{url}: lists {archive.name} with {archive.size} bytes")
     return archives
 
 
@@ -78,7 +86,7 @@ def choose(archives: Sequence[Archive], names: Sequence[str]) -> list[Archive]:
     by_name = {archive.name.removesuffix(".tar.gz"): archive for archive in archives}
     for name in names:
         if name.removesuffix(".tar.gz") not in by_name:
-            raise UserError(f"no archive is called '{name}'. There are {', '.join(sorted(by_name))}")
+            raise UserError(f"no archive is called '{name}'. There are {listed(sorted(by_name), 40)}")
     return [by_name[name.removesuffix(".tar.gz")] for name in names]
 
 
@@ -117,7 +125,8 @@ def unpack(archive: Path, folder: str | Path) -> list[Path]:
         The archive's top-level entries in `folder`.
 
     Raises:
-        UserError: it is damaged, or holds a path or a link out of the folder, or a special file.
+        UserError: it is damaged, does not fit on the disk, or holds a special file, a name that cannot be printed,
+            or a path or a link out of the folder.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,15 +140,23 @@ def unpack(archive: Path, folder: str | Path) -> list[Path]:
                 progress(archive.stat().st_size, f"unpacking {archive.name}", "B", unit_scale=True) as bar,
             ):
                 for member in tar:
+                    free = shutil.disk_usage(temporary).free
+                    if member.size > free:
+                        needed = f"{member.size / 1e9:.1f} GB, and {free / 1e9:.1f} are free"
+                        raise UserError(f"{archive}: does not fit into {folder}: {member.name!r} has {needed}")
+                    if not member.name.isprintable():
+                        raise UserError(f"{archive}: is not safe to unpack: it holds a file called {member.name!r}")
                     tar.extract(member, temporary, filter="data")
                     bar.update(raw.tell() - bar.n)
                 while tar.fileobj.read(CHUNK):  # to the end, where the compressed data's own checksum is
                     pass
         except tarfile.FilterError as error:
             raise UserError(f"{archive}: is not safe to unpack: {error}") from None
-        except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
+        except UserError:
+            raise
+        except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, OverflowError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of what is read
+                raise UserError(f"{archive}: cannot be unpacked into {folder}: {error.strerror}") from None
             raise UserError(f"{archive}: is damaged ({error})") from None
         return [_move_in(entry, folder / entry.name) for entry in sorted(Path(temporary).iterdir())]
 
@@ -160,7 +177,10 @@ def _size(path: Path) -> int:
 
 def _read(url: str) -> bytes:
     with _answer(url, {"Accept": "application/json"}) as answer:
-        return answer.read()
+        body = answer.read(LONGEST_LIST + 1)
+    if len(body) > LONGEST_LIST:
+        raise UserError(f"{url}: the answer is longer than a record's list of files, of {LONGEST_LIST} bytes at most")
+    return body
 
 
 def _receive(partial: Path, archive: Archive, bar: tqdm) -> None:
@@ -213,8 +233,10 @@ def _with_retries(attempt: Callable[[], Result], url: str, gained: Callable[[], 
 @contextmanager
 def _answer(url: str, headers: dict[str, str]) -> Iterator[http.client.HTTPResponse]:
     """An open HTTP answer. What may pass, also while it is read, is a _TryAgain, and the rest a UserError."""
+    _require_http(url)
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as answer:
+            _require_http(answer.url)  # it may be another one's, to which the first one led
             yield answer
     except urllib.error.HTTPError as error:
         if error.code in (429, 500, 502, 503, 504):
@@ -224,6 +246,11 @@ def _answer(url: str, headers: dict[str, str]) -> Iterator[http.client.HTTPRespo
     except (urllib.error.URLError, ConnectionError, TimeoutError, ssl.SSLError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error or type(error).__name__
         raise _TryAgain(f"the connection failed ({reason})") from None
+
+
+def _require_http(url: str) -> None:
+    if not url.lower().startswith(("https://", "http://")):  # urllib would open files of this machine too
+        raise UserError(f"{url[:200]!r}: is no https:// or http:// address")
 
 
 def _require_md5(path: Path, archive: Archive) -> None:

@@ -104,7 +104,7 @@ def draw_soundscape(path: str | Path, soundscape: Soundscape) -> None:
     wave.plot(np.arange(len(soundscape.samples)) / rate, soundscape.samples, linewidth=0.3)
     wave.set(ylabel="amplitude", xlim=(0, len(soundscape.samples) / rate))
     untimed = ", ".join(event.label for event in soundscape.events if not event.is_timed)
-    wave.set_title(f"{soundscape.name}: {untimed}" if untimed else soundscape.name, parse_math=False)
+    wave.set_title(f"{soundscape.name}: {untimed}" if untimed else soundscape.name)
     seconds = spectrogram.shape[1] * features.hop_len / rate
     image.imshow(spectrogram, origin="lower", aspect="auto", extent=(0, seconds, 0, rate / 2000), cmap="magma")
     image.set(ylabel="frequency (kHz)")
@@ -113,7 +113,7 @@ def draw_soundscape(path: str | Path, soundscape: Soundscape) -> None:
             row = rows.index(event.label)
             place = {"left": event.onset, "height": 0.6, "alpha": 0.6, "color": f"C{row % 10}"}
             below[0].barh(row, event.offset - event.onset, **place)
-        below[0].set_yticks(range(len(rows)), rows, parse_math=False)
+        below[0].set_yticks(range(len(rows)), rows)
         below[0].set_ylim(len(rows) - 0.5, -0.5)
     figure.axes[-1].set_xlabel("time (s)")
     save_figure(figure, path, dpi=110, kind="png")

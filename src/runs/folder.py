@@ -53,6 +53,8 @@ class RunFolder:
             record = read_json(self.record_file)
             if not all(isinstance(record[name], kind) for name, kind in (("cfg", dict), ("seed", int))):
                 raise TypeError("cfg or seed is of another type")
+            if not 0 <= record["seed"] < 2**64:
+                raise ValueError("its seed is outside 0 to 2^64 - 1")
             for name, kind in (("finished", dict), ("data", dict), ("resumed", list)):
                 if not isinstance(record.get(name) or kind(), kind):
                     raise TypeError(f"{name} is of another type")

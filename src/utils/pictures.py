@@ -11,9 +11,14 @@ if TYPE_CHECKING:
 
 
 def blank_figure(width: float, height: float) -> "Figure":
-    """An empty figure of a size in inches. matplotlib is imported here, as it takes a while."""
+    """An empty figure of a size in inches. matplotlib is imported here, as it takes a while.
+
+    From now on `$` in a text is a dollar sign: names of files and classes may hold it, and no figure here has formulas.
+    """
+    import matplotlib
     from matplotlib.figure import Figure
 
+    matplotlib.rcParams["text.parse_math"] = False
     return Figure(figsize=(width, height), layout="constrained")
 
 

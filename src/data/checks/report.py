@@ -114,11 +114,11 @@ def draw_class_balance(check: Check, path: str | Path, label_map: LabelMap | Non
     for axes, report in zip(columns[0], check.reports):
         axes.barh(range(len(names)), [report.clips[name] for name in names], color=colours)
         name = os.fsencode(Path(report.path).stem).decode(errors="replace")  # a file's name need not be text
-        axes.set_title(name, fontsize=9, parse_math=False)
+        axes.set_title(name, fontsize=9)
         axes.set(xlabel="clips")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(axis="x", alpha=0.3)
         axes.set_axisbelow(True)
-    columns[0][0].set_yticks(range(len(names)), names, fontsize=7, parse_math=False)
+    columns[0][0].set_yticks(range(len(names)), names, fontsize=7)
     columns[0][0].set_ylim(len(names) - 0.4, -0.6)  # the first class on top
     save_figure(figure, path, dpi=100)
