@@ -235,8 +235,8 @@ def _answer(url: str, headers: dict[str, str]) -> Iterator[http.client.HTTPRespo
     """An open HTTP answer. What may pass, also while it is read, is a _TryAgain, and the rest a UserError."""
     _require_http(url)
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as answer:
-            _require_http(answer.url)  # it may be another one's, to which the first one led
+        opener = urllib.request.build_opener(_ToHttpAlone)
+        with opener.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as answer:
             yield answer
     except urllib.error.HTTPError as error:
         if error.code in (429, 500, 502, 503, 504):
@@ -246,6 +246,14 @@ def _answer(url: str, headers: dict[str, str]) -> Iterator[http.client.HTTPRespo
     except (urllib.error.URLError, ConnectionError, TimeoutError, ssl.SSLError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error or type(error).__name__
         raise _TryAgain(f"the connection failed ({reason})") from None
+
+
+class _ToHttpAlone(urllib.request.HTTPRedirectHandler):
+    """Follows an answer that leads to another address of HTTP. urllib's own follows to FTP as well."""
+
+    def redirect_request(self, request, answer, code, message, headers, url):
+        _require_http(url)
+        return super().redirect_request(request, answer, code, message, headers, url)
 
 
 def _require_http(url: str) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import random
+import re
 import tarfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,6 +31,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files, self.faults, self.requests, self.retry_after = {}, [], [], "0"
+        self.redirect = ""
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def archive(self, name="train_5k.tar.gz", content=CONTENT, md5=None, size=None):
@@ -53,6 +55,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(fault if isinstance(fault, int) else 404)
             self.send_header("Content-Length", "0")
             self.send_header("Retry-After", self.server.retry_after)
+            self.send_header("Location", self.server.redirect)
             self.end_headers()
             return
         first = 0
@@ -77,7 +80,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     server = Server()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
     server.shutdown()
 
@@ -308,3 +311,96 @@ def test_a_record_that_is_not_there(server):
 def test_names_with_and_without_the_suffix():
     archives = [Archive("val.tar.gz", 1, "", ""), Archive("notes.txt", 1, "", "")]
     assert choose(archives, ["val", "notes.txt", "val.tar.gz"]) == [archives[0], archives[1], archives[0]]
+
+
+# ---- what a hostile record or archive may say ----
+
+
+ODD_LINKS = [
+    "file:///etc/hostname",
+    "FILE:/etc/hostname",
+    "data:text/plain,abc",
+    "ftp://127.0.0.1/a",
+    "/etc/hostname",
+    "",
+]
+
+
+@pytest.mark.parametrize("link", ODD_LINKS)
+def test_only_http_addresses_are_fetched(server, tmp_path, link):
+    with pytest.raises(UserError, match="is no https:// or http:// address"):
+        fetch(Archive("a.tar.gz", 3, hashlib.md5(b"abc").hexdigest(), link), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match="is no https:// or http:// address"):
+        list_archives(link)
+
+
+@pytest.mark.parametrize("link", ODD_LINKS[:4])
+def test_an_address_cannot_lead_elsewhere(server, tmp_path, link):
+    server.redirect = link
+    server.faults = [302] * 10
+    with pytest.raises(UserError, match="is no https:// or http:// address|the server answers 302"):
+        fetch(server.archive(), tmp_path)
+    assert list(tmp_path.iterdir()) == [] and len(server.requests) == 1
+
+
+def test_an_answer_of_any_size_is_not_read_to_its_end(server):
+    server.files["/records/4593514"] = b"[" * (download.LONGEST_LIST + 2)
+    with pytest.raises(UserError, match="longer than a record's list"):
+        list_archives(f"{server.url}/records")
+
+
+@pytest.mark.parametrize("name", ["\x1b[2Ja.tar.gz", "a\nb", "a\rb", "../a", "a/b", ".a", "", "a\u202eb", "\ud800"])
+def test_names_that_are_no_plain_ones_are_quoted_and_refused(server, name):
+    listed = {"files": [{"key": name, "size": 1, "checksum": "md5:0", "links": {"self": server.url}}]}
+    server.files["/records/4593514"] = json.dumps(listed).encode()
+    with pytest.raises(UserError, match="no plain file name") as refused:
+        list_archives(f"{server.url}/records")
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 200_000,
+        b'{"files": [{"key": "a", "size": 1e999, "checksum": "md5:0", "links": {"self": "x"}}]}',
+        b'{"files": [{"key": "a", "size": -1, "checksum": "md5:0", "links": {"self": "x"}}]}',
+        b'{"files": [{"key": "a", "size": 1, "checksum": 5, "links": {"self": "x"}}]}',
+    ],
+)
+def test_lists_with_mad_numbers(server, body):
+    server.files["/records/4593514"] = body
+    with pytest.raises(UserError, match="is not a record's list|lists a with -1 bytes"):
+        list_archives(f"{server.url}/records")
+
+
+def tar_with_sparse_file(size):
+    """Bytes of a .tar.gz whose one file says that it has so many bytes, and holds one."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("sparse")
+        info.size = 1
+        info.pax_headers = {"GNU.sparse.map": "0,1", "GNU.sparse.numblocks": "1", "GNU.sparse.size": str(size)}
+        tar.addfile(info, io.BytesIO(b"x"))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (tar_with_sparse_file(2**50), "does not fit into"),
+        (tar_with_sparse_file(2**63), "does not fit into"),
+        (tar_with_sparse_file(-5), "cannot be unpacked into|is damaged"),
+        (tar_of([("a\x1b[2J", b"x")]), "is not safe to unpack"),
+        (tar_of([("a" * 300, b"x")]), "cannot be unpacked into"),
+        (WHOLE[:2000], "is damaged"),
+    ],
+)
+def test_one_bad_archive_does_not_end_the_others(server, tmp_path, content, message):
+    publish(server, bad=content, val=tar_of([("val/1.flac", b"1")]))
+    command = ("scripts/download_release.py", "--api", f"{server.url}/records", "--out_folder", tmp_path / "data")
+    result = run_script(*command, "--archives", "bad", "val", check=1)
+    assert error_line(result).endswith("1 of 2 archives could not be fetched and unpacked. See above")
+    assert re.search(f"bad.tar.gz: .*({message})", result.stderr) and "Traceback" not in result.stderr
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["bad.tar.gz", "val", "val.tar.gz"]
+    assert "\x1b" not in result.stdout + result.stderr

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import count, islice
 from pathlib import Path
 
 from faults import kills, malformed
@@ -82,7 +83,7 @@ class Campaign:
 
 def run_malformed(campaign: Campaign, numbers: list[int], jobs: int) -> dict[str, Tally]:
     """Malformed inputs by kind, several at a time."""
-    tallies = {kind: Tally() for kind in malformed.KINDS}
+    tallies = {kind: Tally() for kind in malformed.KINDS}  # in their order, however the threads run
     with ThreadPoolExecutor(jobs) as pool, progress(len(numbers), "malformed inputs", "case") as bar:
         for _ in pool.map(lambda number: campaign.malformed_case(number, tallies), numbers):
             bar.update()
@@ -138,6 +139,7 @@ def main() -> None:
     add("--seed", type=cli.count, default=1, help="of all cases")
     add("--kills", type=cli.count, default=100, help="kills that must land")
     add("--malformed", type=cli.count, default=200, help="malformed inputs")
+    add("--kinds", nargs="+", metavar="KIND", choices=malformed.KINDS, help="malformed inputs of these kinds alone")
     add("--only", metavar="NAME:NUMBER", help="one case alone, such as malformed:137. Its place is kept")
     add("--timeout", type=cli.positive(float), default=60.0, help="seconds that a malformed input may take")
     add("--jobs", type=cli.positive(int), default=os.cpu_count(), help="malformed inputs at a time")
@@ -157,7 +159,9 @@ def main() -> None:
     what, _, number = (arguments.only or "").partition(":")
     if arguments.only and (what not in ("kill", "malformed") or not number.isdigit()):
         raise UserError(f"--only {arguments.only}: expected kill:NUMBER or malformed:NUMBER")
-    numbers = [int(number)] if number else list(range(arguments.malformed))
+    kinds = list(malformed.KINDS)
+    wanted = (each for each in count() if not arguments.kinds or kinds[each % len(kinds)] in arguments.kinds)
+    numbers = [int(number)] if number else list(islice(wanted, arguments.malformed))
     killed = run_kills(campaign, arguments.kills, int(number) if number else None) if what != "malformed" else {}
     spoilt = run_malformed(campaign, numbers, arguments.jobs) if what != "kill" else {}
     failed = report(killed | spoilt, arguments.seed)

@@ -22,6 +22,7 @@ from conftest import cfg_tree, train_command
 from faults import mutations
 from faults.commands import Maker, evaluation, in_turn, packing, spoil_file, training
 from faults.corpus import checkpoint, reading
+from faults.names import odd_name
 from faults.processes import Place
 from src.data.lmdb.store import Record
 
@@ -528,7 +529,7 @@ ODD_WORDS = (
     "..",
     "/dev/null/x",
     ".",
-    "~",
+    "a~b",
     "None",
     "[]",
     "Łódź 音",
@@ -736,4 +737,5 @@ KINDS: dict[str, Maker] = {
     "JAMS": spoilt_jams,
     "table": spoilt_table,
     "command line": spoilt_command_line,
+    "name": odd_name,
 }
