@@ -9,12 +9,13 @@ import soundfile
 
 from src.data.audio.files import AUDIO_SUFFIXES, LONGEST, resampled
 from src.errors import UserError
+from src.utils.folders import files_in
 
 MARGIN = 0.05  # s around a window, for the resampling filter
 
 
 def audio_files(paths: Sequence[str]) -> list[Path]:
-    """The files given, and of folders all files of a kind that soundfile reads, sorted.
+    """The files given, and of folders and their subfolders all files of a kind that soundfile reads, sorted.
 
     Raises:
         UserError: a path is not there, or a folder holds no audio files.
@@ -23,11 +24,11 @@ def audio_files(paths: Sequence[str]) -> list[Path]:
     for path in map(Path, paths):
         if not path.exists():
             raise UserError(f"{path}: no such file or folder")
-        inside = [path] if not path.is_dir() else sorted(filter(Path.is_file, path.rglob("*")))
-        audio = [file for file in inside if file == path or file.suffix.lower() in AUDIO_SUFFIXES]
-        if not audio:
-            raise UserError(f"{path}: no audio files in this folder")
-        found += audio
+        if path.is_dir():
+            none = "no audio files in this folder"
+            found += [path / file for file in files_in(path, AUDIO_SUFFIXES, "recordings", none=none)]
+        else:
+            found.append(path)
     return found
 
 
