@@ -1,6 +1,7 @@
 """Recordings: which files, and windows of them at a network's sample rate."""
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,9 +23,9 @@ def audio_files(paths: Sequence[str]) -> list[Path]:
     """
     found = []
     for path in map(Path, paths):
-        if not path.exists():
+        if not os.path.lexists(path):
             raise UserError(f"{path}: no such file or folder")
-        if path.is_dir():
+        if path.is_dir() or not path.exists():  # a link to nothing gets the walk's words
             none = "no audio files in this folder"
             found += [path / file for file in files_in(path, AUDIO_SUFFIXES, "recordings", none=none)]
         else:

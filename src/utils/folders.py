@@ -129,7 +129,7 @@ def _walk(top: str, what: str, levels: range | None, apart_from: str | Path | No
             yield below, "folder that cannot be read"
             continue
         if levels is None and identity in seen:
-            yield below, "folder that is read already, or written to"
+            yield below, "folder read before"
             continue
         seen.add(identity)
         for entry in entries:
