@@ -13,6 +13,8 @@ def build_parser() -> cli.Parser:
     add("--audio_min_duration", type=cli.positive(float), default=5.0, help="seconds. Shorter clips are tiled up to it")
     add("--sample_rate", type=cli.positive(int), default=22050, help="Hz. Clips at another rate are refused")
     add("--delimiter", type=cli.text, default=",", help="between the labels of one record")
+    empty = "also pack clips whose NAME.txt lists no event: negative clips, in which no class sounds (multilabel)"
+    add("--allow_empty", action="store_true", help=empty)
     add("--num_workers", type=cli.positive(int), default=1, help="processes. The records do not depend on it")
     return parser
 
@@ -30,6 +32,7 @@ def main() -> None:
         sample_rate=arguments.sample_rate,
         delimiter=arguments.delimiter,
         num_workers=arguments.num_workers,
+        allow_empty=arguments.allow_empty,
     )
 
 

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 from pydantic.functional_validators import BeforeValidator, PlainValidator
 
 from src.errors import UserError
+from src.utils.files import read_text
 from src.utils.strict_yaml import OCTAL_OR_SEXAGESIMAL, parse_yaml, shown
 
 UNUSED_KEYS = {"test_manifest", "cw"}  # which published cfgs carry and nothing reads
@@ -182,11 +183,7 @@ def load_config(
     """
     path = Path(path)
     try:
-        tree = parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not a text file. Is it really a .cfg?") from None
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such cfg file") from None
+        tree = parse_yaml(read_text(path, "a cfg file"), str(path))
     except OSError as error:
         raise UserError(f"{path}: cannot be read as a cfg file: {error.strerror}") from None
     root = os.path.expanduser(os.environ.get(DATA_ROOT, "") if data_root is None else data_root)

@@ -185,7 +185,10 @@ def test_no_number_is_octal_or_sexagesimal(tmp_path, text):
 
 
 def test_a_file_that_is_not_there_and_one_that_cannot_be_read(tmp_path):
-    for path, message in ((tmp_path / "a.cfg", "no such cfg file"), (tmp_path, "cannot be read as a cfg file: Is a")):
+    for path, message in (
+        (tmp_path / "a.cfg", "is missing. Expected a cfg file"),
+        (tmp_path, "cannot be read as a cfg file: Is a"),
+    ):
         with pytest.raises(UserError, match=f"^{path}: {message}"):
             load_config(path)
 

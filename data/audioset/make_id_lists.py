@@ -8,7 +8,7 @@ import _repository
 from src import cli
 from src.errors import UserError
 from src.preparation.catalogues import read_segments, set_name
-from src.preparation.clip_files import find_files
+from src.preparation.clip_sets import find_files
 from src.utils.files import whole_file
 
 log = logging.getLogger(__name__)

@@ -63,7 +63,8 @@ class ClipDataset(Dataset, ABC):
         for index in range(len(self) if target_type == "multiclass" else 0):
             if len(set(self.class_indices(index))) != 1:
                 names = audio.delimiter.join(label_map.names[i] for i in self.class_indices(index))
-                raise UserError(f"{self.where(index)}: has the labels '{names}'. model.type multiclass needs one")
+                found = f"the labels '{names}'" if names else "no label"
+                raise UserError(f"{self.where(index)}: has {found}. model.type multiclass needs one")
         self._kept = self._precompute() if audio.precompute_features else None
 
     @abstractmethod

@@ -1,6 +1,7 @@
 """Label maps, and label strings as targets."""
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from src.errors import UserError
-from src.utils.files import read_json, write_whole
+from src.utils.files import is_text, read_json, write_whole
 
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Class names in the order of their indices 0 … C-1."""
+    """Class names in the order of their indices 0 … C-1, in Unicode's composed form."""
 
     names: tuple[str, ...]
     path: str = "label map"  # where it came from, for messages
@@ -42,7 +43,14 @@ class LabelMap:
         indices, count = list(mapping.values()), len(mapping)
         if any(type(index) is not int for index in indices) or sorted(indices) != list(range(count)):
             raise UserError(f"{path}: its {count} classes must have the indices 0 to {count - 1}, each once")
-        return cls(tuple(sorted(mapping, key=mapping.__getitem__)), path)
+        names: dict[str, None] = {}
+        for name in sorted(mapping, key=mapping.__getitem__):
+            if not is_text(name):
+                raise UserError(f"{path}: {name!r} is no class name")
+            if nfc(name) in names:
+                raise UserError(f"{path}: class '{name}' is there twice, once with accents as characters of their own")
+            names[nfc(name)] = None
+        return cls(tuple(names), path)
 
     def save(self, path: str | Path) -> None:
         """Write `lbl_map.json`."""
@@ -69,19 +77,22 @@ class LabelMap:
             label: names joined by `delimiter`, or the class index itself (ESC-50's records).
             where: the record, for messages.
 
+        Returns:
+            An index for each name. None for the empty label of a negative clip, in which no class sounds.
+
         Raises:
-            UserError: there is no label, or one that the map does not have.
+            UserError: there are names, but empty ones, or one that the map does not have.
         """
         if isinstance(label, int):
             if not 0 <= label < len(self):
                 raise UserError(f"{where}: class index {label} is outside 0 to {len(self) - 1} of {self.path}")
             return [label]
         names = split_labels(label, delimiter)
-        if not names:
+        if label and not names:
             raise UserError(f"{where}: has no label")
         unknown = [name for name in names if name not in self.mapping]
         if unknown:
-            odd = label in self.mapping or ";" in label
+            odd = nfc(label) in self.mapping or ";" in label
             hint = f" (the delimiter is {delimiter!r}: does audio_config.delimiter fit this data?)" if odd else ""
             raise UserError(f"{where}: label '{unknown[0]}' is not in the label map {self.path}{hint}")
         return [self.mapping[name] for name in names]
@@ -94,5 +105,10 @@ class LabelMap:
 
 
 def split_labels(label: str, delimiter: str) -> list[str]:
-    """The names in a record's label field, as often as they occur."""
-    return [name for name in label.split(delimiter) if name]
+    """The names in a record's label field, as often as they occur, as label maps spell them."""
+    return [name for name in nfc(label).split(delimiter) if name]
+
+
+def nfc(name: str) -> str:
+    """A class name as it is compared: Unicode's composed form. macOS writes "é" in file names as "e" and an accent."""
+    return unicodedata.normalize("NFC", name)

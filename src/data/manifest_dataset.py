@@ -9,7 +9,7 @@ import numpy as np
 from src.data.audio.files import decode, tile
 from src.data.clip_dataset import ClipDataset
 from src.errors import UserError, listed
-from src.utils.files import read_text
+from src.utils.files import NAMES, read_text
 
 
 class ManifestDataset(ClipDataset):
@@ -42,18 +42,21 @@ def read_manifest(path: str) -> list[tuple[str, str]]:
     """(file, label field) of every row.
 
     Raises:
-        UserError: no such file, a column is missing, there are no rows, or files that it lists are missing.
+        UserError: no such file, a column is missing, there are no rows, one has no label, or its file is missing.
     """
     expected = "a CSV with the columns files,labels"
     try:
-        rows = list(csv.DictReader(io.StringIO(read_text(path, expected))))
+        rows = list(csv.DictReader(io.StringIO(read_text(path, expected, NAMES))))
     except csv.Error as error:
         raise UserError(f"{path}: is not a CSV file ({error})") from None
     for column in ("files", "labels"):
         if not rows or rows[0].get(column) is None:
             fault = f"has no column '{column}'" if rows else "lists no clips"
             raise UserError(f"{path}: {fault}. Expected {expected}")
-    clips = [(os.path.expanduser(row["files"]), row["labels"] or "") for row in rows]
+    for row in rows:
+        if not row["labels"]:
+            raise UserError(f"{path}, {row['files']}: has no label")
+    clips = [(os.path.expanduser(row["files"]), row["labels"]) for row in rows]
     missing = [file for file, _ in clips if not os.path.isfile(file)]
     if missing:
         where = f"Paths start from the current folder, {os.getcwd()}"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from src.data.labels import LabelMap
+from src.data.labels import LabelMap, nfc
 from src.errors import UserError
 from src.utils.files import read_text
 
@@ -211,7 +211,7 @@ def _rows(path: str | Path, what: str) -> Iterator[tuple[str, list[str]]]:
     try:
         for fields in reader:
             if fields and not fields[0].startswith("#"):
-                yield f"{path}, line {reader.line_num}", [field.strip() for field in fields]
+                yield f"{path}, line {reader.line_num}", [nfc(field.strip()) for field in fields]
     except csv.Error as error:
         raise UserError(f"{path}: cannot be read as {what} ({error})") from None
 

@@ -2,19 +2,20 @@
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from src.data.audio.files import encode, read_mono
-from src.data.labels import LabelMap
+from src.data.audio.files import AUDIO_SUFFIXES, encode, read_mono
+from src.data.labels import LabelMap, nfc
 from src.data.lmdb.store import Record
 from src.data.lmdb.writer import LMDBWriter
 from src.errors import UserError
 from src.preparation.catalogues import Catalogue, Clip
-from src.preparation.clip_files import UNREADABLE_SUFFIXES, find_files
 from src.preparation.packing import read_flac
 from src.utils.files import claim_folder, write_csv, write_whole
+from src.utils.folders import files_in
 from src.utils.parallel import make_all
 from src.utils.progress import progress
 
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 SAMPLE_RATE = 22050  # Hz, the cfgs' audio_config.sample_rate
 SLACK = 1.0  # s that a file may last longer than its clip: codecs pad, and cut at their frames
+UNREADABLE_SUFFIXES = frozenset({".aac", ".m4a", ".mka", ".mkv", ".mp4", ".webm", ".wma"})  # libsndfile has no decoder
 WRITE_FREQUENCY = 100  # records in one transaction: 25 MB of ten-second clips
 
 
@@ -63,6 +65,30 @@ def prepare_clip_sets(
         claim_folder(out_dir / "flac" / name, origin, f"clips of {name}", "--out_dir")
     for name, clips in catalogue.sets.items():
         _prepare(name, clips, files, out_dir, num_workers, map_size)
+
+
+def find_files(clips_dir: str | Path, clips: Iterable[Clip], leave_out: str | Path | None = None) -> dict[str, Path]:
+    """Clip id → its file, for the clips that are anywhere below `clips_dir`, but not below `leave_out`.
+
+    Of several files that fit a clip, those that libsndfile can read come first. Then the surest name counts
+    (see `Clip.names`), then the order of the paths below `clips_dir`.
+
+    Raises:
+        UserError: there is no such folder, or it cannot be read.
+    """
+    owners: dict[str, tuple[str, int]] = {}  # name without extension → (clip id, how unsure the name is)
+    for clip in clips:
+        for rank, name in enumerate(clip.names):
+            if name not in owners or rank < owners[name][1]:  # a name of two clips is that of the surer one
+                owners[name] = (clip.id, rank)
+    best: dict[str, tuple[bool, int, str]] = {}
+    for relative in files_in(clips_dir, AUDIO_SUFFIXES | UNREADABLE_SUFFIXES, "clips", apart_from=leave_out):
+        stem, suffix = os.path.splitext(os.path.basename(relative))
+        if nfc(stem) in owners:
+            clip_id, rank = owners[nfc(stem)]
+            found = (suffix.lower() in UNREADABLE_SUFFIXES, rank, relative)
+            best[clip_id] = min(best.get(clip_id, found), found)
+    return {clip_id: Path(clips_dir, relative) for clip_id, (_, _, relative) in best.items()}
 
 
 def _prepare(

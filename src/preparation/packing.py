@@ -11,7 +11,8 @@ from src.data.audio.files import decode, encode, tile
 from src.data.lmdb.store import Record
 from src.data.lmdb.writer import LMDBWriter
 from src.errors import UserError
-from src.utils.files import read_text
+from src.preparation.annotations import read_events
+from src.utils.folders import beside, files_in, require_different_stems
 from src.utils.parallel import map_in_processes
 
 log = logging.getLogger(__name__)
@@ -30,14 +31,16 @@ def pack_mixtures(
     sample_rate: int = 22050,
     delimiter: str = ",",
     num_workers: int = 1,
+    allow_empty: bool = False,
 ) -> int:
-    """Pack every `*.flac` of the folders with its `.txt`, in sorted file order, one folder after the other.
+    """Pack every FLAC file of the folders with its `.txt`, in sorted file order, one folder after the other.
 
     FLAC bytes are stored as they are: equal input gives equal records, whatever the number of workers.
 
     Args:
         min_duration: seconds up to which a shorter clip is tiled, and encoded anew.
         num_workers: processes that read and decode.
+        allow_empty: pack a clip whose `.txt` lists no event, too: a negative clip, with the label "".
 
     Returns:
         The number of records.
@@ -49,7 +52,7 @@ def pack_mixtures(
     for folder in dict.fromkeys(folder for folder in folders if folders.count(folder) > 1):
         log.warning("%s: is given twice. Its soundscapes are packed as often", folder)
     files = [file for folder in folders for file in soundscape_files(folder)]
-    read = functools.partial(_read, min_duration, sample_rate, delimiter)
+    read = functools.partial(_read, min_duration, sample_rate, delimiter, allow_empty)
     description = f"packing {Path(lmdb_path).name}"
     problems: list[UserError] = []
     with (
@@ -75,11 +78,11 @@ def pack_mixtures(
     return len(writer)
 
 
-def _read(min_duration: float, sample_rate: int, delimiter: str, file: str) -> Record | UserError:
+def _read(min_duration: float, sample_rate: int, delimiter: str, allow_empty: bool, file: str) -> Record | UserError:
     """One soundscape as a record, or what is wrong with it."""
     path = Path(file)
     try:
-        labels = read_labels(path.with_suffix(".txt"), delimiter)
+        labels = read_labels(beside(path, ".txt"), delimiter, allow_empty)
         return Record(read_flac(path, min_duration, sample_rate), delimiter.join(labels))
     except UserError as error:
         return error
@@ -88,43 +91,28 @@ def _read(min_duration: float, sample_rate: int, delimiter: str, file: str) -> R
 
 
 def soundscape_files(folder: str | Path) -> list[str]:
-    """Paths of the FLAC files of a folder, sorted by name."""
-    if not Path(folder).is_dir():
-        raise UserError(f"{folder}: no such mixture folder")
-    names = os.listdir(folder)
+    """Paths of the FLAC files of a folder, sorted by name.
+
+    Raises:
+        UserError: there are none, or two that only their suffixes tell apart.
+    """
+    none = "has no FLAC files. scripts/wav2flac.py makes them of WAV files"
+    names = files_in(folder, {".flac"}, "soundscapes", levels=range(1), none=none)
+    require_different_stems(folder, names)
     # Plain text, not `Path`s: of 100,000 these would be the largest thing that packing keeps in memory.
-    files = [os.path.join(folder, name) for name in sorted(names) if name.endswith(".flac")]
-    if not files:
-        wav = ", but WAV files. Convert them with scripts/wav2flac.py" * any(name.endswith(".wav") for name in names)
-        raise UserError(f"{folder}: has no FLAC files{wav}")
-    return files
+    return [os.path.join(folder, name) for name in names]
 
 
-def read_labels(path: Path, delimiter: str = ",") -> list[str]:
-    """Labels of an annotation file, in the order of its lines."""
-    labels = []
-    for number, columns in read_annotation(path):
-        if delimiter in columns[-1]:
-            label = f"label {columns[-1]!r} contains the delimiter {delimiter!r}"
-            raise UserError(f"{path}, line {number}: {label}. Choose another one")
-        labels.append(columns[-1])
+def read_labels(path: Path, delimiter: str = ",", allow_empty: bool = False) -> list[str]:
+    """Labels of an annotation file, in the order of its lines.
+
+    Raises:
+        UserError: as of `read_events`, or there are none, and `allow_empty` is not set.
+    """
+    labels = [event.label for event in read_events(path, delimiter)]
+    if not labels and not allow_empty:
+        raise UserError(f"{path}: is empty. It lists no event. Is it a negative clip? --allow_empty packs such clips")
     return labels
-
-
-def read_annotation(path: Path) -> list[tuple[int, list[str]]]:
-    """Line number and columns of each event of an annotation file: onset, offset, label, tab-separated."""
-    rows = []
-    text = read_text(path, "lines of onset, offset and label: every FLAC file needs such a .txt")
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        columns = [column.strip() for column in line.split("\t")]
-        if len(columns) < 2 or not columns[-1]:
-            raise UserError(f"{path}, line {number}: {line!r} is not onset, offset and label, separated by tabs")
-        rows.append((number, columns))
-    if not rows:
-        raise UserError(f"{path}: is empty. It should list the events of the soundscape, one a line")
-    return rows
 
 
 def read_flac(path: Path, min_duration: float, sample_rate: int) -> bytes:

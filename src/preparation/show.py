@@ -8,10 +8,12 @@ import numpy as np
 
 from src.data.audio.files import read_audio
 from src.data.audio.spectrogram import FeatureExtractor
+from src.data.labels import split_labels
 from src.data.lmdb.store import LMDBReader
 from src.errors import UserError
+from src.preparation.annotations import read_events
 from src.preparation.jams import read_jams
-from src.preparation.packing import read_annotation
+from src.utils.folders import beside
 from src.utils.pictures import blank_figure, save_figure
 
 
@@ -63,26 +65,18 @@ def load_soundscape(source: str, delimiter: str = ",") -> Soundscape:
         raise UserError(f"{path}: has no record {number}. Its {len(reader)} records begin with 0")
     record = reader[number]
     samples, rate = read_audio(record.flac, reader.where(number))  # (N, channels)
-    labels = record.label.split(delimiter) if isinstance(record.label, str) else [f"class {record.label}"]
+    labels = split_labels(record.label, delimiter) if isinstance(record.label, str) else [f"class {record.label}"]
     events = tuple(map(LabelledEvent, labels))
     return Soundscape(f"{Path(path).stem}_{number}", samples.mean(axis=1), rate, events)
 
 
 def events_beside(sound: Path) -> list[LabelledEvent]:
     """The events that the `.txt`, or else the `.jams`, beside an audio file lists. Without either there are none."""
-    txt, jams = sound.with_suffix(".txt"), sound.with_suffix(".jams")
+    txt, jams = beside(sound, ".txt"), beside(sound, ".jams")
     if not txt.exists():
         events = [event for event in read_jams(jams).events if event.role == "foreground"] if jams.exists() else []
         return [LabelledEvent(event.label, event.onset, event.offset) for event in events]
-    listed = []
-    for number, columns in read_annotation(txt):
-        try:
-            onset, offset, label = columns
-            listed.append(LabelledEvent(label, float(onset), float(offset)))
-        except ValueError:
-            line = f"{' '.join(columns)!r} is not onset and offset in seconds, and a label"
-            raise UserError(f"{txt}, line {number}: {line}") from None
-    return listed
+    return [LabelledEvent(event.label, event.onset, event.offset) for event in read_events(txt)]
 
 
 def draw_soundscape(path: str | Path, soundscape: Soundscape) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from src.data.audio.files import as_int32, encode, read_audio, tile
 from src.errors import UserError
 from src.utils.files import claim_folder, write_whole
+from src.utils.folders import files_in
 from src.utils.parallel import make_all
 
 THRESHOLD = "1%"  # of full scale
@@ -48,9 +49,9 @@ def strip_folder(
         raise UserError("sox is not installed. On Debian and Ubuntu: apt-get install sox")
     if tgt_dir.is_relative_to(src_dir):
         raise UserError(f"{tgt_dir}: is in --src_dir {src_dir}. Choose a folder outside of it")
-    files = [file.relative_to(src_dir) for file in sorted(src_dir.rglob("*.wav"))]
-    if not files:
-        raise UserError(f"{src_dir}: no WAV files in this folder, nor in its subfolders")
+    none = "no WAV files in this folder, nor in its subfolders"
+    found = files_in(src_dir, {".wav"}, "WAV files", apart_from=tgt_dir, none=none)
+    files = list(map(Path, found))
     claim_folder(tgt_dir, {"trimmed_from": str(src_dir), "min_clip": min_clip}, "isolated events")
     strip = functools.partial(_strip, src_dir, tgt_dir, min_clip)
     failed = make_all(strip, files, num_workers, tgt_dir, "WAV files", lambda file: (tgt_dir / file).exists())

@@ -7,6 +7,7 @@ alone: not on how many processes make it, on which others are made, or on where 
 import errno
 import functools
 import json
+import logging
 import os
 import shutil
 import warnings
@@ -19,11 +20,14 @@ from typing import Any
 import numpy as np
 
 from src.data.audio.files import as_int32, encode, opened
-from src.data.labels import LabelMap
+from src.data.labels import LabelMap, nfc
 from src.errors import UserError
 from src.preparation.jams import renamed
-from src.utils.files import claim_folder, write_whole
+from src.utils.files import claim_folder, is_text, write_whole
+from src.utils.folders import files_in, subfolders
 from src.utils.parallel import make_all
+
+log = logging.getLogger(__name__)
 
 SAMPLE_RATE = 22050  # Hz
 REF_DB = -60  # LUFS of the background
@@ -56,7 +60,7 @@ class Recipe:
 class Sources:
     """The sound files to draw from."""
 
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # names of the folders of events
     events: tuple[str, ...]  # E files, of all classes
     weights: np.ndarray  # (E,) probability of each
     bg_root: str  # <kind>/*.wav
@@ -93,7 +97,8 @@ def generate_soundscapes(
     bg_root, backgrounds = background_files(recipe.bg_path)
     events = tuple(file for group in files.values() for file in group)
     weights = file_weights(files, label_map, class_weights)
-    sources = Sources(tuple(sorted(files)), events, weights, bg_root, backgrounds)
+    classes = {Path(file).parent.name for file in events}  # as Scaper finds them, not as the map spells them
+    sources = Sources(tuple(sorted(classes)), events, weights, bg_root, backgrounds)
     choices = {"classes": list(label_map.names), "class_weights": class_weights}
     claim_folder(out_folder, asdict(recipe) | choices, "soundscapes")
 
@@ -106,27 +111,30 @@ def generate_soundscapes(
 
 def event_files(fg_path: str | Path, label_map: LabelMap) -> dict[str, list[str]]:
     """Class → its sorted WAV files, for every class of the map."""
-    folder = Path(fg_path)
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder of isolated events (<class>/*.wav)")
-    on_disk = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    unknown = [name for name in on_disk if name not in label_map.mapping]
-    if unknown:
-        raise UserError(f"{folder}: class '{unknown[0]}' is not in the label map {label_map.path}")
-    files = {name: sorted(map(str, (folder / name).glob("*.wav"))) for name in label_map.names}
+    folder, what = Path(fg_path), "isolated events (<class>/*.wav)"
+    files: dict[str, list[str]] = {name: [] for name in label_map.names}
+    for name in subfolders(folder, what):
+        if nfc(name) not in files:
+            raise UserError(f"{folder}: class '{name}' is not in the label map {label_map.path}")
+    for file in files_in(folder, {".wav"}, what, levels=range(1, 2)):
+        files[nfc(os.path.dirname(file))].append(str(folder / file))
     empty = [name for name, found in files.items() if not found]
     if empty:
-        raise UserError(f"{folder}: no WAV files of class '{empty[0]}', which the label map {label_map.path} has")
+        none, place = f"no WAV files of class '{empty[0]}', which the label map {label_map.path} has", folder / empty[0]
+        if os.path.lexists(place):  # it may be empty, a link to nothing, or not be readable
+            files_in(place, {".wav"}, f"WAV files of class '{empty[0]}'", levels=range(1), none=none)
+        raise UserError(f"{folder}: {none}")
     return files
 
 
 def background_files(bg_path: str | Path) -> tuple[str, dict[str, list[str]]]:
     """(root, kind → sorted WAV files), whether they lie in subfolders of `bg_path` or in itself, the only kind then."""
     folder = Path(os.path.abspath(bg_path))
-    files = [file for file in sorted(folder.glob("*/*.wav")) if not file.parent.name.startswith(".")]
-    files = files or sorted(folder.glob("*.wav"))
-    if not files:
-        raise UserError(f"{bg_path}: no background WAV files in it, nor in its subfolders")
+    none = "no background WAV files in it, nor in its subfolders"
+    found = [folder / file for file in files_in(folder, {".wav"}, "backgrounds", levels=range(2), none=none)]
+    files = [file for file in found if file.parent != folder] or found
+    if len(files) < len(found):
+        log.info("%s: left out %d WAV files that are in no subfolder", folder, len(found) - len(files))
     kinds: dict[str, list[str]] = {}
     for file in files:
         kinds.setdefault(file.parent.name, []).append(str(file))
@@ -151,13 +159,15 @@ def is_complete(sound: Path) -> bool:
     return all(file.exists() for file in (sound, sound.with_suffix(".txt"), sound.with_suffix(".jams")))
 
 
-def write_soundscape(sound: Path, audio: np.ndarray, sample_rate: int, events: Sequence[Sequence], jams: str) -> None:
+def write_soundscape(
+    sound: Path, audio: np.ndarray, sample_rate: int, events: Sequence[Sequence], jams: str | bytes
+) -> None:
     """Write a soundscape's annotations, and then its audio.
 
     Args:
         audio: (N, channels) floats in [-1, 1].
         events: (onset, offset, label) of each, in seconds.
-        jams: the text of the JAMS file.
+        jams: the content of the JAMS file.
     """
     lines = "".join("\t".join(map(str, event)) + "\n" for event in events)
     samples = (as_int32(audio) >> 16).astype(np.int16)  # as libsndfile does for WAV. For FLAC it rounds otherwise
@@ -220,6 +230,8 @@ def require_source(file: str | Path) -> float:
     Raises:
         UserError: it is not audio, or too short.
     """
+    if not is_text(str(file)):
+        raise UserError(f"{file}: its name is not UTF-8, and Scaper opens no such file. Rename it")
     with opened(file, str(file)) as sound:
         seconds = sound.frames / sound.samplerate
     if seconds < SHORTEST:

@@ -3,12 +3,14 @@
 import functools
 import io
 import json
-from pathlib import Path, PurePosixPath
+import unicodedata
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from src.errors import UserError
 from src.preparation.jams import Event, ScaperJams, read_jams, renamed
 from src.preparation.soundscapes import import_scaper, is_complete, mixing, require_source, write_soundscape
 from src.utils.files import claim_folder
+from src.utils.folders import files_in, require_different_stems
 from src.utils.parallel import make_all
 
 SCAPERS_RATE = 44100  # Hz, where the JAMS file of an early Scaper does not say
@@ -53,26 +55,29 @@ def jams_files(path: Path) -> list[Path]:
     """The file itself, or the JAMS files in and below a folder, sorted."""
     if path.is_file():
         return [path]
-    files = sorted(path.rglob("*.jams"))
-    if not files:
-        raise UserError(f"{path}: {'no JAMS files in this folder' if path.is_dir() else 'no such file or folder'}")
-    return files
+    found = files_in(path, {".jams"}, "JAMS files", none="no JAMS files in this folder")
+    require_different_stems(path, found)
+    return [path / file for file in found]
 
 
 def find_source(root: Path, event: Event) -> Path:
     """A source on this machine, by as many of the last folders in its path as there are below `root`.
 
+    The path may be one of Windows, or of a system that writes accents as characters of their own.
     An event is at least in the folder of its class. A background may also lie in `root` itself.
 
     Raises:
         UserError: there is none of that name.
     """
-    parts = [part for part in PurePosixPath(event.source_file).parts if part not in ("/", "..")]
     fewest = 2 if event.role == "foreground" else 1
-    for first in range(max(len(parts) - fewest, 0) + 1):
-        if (root / Path(*parts[first:])).is_file():
-            return root / Path(*parts[first:])
-    raise UserError(f"its source {'/'.join(parts[-2:])} is not in {root} (it was made from {event.source_file})")
+    name = event.source_file
+    for spelling in dict.fromkeys((name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))):
+        for path in (PurePosixPath(spelling), PureWindowsPath(spelling)):
+            parts = [part for part in path.parts if part not in (path.anchor, "..")]
+            for first in range(max(len(parts) - fewest, 0) + 1):
+                if (root / Path(*parts[first:])).is_file():
+                    return root / Path(*parts[first:])
+    raise UserError(f"its source {'/'.join(parts[-2:])} is not in {root} (it was made from {name})")
 
 
 def _is_made(item: tuple[Path, Path]) -> bool:
@@ -84,9 +89,9 @@ def _make(fg_path: Path, bg_path: Path, item: tuple[Path, Path]) -> None:
     """Make the soundscape (JAMS file, audio file to write)."""
     file, sound = item
     jams = read_jams(file)
-    text, copy = file.read_text(encoding="utf-8"), sound.with_suffix(".jams")
+    content, copy = file.read_bytes(), sound.with_suffix(".jams")
     try:
-        if copy.exists() and copy.read_text(encoding="utf-8") != text:
+        if copy.exists() and copy.read_bytes() != content:
             raise UserError(f"{copy} is there already and says something else. Choose another folder")
         sources = _sources(jams, fg_path, bg_path)
         with mixing(list(sources.values())):
@@ -97,7 +102,7 @@ def _make(fg_path: Path, bg_path: Path, item: tuple[Path, Path]) -> None:
             audio, _, lines, _ = import_scaper().generate_from_jams(found)
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
-    write_soundscape(sound, audio, jams.sandbox.get("sr", SCAPERS_RATE), lines, text)
+    write_soundscape(sound, audio, jams.sandbox.get("sr", SCAPERS_RATE), lines, content)
 
 
 def _sources(jams: ScaperJams, fg_path: Path, bg_path: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
-from src.utils.files import read_json
+from src.utils.files import ENCODING, read_json
 
 CHECKPOINT_NAME = re.compile(
     r"epoch=(?P<epoch>\d+)_train_loss=(?P<train_loss>[^_]+)_val_(?:mAP|acc)=(?P<figure>.+?)(?:-v\d+)?\.ckpt"
@@ -73,7 +73,7 @@ class RunFolder:
         if not self.metrics_file.exists():
             return []
         try:
-            with open(self.metrics_file, newline="", encoding="utf-8") as stream:
+            with open(self.metrics_file, newline="", encoding=ENCODING) as stream:
                 rows = list(csv.DictReader(stream))
             for row in rows:
                 int(row["epoch"])

@@ -94,4 +94,4 @@ class RunRecord(Callback):
         if is_first():
             with whole_file(self.folder.record_file) as temporary:
                 text = json.dumps(self._content | {"finished": finished}, indent=2, ensure_ascii=False)
-                temporary.write_text(text + "\n", encoding="utf-8")
+                temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")  # as JSON escapes them

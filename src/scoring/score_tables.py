@@ -38,13 +38,14 @@ def beside(results_csv: str | Path, what: str) -> Path:
 def write_overlap_analysis(row: dict[str, Any], prediction: Prediction, results_csv: str) -> None:
     """Score clips of one, two, three … labelled events apart, into `<results_csv>_overlap.csv`.
 
-    `classes` is the number of classes with a positive clip among them, over which mAP is the mean.
+    `classes` is the number of classes with a positive clip among them, over which mAP is the mean. Negative clips, of
+    no event, have no such class, and no row.
     """
     path = beside(results_csv, "overlap")
     table = ResultsTable(path, ["Model", "events", "clips", "classes", *SCORES, *KEY], [*KEY, "events"])
     events = np.array([len(prediction.dataset.class_indices(index)) for index in range(len(prediction.dataset))])
     rows = []
-    for number in np.unique(events):
+    for number in np.unique(events[events > 0]):
         chosen = events == number  # (N,)
         scores = ranking_scores(prediction.probabilities[chosen], prediction.multi_hot[chosen])
         counts = {"events": int(number), "clips": int(chosen.sum()), "classes": int(np.isfinite(scores.ap).sum())}

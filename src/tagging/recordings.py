@@ -1,6 +1,7 @@
 """Recordings: which files, and windows of them at a network's sample rate."""
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,25 +10,26 @@ import soundfile
 
 from src.data.audio.files import AUDIO_SUFFIXES, LONGEST, resampled
 from src.errors import UserError
+from src.utils.folders import files_in
 
 MARGIN = 0.05  # s around a window, for the resampling filter
 
 
 def audio_files(paths: Sequence[str]) -> list[Path]:
-    """The files given, and of folders all files of a kind that soundfile reads, sorted.
+    """The files given, and of folders and their subfolders all files of a kind that soundfile reads, sorted.
 
     Raises:
         UserError: a path is not there, or a folder holds no audio files.
     """
     found = []
     for path in map(Path, paths):
-        if not path.exists():
+        if not os.path.lexists(path):
             raise UserError(f"{path}: no such file or folder")
-        inside = [path] if not path.is_dir() else sorted(filter(Path.is_file, path.rglob("*")))
-        audio = [file for file in inside if file == path or file.suffix.lower() in AUDIO_SUFFIXES]
-        if not audio:
-            raise UserError(f"{path}: no audio files in this folder")
-        found += audio
+        if path.is_dir() or not path.exists():  # a link to nothing gets the walk's words
+            none = "no audio files in this folder"
+            found += [path / file for file in files_in(path, AUDIO_SUFFIXES, "recordings", none=none)]
+        else:
+            found.append(path)
     return found
 
 

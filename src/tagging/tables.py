@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from src.tagging.tagger import Tagged
-from src.utils.files import whole_file
+from src.utils.files import NAMES, whole_file
 
 
 @contextmanager
@@ -16,7 +16,7 @@ def score_table(path: str | Path, names: Sequence[str]) -> Iterator[Callable[[Ta
     Args:
         names: of the classes.
     """
-    with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+    with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8", errors=NAMES) as stream:
         table = csv.writer(stream)
         table.writerow(("file", "start", "end", "class", "score"))
 

@@ -12,6 +12,9 @@ from typing import Any
 
 from src.errors import UserError
 
+ENCODING = "utf-8-sig"  # of text that is read: UTF-8, with or without the byte order mark that some editors write
+NAMES = "surrogateescape"  # of text with file names, which need not be UTF-8: their very bytes are written and read
+
 
 @contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[Path]:
@@ -41,21 +44,29 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
 def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
     """Replace a file by this content, in one step."""
     with whole_file(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(content.encode(errors=NAMES) if isinstance(content, str) else content)
 
 
-def read_text(path: str | os.PathLike, expected: str) -> str:
-    """The content of a text file, for which a user gave the path.
+def read_text(path: str | os.PathLike, expected: str, errors: str = "strict") -> str:
+    """The content of a text file, for which a user gave the path. A byte order mark is no part of it.
+
+    Args:
+        errors: what to do with bytes that are no UTF-8: NAMES where the text may hold file names.
 
     Raises:
         UserError: it is missing, or is no UTF-8. The message ends with what was `expected`.
     """
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        return Path(path).read_text(encoding=ENCODING, errors=errors)
     except FileNotFoundError:
         raise UserError(f"{path}: is missing. Expected {expected}") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: is not text. Expected {expected}") from None
+        raise UserError(f"{path}: is not text in UTF-8. Expected {expected}") from None
+
+
+def is_text(value: object) -> bool:
+    """Whether a value is text that UTF-8 can write. Names of files hold surrogates in place of bytes that are none."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def read_json(path: str | os.PathLike) -> Any:
@@ -65,7 +76,7 @@ def read_json(path: str | os.PathLike) -> Any:
         ValueError: it is no JSON, no text, or has a nesting or a number that Python does not read.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding=ENCODING))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
@@ -89,7 +100,7 @@ def claim_folder(folder: str | os.PathLike, recipe: Mapping[str, Any], what: str
         for name in (name for name in recipe if found.get(name) != recipe[name]):
             other = f"{what} with {name} {found.get(name)!r} instead of {recipe[name]!r}"
             raise UserError(f"{folder}: holds {other}: choose another {flag}")
-    elif any(file.suffix in (".wav", ".flac") for file in folder.rglob("*")):
+    elif any(file.suffix.lower() in (".wav", ".flac") for file in folder.rglob("*")):
         other = "audio files, but no recipe.json that says how they were made"
         raise UserError(f"{folder}: holds {other}: choose another {flag}")
     else:
@@ -98,7 +109,7 @@ def claim_folder(folder: str | os.PathLike, recipe: Mapping[str, Any], what: str
 
 def write_csv(path: str | os.PathLike, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Replace a CSV file by these rows."""
-    with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+    with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8", errors=NAMES) as stream:
         writer = csv.DictWriter(stream, columns)
         writer.writeheader()
         writer.writerows(rows)

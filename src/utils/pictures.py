@@ -24,5 +24,9 @@ def blank_figure(width: float, height: float) -> "Figure":
 
 def save_figure(figure: "Figure", path: str | PathLike, dpi: int, kind: str | None = None) -> None:
     """Write a figure as `kind`, by default what the file's name ends in, or PNG if it has no ending."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):  # a file's name need not be UTF-8, and no font has what stands for other bytes
+        text.set_text(text.get_text().encode(errors="surrogateescape").decode(errors="replace"))
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=dpi, format=kind or Path(path).suffix.lstrip(".") or "png")

@@ -162,7 +162,7 @@ def test_generating_refuses(demo, tmp_path):
     more = write_lbl_map(tmp_path / "more.json", (*names, "Zipper"))
     assert "no WAV files of class 'Zipper'" in error_line(generate(demo, tmp_path / "x", "--lbl_map", more))
     assert "no such folder of isolated events" in error_line(generate(demo, tmp_path / "x", "--fg_path", "nowhere"))
-    assert "no background WAV files" in error_line(generate(demo, tmp_path / "x", "--bg_path", tmp_path / "mix" / "no"))
+    assert "no such folder of backgrounds" in error_line(generate(demo, tmp_path / "x", "--bg_path", tmp_path / "no"))
     assert not (tmp_path / "x").exists()
     broken = tmp_path / "events" / "Gong"
     broken.mkdir(parents=True)

@@ -140,7 +140,8 @@ DEFECTS = {
     "not_finite": (flawed(WITH_NAN, kind="WAV", subtype="FLOAT"), (), [4], "record 4: 1 of 15000 samples"),
     "too_short": (flawed(TONE[:3000]), ("--min_duration", 0.5), [4], "record 4: 0.136 s"),
     "too_long": (flawed(np.tile(TONE, 3)), ("--max_duration", 1), [4], "record 4: 2.041 s"),
-    "no_label": (replaced(4, Record(clip(4), "")), (), [4], "record 4: has no label"),
+    "no_label": (replaced(4, Record(clip(4), ",")), (), [4], "record 4: has no label"),
+    "negative": (replaced(4, Record(clip(4), "")), (), [4], "no label, as of a negative clip (1 record): record 4"),
     "unknown_label": (replaced(4, Record(clip(4), "Drum,Bagpipe")), (), [4], "record 4: label 'Bagpipe' is not in"),
     "no_clips": ([], (), [], "no clips"),
     "fold": ([Record(clip(i), i % 3, 1 + i) for i in range(6)], (), [5], "record 5: fold 6"),
@@ -244,7 +245,7 @@ def test_all_of_a_clip_can_be_wrong_at_once_and_the_others_are_judged_all_the_sa
         tmp_path / "a.lmdb",
         [
             Record(audio(np.zeros((CLIP, 2)), rate=44100), "Bagpipe,Drum"),
-            Record(b"no audio", ""),
+            Record(b"no audio", ",,"),
             *sound_records(),
             Record(audio(np.zeros(CLIP)), "Drum"),
         ],

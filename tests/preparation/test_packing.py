@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import lmdb
@@ -61,9 +62,18 @@ def test_records_do_not_depend_on_the_number_of_workers(mix, tmp_path):
 
 def test_records_do_not_depend_on_the_order_in_which_a_folder_lists_its_files(mix, tmp_path, monkeypatch):
     pack_mixtures([str(mix)], tmp_path / "a.lmdb", min_duration=0.5)
-    listdir = os.listdir
-    monkeypatch.setattr(os, "listdir", lambda path: random.Random(3).sample(listdir(path), len(listdir(path))))
-    assert soundscape_files(mix) == sorted(map(str, mix.glob("*.flac"))) and os.listdir(mix) != sorted(os.listdir(mix))
+    scandir = os.scandir
+
+    @contextmanager
+    def shuffled(path):
+        with scandir(path) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        yield random.Random(3).sample(found, len(found))
+
+    monkeypatch.setattr(os, "scandir", shuffled)
+    with os.scandir(mix) as entries:
+        assert [entry.name for entry in entries] != sorted(os.listdir(mix))
+    assert soundscape_files(mix) == sorted(str(mix / name) for name in os.listdir(mix) if name.endswith(".flac"))
     pack_mixtures([str(mix)], tmp_path / "b.lmdb", min_duration=0.5)
     # Another folder of the same files, made in another order.
     (tmp_path / "copy").mkdir()
@@ -273,12 +283,12 @@ def stuck(mix, tmp_path):
     started, pipes = [], []
     target = tmp_path / "a.lmdb"
     pack(mix, target, check=0)
-    (mix / "s010.flac").rename(tmp_path / "s010.flac")
-    os.mkfifo(mix / "s010.flac")
+    (mix / "s010.txt").rename(tmp_path / "s010.txt")
+    os.mkfifo(mix / "s010.txt")
 
     def has_reader():
         try:
-            pipes.append(open(os.open(mix / "s010.flac", os.O_WRONLY | os.O_NONBLOCK), "wb"))
+            pipes.append(open(os.open(mix / "s010.txt", os.O_WRONLY | os.O_NONBLOCK), "wb"))
         except OSError:  # nobody reads yet
             return False
         return True
@@ -344,8 +354,8 @@ def test_a_killed_packing_leaves_the_earlier_lmdb_and_no_process(stuck, mix, tmp
     process.wait()
     wait_until(lambda: not any(map(is_alive, workers_of_it)))  # they would hold the lock
     assert raw(tmp_path / "a.lmdb") == before
-    (mix / "s010.flac").unlink()
-    (tmp_path / "s010.flac").rename(mix / "s010.flac")
+    (mix / "s010.txt").unlink()
+    (tmp_path / "s010.txt").rename(mix / "s010.txt")
     pack(mix, tmp_path / "a.lmdb", check=0)
     assert raw(tmp_path / "a.lmdb") == before and leftovers(tmp_path) == []
 

@@ -119,7 +119,7 @@ def test_showing_refuses(folder, tmp_path):
         (f"{tmp_path / 'nowhere.lmdb'}:0", "no such LMDB"),
         (tmp_path, "Add :INDEX"),
         (short, "has 100 samples. It needs 441"),
-        (bad, "bad.txt, line 1: 'a b Drum' is not onset and offset"),
+        (bad, "bad.txt, line 1: 'a\\tb\\tDrum' is not onset, offset and label"),
         (tmp_path / "text.wav", "is not audio"),
         (f"{tmp_path / 'text.wav'}:0", "is not an LMDB"),
     ):

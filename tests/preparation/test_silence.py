@@ -134,7 +134,7 @@ def test_trimming_refuses(tmp_path, monkeypatch):
     write(src / "Gong" / "a.wav", sound(0.1, 1.5))
     assert "is in --src_dir" in error_line(strip(src, src))
     assert "is in --src_dir" in error_line(strip(src, src / "trimmed"))
-    assert "no WAV files" in error_line(strip(tmp_path / "nowhere", tmp_path / "out"))
+    assert "no such folder of WAV files" in error_line(strip(tmp_path / "nowhere", tmp_path / "out"))
     strip(src, tmp_path / "out", check=0)
     before = contents(tmp_path / "out")
     assert "with min_clip 1.25 instead of 2" in error_line(strip(src, tmp_path / "out", "--min_clip", 2))

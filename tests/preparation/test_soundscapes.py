@@ -242,7 +242,7 @@ def test_making_again_refuses(sources, made, tmp_path):
     assert "no recipe.json" in error_line(regenerate(sources, made, tmp_path / "theirs"))
     assert sorted(contents(tmp_path / "theirs")) == ["a.flac"]
     assert "no JAMS files" in error_line(regenerate(sources, sources, tmp_path / "x"))
-    assert "no such file or folder" in error_line(regenerate(sources, tmp_path / "nowhere", tmp_path / "x"))
+    assert "no such folder of JAMS files" in error_line(regenerate(sources, tmp_path / "nowhere", tmp_path / "x"))
     assert "no such folder of backgrounds" in error_line(regenerate(sources, made, tmp_path / "x", bg="nowhere"))
     assert not (tmp_path / "x").exists()
     regenerate(sources, made / "soundscape_000000.jams", tmp_path / "out", check=0)

@@ -48,7 +48,7 @@ def only_wav(folder):
 
 def no_folder(folder):
     shutil.rmtree(folder)
-    return [str(folder), "no such mixture folder"]
+    return [str(folder), "no such folder of soundscapes"]
 
 
 def no_txt(folder):
@@ -271,7 +271,7 @@ def test_a_cfg_that_does_not_fit(corpus, tmp_path, change, message):
 @pytest.mark.parametrize(
     "more, message",
     [
-        (("--cfg_file", "nowhere.cfg"), "nowhere.cfg: no such cfg file"),
+        (("--cfg_file", "nowhere.cfg"), "nowhere.cfg: is missing. Expected a cfg file"),
         (("--use_mixers",), "mixers are retired"),
         (("--cw", "nowhere.pt"), "nowhere.pt: no such file (a tensor of class weights (--cw) was expected"),
         (("--resume_from", "nowhere.ckpt"), "nowhere.ckpt: no such file (a checkpoint to resume from was expected"),

@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,15 +13,17 @@ import numpy as np
 import soundfile
 
 from src.errors import UserError
+from src.utils.files import is_text
 
 LONGEST = 1 << 40  # samples. libsndfile gives a far larger number for a length that it does not know
 LARGEST_BLOCK = 1 << 13  # samples for a byte of FLAC: a frame has at most 65,535, in ten bytes at least
 LARGEST_RATIO = 1000  # the larger term of the rates' ratio, up to which torchaudio resamples
 
 # What libsndfile reads. RAW files have no header: nothing says how to read them.
-AUDIO_SUFFIXES = frozenset(
-    {f".{name.lower()}" for name in soundfile.available_formats()} | {".aif", ".oga", ".opus"}
-) - {".raw"}
+OTHER_SUFFIXES = ".aif .aifc .bwf .snd .wave .mp1 .mp2 .mpga .oga .opus .sph .8svx".split()
+AUDIO_SUFFIXES = frozenset({f".{name.lower()}" for name in soundfile.available_formats()}.union(OTHER_SUFFIXES)) - {
+    ".raw"
+}
 PIPED_WAV = 0x7FFF0000  # bytes of data from which on a WAV file's header only says that it was written to a pipe
 
 Source = bytes | str | Path  # the bytes of an audio file, or its path
@@ -176,7 +179,7 @@ def opened(source: Source, where: str) -> Iterator[soundfile.SoundFile]:
     if not isinstance(source, bytes) and not Path(source).is_file():
         raise UserError(f"{where}: no such audio file")
     try:
-        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
+        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else soundfiles_name(source)) as file:
             if file.frames > LONGEST:
                 raise UserError(f"{where}: does not say how long it is. Was it written to a pipe? Encode it again")
             # Where a WAV file's header promises more than there is, libsndfile only notes it in its log.
@@ -191,6 +194,11 @@ def opened(source: Source, where: str) -> Iterator[soundfile.SoundFile]:
             raise UserError(f"{where}: is empty, it has no samples") from None
         reason = getattr(error, "error_string", str(error)).rstrip(".")
         raise UserError(f"{where}: is not audio, or is truncated ({reason})") from None
+
+
+def soundfiles_name(path: str | Path) -> str | bytes:
+    """A path as soundfile takes it: it refuses text with bytes in it that are no UTF-8."""
+    return str(path) if is_text(str(path)) else os.fsencode(path)
 
 
 def encode(samples: np.ndarray, sample_rate: int, file_format: str) -> bytes:

@@ -83,6 +83,9 @@ def sound_hash(samples: np.ndarray) -> bytes:
 
 def _label_problems(record: Record, limits: Limits, where: str) -> Iterator[Problem]:
     if isinstance(record.label, str):
+        if not record.label:
+            yield Problem("negative", where)
+            return
         if not split_labels(record.label, limits.delimiter):
             yield Problem("no_label", f"{where}: has no label")
             return

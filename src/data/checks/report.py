@@ -1,7 +1,6 @@
 """What a check of LMDBs found, for people (text, a picture) and for programs (JSON)."""
 
 import math
-import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,8 +112,7 @@ def draw_class_balance(check: Check, path: str | Path, label_map: LabelMap | Non
     colours = ["tab:blue" if name in known else "tab:red" for name in names]
     for axes, report in zip(columns[0], check.reports):
         axes.barh(range(len(names)), [report.clips[name] for name in names], color=colours)
-        name = os.fsencode(Path(report.path).stem).decode(errors="replace")  # a file's name need not be text
-        axes.set_title(name, fontsize=9)
+        axes.set_title(Path(report.path).stem, fontsize=9)
         axes.set(xlabel="clips")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(axis="x", alpha=0.3)
