@@ -7,6 +7,7 @@ alone: not on how many processes make it, on which others are made, or on where 
 import errno
 import functools
 import json
+import logging
 import os
 import shutil
 import warnings
@@ -238,6 +239,7 @@ def mixing(sources: Sequence[str]) -> Iterator[None]:
     """
     if shutil.disk_usage(SCRATCH).free < ROOM:
         raise OSError(errno.ENOSPC, f"fewer than {ROOM >> 20} MiB are free, which SoX needs", SCRATCH)
+    level = logging.getLogger().level
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a source shorter than the drawn duration is the rule, not the exception
         try:
@@ -247,6 +249,8 @@ def mixing(sources: Sequence[str]) -> Iterator[None]:
         except Exception as error:  # they raise all kinds. One soundscape must not end a run of thousands
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise UserError(f"cannot be mixed ({reason}). It is made of {', '.join(sources)}") from None
+        finally:
+            logging.getLogger().setLevel(level)  # Scaper leaves it at "critical" when something is raised
 
 
 def sound_info(file: str) -> SimpleNamespace:

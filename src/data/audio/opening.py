@@ -69,7 +69,7 @@ def _bytes_and_handle(source: Source, where: str) -> Iterator[tuple[Data, io.Byt
     That is no path: it would open the neighbour `._NAME` too, where macOS keeps other things. SD2 has its header there.
     """
     if isinstance(source, bytes):
-        data = untagged(source)
+        data = _audio_behind_tags(source) or source
         yield data, io.BytesIO(data)
         return
     if not Path(source).is_file():
@@ -81,20 +81,20 @@ def _bytes_and_handle(source: Source, where: str) -> Iterator[tuple[Data, io.Byt
     with stream:
         number = stream.fileno()
         stored = mmap.mmap(number, 0, access=mmap.ACCESS_READ) if os.fstat(number).st_size else b""
-        data = untagged(stored)
-        if data is not stored:
-            yield data, io.BytesIO(data)
+        if audio := _audio_behind_tags(stored):
+            yield audio, io.BytesIO(audio)
         else:
-            yield data, str(source) if Path(source).suffix.lower() == ".sd2" else number
+            yield stored, str(source) if Path(source).suffix.lower() == ".sd2" else number
 
 
-def untagged(data: Data) -> Data:
-    """Audio without ID3v2 tags in front, but for MPEG: the other formats have no place for them there."""
-    end = _tags_end(data)
-    return data[end:] if end and data[end : end + 1] != b"\xff" else data
+def _audio_behind_tags(data: Data) -> bytes | None:
+    """What stands behind ID3v2 tags, unless it is MPEG: of that alone, libsndfile passes over them rightly."""
+    end = tags_end(data)
+    return data[end:] if end and data[end : end + 1] != b"\xff" else None
 
 
-def _tags_end(data: Data) -> int:
+def tags_end(data: Data) -> int:
+    """Where the ID3v2 tags in front of the audio end, in bytes. Tools put them before every format."""
     end = 0
     while data[end : end + 3] == b"ID3":  # 10 bytes, the last four of which are the tag's length, in 7 bits each
         end += 10 + sum(byte << 7 * place for place, byte in enumerate(reversed(data[end + 6 : end + 10])))
@@ -130,7 +130,7 @@ def _longer_mpeg(data: Data) -> MpegStream | None:
 
     libsndfile reads as many samples as are promised. Without a promise it guesses from the first frame's bit rate.
     """
-    start = _tags_end(data)
+    start = tags_end(data)
     promise = XING.search(data[start : start + 4096])
     mpeg = MpegStream(data, start + (promise.end() if promise else 0))
     promised = int.from_bytes(promise[2], "big") if promise and promise[1][0] & 1 else 0

@@ -1,5 +1,7 @@
 """One recording: its samples from the first to the last."""
 
+import mmap
+
 import miniaudio
 import numpy as np
 import soundfile
@@ -46,7 +48,7 @@ class MpegStream:
         num_mpeg_frames: what they are stored in.
     """
 
-    def __init__(self, data: bytes, start: int):
+    def __init__(self, data: bytes | mmap.mmap, start: int):
         library, ffi = miniaudio.lib, miniaudio.ffi
         self._data = ffi.from_buffer(data)
         self._decoder = ffi.gc(ffi.new("ma_dr_mp3 *"), library.ma_dr_mp3_uninit)
