@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from tqdm import tqdm
 
-from src.data.audio.files import encode
+from src.data.audio.files import encode, read_audio
 from src.errors import UserError
 from src.preparation.catalogues import ESC50_CLASSES
 from src.preparation.demo_corpus import SAMPLE_RATE
@@ -123,7 +122,7 @@ class DemoTrees:
 def recording(folder: Path, seconds: float, rng: np.random.Generator) -> np.ndarray:
     """(N,) samples: one of a class's events, again and again with pauses, at a random loudness."""
     files = sorted(folder.glob("*.wav"))
-    event, _ = soundfile.read(files[rng.integers(len(files))], dtype="float32")
+    event = read_audio(files[rng.integers(len(files))])[0][:, 0]
     samples = np.zeros(round(seconds * SAMPLE_RATE), dtype=np.float32)
     start = int(rng.integers(SAMPLE_RATE))
     while start < len(samples):

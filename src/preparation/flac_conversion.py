@@ -4,9 +4,8 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-import soundfile
-
-from src.data.audio.files import encode, read_mono, soundfiles_name
+from src.data.audio.files import encode, read_mono
+from src.data.audio.opening import opened
 from src.errors import UserError
 from src.utils.files import write_whole
 from src.utils.folders import beside, files_in, require_different_stems
@@ -41,9 +40,12 @@ def convert_folder(
 def _is_converted(tgt_dir: Path, sample_rate: int, annotations: Sequence[str], file: Path) -> bool:
     target = tgt_dir / f"{file.stem}.flac"
     present = [target, *(tgt_dir / f"{file.stem}{suffix}" for suffix in annotations)]
+    if not all(map(Path.exists, present)):
+        return False
     try:
-        return all(map(Path.exists, present)) and soundfile.info(soundfiles_name(target)).samplerate == sample_rate
-    except soundfile.LibsndfileError:
+        with opened(target) as recording:
+            return recording.samplerate == sample_rate
+    except UserError:
         return False  # something else left a broken file there
 
 

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from src.data.audio.files import decode, encode, tile
+from src.data.audio.opening import tags_end
 from src.data.lmdb.store import Record
 from src.data.lmdb.writer import LMDBWriter
 from src.errors import UserError
@@ -116,8 +117,9 @@ def read_labels(path: Path, delimiter: str = ",", allow_empty: bool = False) -> 
 
 
 def read_flac(path: Path, min_duration: float, sample_rate: int) -> bytes:
-    """The bytes of a FLAC file, after decoding it once to see that it is whole."""
+    """The bytes of a FLAC file, without tags in front, after decoding it once to see that it is whole."""
     audio = path.read_bytes()
+    audio = audio[tags_end(audio) :]
     if not audio.startswith(b"fLaC"):
         raise UserError(f"{path}: is not a FLAC file, whatever its name says")
     samples = decode(audio, sample_rate, str(path), dtype="int16")

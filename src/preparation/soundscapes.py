@@ -15,11 +15,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from src.data.audio.files import as_int32, encode, opened
+from src.data.audio.files import as_int32, encode
+from src.data.audio.opening import opened
 from src.data.labels import LabelMap, nfc
 from src.errors import UserError
 from src.preparation.jams import renamed
@@ -232,8 +234,8 @@ def require_source(file: str | Path) -> float:
     """
     if not is_text(str(file)):
         raise UserError(f"{file}: its name is not UTF-8, and Scaper opens no such file. Rename it")
-    with opened(file, str(file)) as sound:
-        seconds = sound.frames / sound.samplerate
+    with opened(file) as recording:
+        seconds = recording.frames / recording.samplerate
     if seconds < SHORTEST:
         raise UserError(f"{file}: lasts {1000 * seconds:.1f} ms, but Scaper fades it in for {1000 * SHORTEST:g} ms")
     return seconds
@@ -248,22 +250,45 @@ def mixing(sources: Sequence[str]) -> Iterator[None]:
     """
     if shutil.disk_usage(SCRATCH).free < ROOM:
         raise OSError(errno.ENOSPC, f"fewer than {ROOM >> 20} MiB are free, which SoX needs", SCRATCH)
+    level = logging.getLogger().level
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a source shorter than the drawn duration is the rule, not the exception
         try:
             yield
-        except (OSError, MemoryError):
+        except (OSError, MemoryError, UserError):
             raise
         except Exception as error:  # they raise all kinds. One soundscape must not end a run of thousands
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise UserError(f"cannot be mixed ({reason}). It is made of {', '.join(sources)}") from None
+        finally:
+            logging.getLogger().setLevel(level)  # Scaper leaves it at "critical" when something is raised
+
+
+def sound_info(file: str) -> SimpleNamespace:
+    """Duration (s) and sample rate (Hz) of a source, as `soundfile.info` has them."""
+    with opened(file) as recording:
+        return SimpleNamespace(duration=recording.frames / recording.samplerate, samplerate=recording.samplerate)
+
+
+def read_part(file: str, start: int, stop: int, always_2d: bool) -> tuple[np.ndarray, int]:
+    """(N, channels) float64 samples from `start` to `stop`, and Hz, as `soundfile.read` returns them.
+
+    The whole of a source is looked at: whether it is used does not depend on the part that was drawn.
+    """
+    with opened(file) as recording:
+        start, stop, _ = slice(start, stop).indices(recording.frames)
+        recording.skip(start)
+        samples = recording.read(max(stop - start, 0), dtype="float64")
+        recording.skip(recording.frames - recording.position)
+        return samples, recording.samplerate
 
 
 def import_scaper():
-    """Scaper, with the NumPy 1 name that its release 1.6.5 still uses."""
+    """Scaper, which opens sound files as this project does, with a NumPy 1 name that its release 1.6.5 still uses."""
     if not hasattr(np, "Inf"):
         np.Inf = np.inf
     os.environ.setdefault("MPLBACKEND", "agg")
     import scaper
 
+    scaper.core.soundfile = SimpleNamespace(info=sound_info, read=read_part)
     return scaper

@@ -2,13 +2,13 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
-from src.data.audio.files import AUDIO_SUFFIXES, LONGEST, resampled
+from src.data.audio.files import AUDIO_SUFFIXES, resampled
+from src.data.audio.recording import Recording
 from src.errors import UserError
 from src.utils.folders import files_in
 
@@ -33,13 +33,9 @@ def audio_files(paths: Sequence[str]) -> list[Path]:
     return found
 
 
-def resampled_length(file: soundfile.SoundFile, sample_rate: int) -> int:
+def resampled_length(recording: Recording, sample_rate: int) -> int:
     """Samples of a recording at another rate."""
-    if file.frames == 0:
-        raise UserError(f"{file.name}: is empty, it has no samples")
-    if file.frames > LONGEST:
-        raise UserError(f"{file.name}: does not say how long it is. Was it written to a pipe? Encode it again")
-    return math.ceil(file.frames * sample_rate / file.samplerate)
+    return math.ceil(recording.frames * sample_rate / recording.samplerate)
 
 
 def window_starts(length: int, window: int, hop: int) -> list[int]:
@@ -48,20 +44,28 @@ def window_starts(length: int, window: int, hop: int) -> list[int]:
     return [*range(0, last, hop), last]
 
 
-def read_window(file: soundfile.SoundFile, start: int, length: int, sample_rate: int) -> np.ndarray:
-    """(≤ length,) mono float32 samples at `sample_rate` from `start` on, as if the whole file were resampled."""
-    common = math.gcd(file.samplerate, sample_rate)
-    old, new = file.samplerate // common, sample_rate // common
+def windows(recording: Recording, starts: Iterable[int], length: int, sample_rate: int) -> Iterator[np.ndarray]:
+    """(≤ length,) mono float32 samples at `sample_rate` from each start on, as if the whole file were resampled.
+
+    One window is in memory at a time.
+
+    Args:
+        starts: in samples at `sample_rate`, in ascending order.
+
+    Raises:
+        UserError: as of `Recording`.
+    """
+    common = math.gcd(recording.samplerate, sample_rate)
+    old, new = recording.samplerate // common, sample_rate // common
     margin = math.ceil(MARGIN * common) if old != new else 0
-    # Samples coincide at both rates every `old` and every `new` samples: reading begins there.
-    first = max(start // new - margin, 0)
-    last = -(-(start + length) // new) + margin
-    begin, end = min(first * old, file.frames), min(last * old, file.frames)
-    file.seek(begin)
-    samples = file.read(end - begin, dtype="float32", always_2d=True).mean(axis=1)  # (N,)
-    if len(samples) < end - begin:
-        raise UserError(f"{file.name}: is truncated: it ends after {begin + len(samples)} of {file.frames} samples")
-    if old != new:
-        samples = resampled(samples, old, new)
-    offset = start - first * new
-    return samples[offset : offset + length]
+    kept = np.empty(0, np.float32)  # the last samples that were read, (N,) up to the recording's position
+    for start in starts:
+        # Samples coincide at both rates every `old` and every `new` samples: a window is read from such a place on.
+        first = max(start // new - margin, 0)
+        last = -(-(start + length) // new) + margin
+        begin, end = min(first * old, recording.frames), min(last * old, recording.frames)
+        recording.skip(max(begin - recording.position, 0))
+        kept = kept[len(kept) - (recording.position - begin) :]
+        kept = np.concatenate([kept, recording.read(end - recording.position).mean(axis=1)])
+        offset = start - first * new
+        yield (resampled(kept, old, new) if old != new else kept)[offset : offset + length]

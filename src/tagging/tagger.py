@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 
+from src.data.audio.opening import opened
+from src.data.audio.recording import Recording
 from src.data.audio.spectrogram import FeatureExtractor
 from src.data.batching import rows_for
 from src.data.labels import LabelMap
@@ -15,7 +16,7 @@ from src.data.transforms import View, evaluation_chain
 from src.errors import UserError
 from src.learning.tasks import build_task
 from src.models.checkpoint import read_checkpoint
-from src.tagging.recordings import read_window, resampled_length, window_starts
+from src.tagging.recordings import resampled_length, window_starts, windows
 from src.utils.memory import keep_freed_memory
 from src.utils.progress import progress
 
@@ -75,27 +76,24 @@ class Tagger:
         """Score one recording, a few windows at a time.
 
         Raises:
-            UserError: it cannot be read, is empty, or does not say how long it is.
+            UserError: it cannot be opened, or not read to its end.
         """
-        try:
-            with soundfile.SoundFile(path) as file:
-                return self._tagged(file, Path(path))
-        except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a raw file, of no known format
-            raise UserError(f"{path}: is not audio, or is truncated ({str(error).rstrip('.')})") from None
+        with opened(path) as recording:
+            return self._tagged(recording, Path(path))
 
-    def _tagged(self, file: soundfile.SoundFile, path: Path) -> Tagged:
-        length = resampled_length(file, self.sample_rate)
+    def _tagged(self, recording: Recording, path: Path) -> Tagged:
+        length = resampled_length(recording, self.sample_rate)
         starts = np.array(window_starts(length, self.window, self.hop))  # samples
         # Results are laid out at once: small arrays kept from every window would fragment the memory.
         scores = np.empty((len(starts), len(self.label_map)), dtype=np.float32)
         bounds = np.append(starts, length)  # each window is drawn up to where the next one begins
         columns = np.round(bounds / length * PICTURE_COLUMNS).astype(int)
         picture = np.zeros((self.features.num_bins, PICTURE_COLUMNS), dtype=np.float32)
+        samples = windows(recording, map(int, starts), self.window, self.sample_rate)
         with progress(len(starts), path.name, "window", leave=False) as bar:
             for first in range(0, len(starts), BATCH):
                 batch = range(first, min(first + BATCH, len(starts)))
-                windows = [read_window(file, int(starts[k]), self.window, self.sample_rate) for k in batch]
-                spectrograms = [self.features(window) for window in windows]
+                spectrograms = [self.features(next(samples)) for _ in batch]
                 scores[batch.start : batch.stop] = self._scores(spectrograms)
                 for k, spectrogram in zip(batch, spectrograms):
                     frames = max((bounds[k + 1] - bounds[k]) // self.features.hop_len, 1)

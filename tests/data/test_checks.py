@@ -137,7 +137,12 @@ DEFECTS = {
     "undecodable": (replaced(4, Record(clip(4)[:-2000], "Drum")), (), [4], "record 4: is not audio, or is truncated"),
     "sample_rate": (flawed(TONE, rate=44100), (), [4], "record 4: 44100 Hz, not 22050 Hz"),
     "channels": (flawed(np.stack([TONE, TONE], axis=1)), (), [4], "record 4: 2 channels"),
-    "not_finite": (flawed(WITH_NAN, kind="WAV", subtype="FLOAT"), (), [4], "record 4: 1 of 15000 samples"),
+    "not_finite": (
+        flawed(WITH_NAN, kind="WAV", subtype="FLOAT"),
+        (),
+        [4],
+        "record 4: holds samples that are no finite numbers",
+    ),
     "too_short": (flawed(TONE[:3000]), ("--min_duration", 0.5), [4], "record 4: 0.136 s"),
     "too_long": (flawed(np.tile(TONE, 3)), ("--max_duration", 1), [4], "record 4: 2.041 s"),
     "no_label": (replaced(4, Record(clip(4), ",")), (), [4], "record 4: has no label"),

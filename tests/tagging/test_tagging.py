@@ -10,7 +10,8 @@ import torchaudio
 from conftest import FIXTURES, SAMPLE_RATE
 from released import CKPT, clip
 
-from src.tagging.recordings import audio_files, read_window, window_starts
+from src.data.audio.opening import opened
+from src.tagging.recordings import audio_files, window_starts, windows
 from src.tagging.tagger import Tagger, maxima
 
 LBL_MAP = FIXTURES / "lbl_map.json"
@@ -47,9 +48,9 @@ def test_a_window_is_what_the_whole_file_resampled_holds_there(tmp_path, rate):
         )
     else:
         whole = torchaudio.functional.resample(mono, rate, SAMPLE_RATE).numpy()
-    with soundfile.SoundFile(tmp_path / "a.wav") as file:
-        for start in (0, 1, 12345, len(whole) - 20000, len(whole) - 100):
-            window = read_window(file, start, 20000, SAMPLE_RATE)
+    starts = (0, 1, 12345, len(whole) - 20000, len(whole) - 100)
+    with opened(tmp_path / "a.wav") as recording:
+        for start, window in zip(starts, windows(recording, starts, 20000, SAMPLE_RATE), strict=True):
             assert len(window) == min(20000, len(whole) - start)
             exact = rate not in (32768, 44101)  # those are resampled in the Fourier domain
             inner = slice(0 if exact else 50, len(window) if exact else -50)

@@ -2,20 +2,15 @@
 
 import io
 import math
-import os
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import miniaudio
 import numpy as np
 import soundfile
 
+from src.data.audio.opening import Source, opened
 from src.errors import UserError
-from src.utils.files import is_text
 
-LONGEST = 1 << 40  # samples. libsndfile gives a far larger number for a length that it does not know
 LARGEST_BLOCK = 1 << 13  # samples for a byte of FLAC: a frame has at most 65,535, in ten bytes at least
 LARGEST_RATIO = 1000  # the larger term of the rates' ratio, up to which torchaudio resamples
 
@@ -24,9 +19,6 @@ OTHER_SUFFIXES = ".aif .aifc .bwf .snd .wave .mp1 .mp2 .mpga .oga .opus .sph .8s
 AUDIO_SUFFIXES = frozenset({f".{name.lower()}" for name in soundfile.available_formats()}.union(OTHER_SUFFIXES)) - {
     ".raw"
 }
-PIPED_WAV = 0x7FFF0000  # bytes of data from which on a WAV file's header only says that it was written to a pipe
-
-Source = bytes | str | Path  # the bytes of an audio file, or its path
 
 
 def decode(source: Source, sample_rate: int, where: str = "the clip", dtype: str = "float32") -> np.ndarray:
@@ -41,7 +33,7 @@ def decode(source: Source, sample_rate: int, where: str = "the clip", dtype: str
         (N,) samples in [-1, 1), N ≥ 1.
 
     Raises:
-        UserError: not audio, truncated, empty, at another rate, or of several channels.
+        UserError: as of `read_audio`. Or at another rate, or of several channels.
     """
     samples, rate = read_audio(source, where, dtype)
     if rate != sample_rate:
@@ -110,12 +102,10 @@ def read_mono(path: str | Path, sample_rate: int, longest: float = math.inf) -> 
         (N,) float32 samples, N ≥ 1.
 
     Raises:
-        UserError: not audio, truncated, empty, too long, or with samples that are no numbers.
+        UserError: as of `read_audio`.
     """
     samples, rate = read_audio(path, longest=longest)
     mono = samples.mean(axis=1)  # (N,)
-    if not np.isfinite(mono).all():
-        raise UserError(f"{path}: holds samples that are no finite numbers")
     return mono if rate == sample_rate else resampled(mono, rate, sample_rate)
 
 
@@ -150,55 +140,16 @@ def read_audio(
         (N, channels) samples, N ≥ 1, and Hz.
 
     Raises:
-        UserError: not audio, truncated, empty or too long.
+        UserError: not audio, truncated, empty, too long, or with samples that are no finite numbers.
     """
-    where = where or str(source)
-    with opened(source, where) as file:
-        if file.frames > longest * file.samplerate:
-            seconds = file.frames / file.samplerate
+    with opened(source, where) as recording:
+        if recording.frames > longest * recording.samplerate:
+            seconds = recording.frames / recording.samplerate
             raise UserError(
-                f"{where}: lasts {seconds:.1f} s, and {longest:g} s at most were expected. "
+                f"{recording.where}: lasts {seconds:.1f} s, and {longest:g} s at most were expected. "
                 "Is it the whole recording that the clip was cut from?"
             )
-        try:
-            samples = file.read(dtype=dtype, always_2d=True)  # (N, channels)
-        except MemoryError:
-            raise UserError(f"{where}: says {file.frames} samples, more than fit into memory. Is it damaged?") from None
-        if len(samples) != file.frames:
-            raise UserError(f"{where}: is truncated: {len(samples)} of its {file.frames} samples can be read")
-        return samples, file.samplerate
-
-
-@contextmanager
-def opened(source: Source, where: str) -> Iterator[soundfile.SoundFile]:
-    """An audio file of known length, at least one sample.
-
-    Raises:
-        UserError: as of `read_audio`.
-    """
-    if not isinstance(source, bytes) and not Path(source).is_file():
-        raise UserError(f"{where}: no such audio file")
-    try:
-        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else soundfiles_name(source)) as file:
-            if file.frames > LONGEST:
-                raise UserError(f"{where}: does not say how long it is. Was it written to a pipe? Encode it again")
-            # Where a WAV file's header promises more than there is, libsndfile only notes it in its log.
-            cut = re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
-            if file.format.startswith("WAV") and cut and int(cut[2]) < int(cut[1]) < PIPED_WAV:
-                raise UserError(f"{where}: is truncated: it has {cut[2]} of {cut[1]} bytes of audio")
-            if file.frames == 0:
-                raise UserError(f"{where}: is empty, it has no samples")
-            yield file
-    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a raw file, of no known format
-        if _is_flac_without_samples(source):
-            raise UserError(f"{where}: is empty, it has no samples") from None
-        reason = getattr(error, "error_string", str(error)).rstrip(".")
-        raise UserError(f"{where}: is not audio, or is truncated ({reason})") from None
-
-
-def soundfiles_name(path: str | Path) -> str | bytes:
-    """A path as soundfile takes it: it refuses text with bytes in it that are no UTF-8."""
-    return str(path) if is_text(str(path)) else os.fsencode(path)
+        return recording.read(dtype=dtype), recording.samplerate
 
 
 def encode(samples: np.ndarray, sample_rate: int, file_format: str) -> bytes:
@@ -218,18 +169,6 @@ def encode(samples: np.ndarray, sample_rate: int, file_format: str) -> bytes:
 def as_int32(samples: np.ndarray) -> np.ndarray:
     """Floats in [-1, 1] as 32-bit integers. Exact for the samples of a file of up to 32 bits."""
     return np.clip(np.rint(samples.astype(np.float64) * 2**31), -(2**31), 2**31 - 1).astype(np.int32)
-
-
-def _is_flac_without_samples(source: Source) -> bool:
-    """Whether a FLAC file ends right behind its headers, which libsndfile takes for no audio file."""
-    data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    if not data.startswith(b"fLaC"):
-        return False
-    position, last = 4, False
-    while not last and position + 4 <= len(data):  # metadata blocks: 1 byte of type, 3 of length, the block
-        last = bool(data[position] & 0x80)
-        position += 4 + int.from_bytes(data[position + 1 : position + 4], "big")
-    return last and position == len(data)
 
 
 def tile(samples: np.ndarray, min_length: int) -> np.ndarray:

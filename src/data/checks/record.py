@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.data.audio.files import opened, read_audio
+from src.data.audio.opening import opened
+from src.data.audio.recording import NotFinite
 from src.data.checks.findings import Problem
 from src.data.labels import LabelMap, split_labels
 from src.data.lmdb import fingerprint
@@ -57,12 +58,13 @@ def examine(reader: LMDBReader, limits: Limits, index: int) -> Facts:
     names = class_names(record.label, limits)
     problems = [*_label_problems(record, limits, where)]
     try:
-        samples, rate = read_audio(record.flac, where)
+        with opened(record.flac, where) as recording:
+            samples, rate = recording.read(), recording.samplerate  # (N, channels), Hz
     except UserError as error:
-        return Facts(digest, names=names, fold=record.fold, problems=(*problems, Problem("undecodable", str(error))))
+        kind = "not_finite" if isinstance(error, NotFinite) else "undecodable"
+        return Facts(digest, names=names, fold=record.fold, problems=(*problems, Problem(kind, str(error))))
     channels = samples.shape[1]
-    with opened(record.flac, where) as file:
-        stored_as = f"{file.format} {file.subtype}, {rate} Hz, {channels} channel{'s' * (channels > 1)}"
+    stored_as = f"{recording.encoding}, {rate} Hz, {channels} channel{'s' * (channels > 1)}"
     problems += _audio_problems(samples, rate, limits, where)
     return Facts(digest, sound_hash(samples), len(samples) / rate, stored_as, names, record.fold, tuple(problems))
 
@@ -109,10 +111,6 @@ def _audio_problems(samples: np.ndarray, rate: int, limits: Limits, where: str) 
         yield Problem("too_short", f"{where}: {len(samples) / rate:.3f} s")
     if len(samples) > limits.max_duration * rate:
         yield Problem("too_long", f"{where}: {len(samples) / rate:.3f} s")
-    broken = np.count_nonzero(~np.isfinite(samples))
-    if broken:
-        yield Problem("not_finite", f"{where}: {broken} of {samples.size} samples")
-        return
     magnitudes = np.abs(samples)
     peak, clipped = magnitudes.max(), np.mean(magnitudes >= FULL_SCALE)
     if peak < limits.silence:

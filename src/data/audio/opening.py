@@ -1,0 +1,148 @@
+"""Audio files and bytes -> recordings of known length. Every command opens audio here."""
+
+import io
+import mmap
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import soundfile
+
+from src.data.audio.recording import AtOnce, InOrder, MpegStream, Recording
+from src.errors import UserError
+
+Source = bytes | str | Path  # the bytes of an audio file, or its path
+Data = bytes | mmap.mmap
+
+LONGEST = 1 << 40  # samples. libsndfile gives a far larger number for a length that it does not know
+PIPED = 0x7FFF0000  # bytes of data from which on a 32-bit header only says that it was written to a pipe
+OGG_PAGE = 65307  # bytes of a page at most (RFC 3533, section 6)
+
+# libsndfile opens a file of which a part is missing, and notes in its log what the header promises: bytes, or samples.
+PROMISED_BYTES = re.compile(r"(?:data|SSND|BODY|riff|Data Size|Data length)[ :]*(\d+) \(?should be (\d+)")
+NOTED_SAMPLES = re.compile(r"(?:Frames|Cols) *: (\d+)")
+NOTES_SAMPLES = ("AVR", "MAT4", "MAT5", "MPC2K", "NIST", "RF64", "SDS")
+NIST_SAMPLES = re.compile(rb"sample_count -i (\d+)")
+UNDIVIDED = ("PAF PCM_24", "SDS PCM_S8", "SDS PCM_16", "SDS PCM_24")  # not to be read in parts
+# The header of an MPEG frame, its side information, and what stands there in place of sound: flags, number of frames.
+XING = re.compile(rb"\xff[\xe0-\xff]..(?:..)?(?:.{9}|.{17}|.{32})(?:Xing|Info)...(.)(.{4})", re.DOTALL)
+
+
+@contextmanager
+def opened(source: Source, where: str = "") -> Iterator[Recording]:
+    """Audio of known length, at least one sample, of which its header promises no more than there is.
+
+    Some formats' headers say no length: IRCAM, PAF, PVF, SD2 and XI. Of these, what is there is taken for all.
+
+    Args:
+        where: how messages call it. A file is called by its path where `where` is empty.
+
+    Raises:
+        UserError: not audio, truncated, empty, or of unknown length. Or in the block, as of `Recording`.
+    """
+    where = where or str(source)
+    with _bytes_and_handle(source, where) as (data, handle):
+        try:
+            with InOrder(handle, closefd=False) as file:
+                if file.frames > LONGEST:
+                    raise UserError(f"{where}: does not say how long it is. Was it written to a pipe? Encode it again")
+                if fault := _missing(file, data):
+                    raise UserError(f"{where}: is truncated: {fault}")
+                decoder = _longer_mpeg(data) or file if file.format == "MP3" else file
+                if decoder.frames == 0:
+                    raise UserError(f"{where}: is empty, it has no samples")
+                encoding = f"{file.format} {file.subtype}"
+                yield Recording(AtOnce(file) if encoding in UNDIVIDED else decoder, where, encoding)
+        except soundfile.LibsndfileError as error:
+            if _is_flac_without_samples(data):
+                raise UserError(f"{where}: is empty, it has no samples") from None
+            reason = error.error_string.rstrip(".")
+            raise UserError(f"{where}: is not audio, or is truncated ({reason})") from None
+
+
+@contextmanager
+def _bytes_and_handle(source: Source, where: str) -> Iterator[tuple[Data, io.BytesIO | int | str]]:
+    """The audio's bytes, and what libsndfile opens.
+
+    That is no path: it would open the neighbour `._NAME` too, where macOS keeps other things. SD2 has its header there.
+    """
+    if isinstance(source, bytes):
+        data = _audio_behind_tags(source) or source
+        yield data, io.BytesIO(data)
+        return
+    if not Path(source).is_file():
+        raise UserError(f"{where}: no such audio file")
+    try:
+        stream = open(source, "rb", buffering=0)
+    except OSError as error:
+        raise UserError(f"{where}: cannot be read ({error.strerror})") from None
+    with stream:
+        number = stream.fileno()
+        stored = mmap.mmap(number, 0, access=mmap.ACCESS_READ) if os.fstat(number).st_size else b""
+        if audio := _audio_behind_tags(stored):
+            yield audio, io.BytesIO(audio)
+        else:
+            yield stored, str(source) if Path(source).suffix.lower() == ".sd2" else number
+
+
+def _audio_behind_tags(data: Data) -> bytes | None:
+    """What stands behind ID3v2 tags, unless it is MPEG: of that alone, libsndfile passes over them rightly."""
+    end = tags_end(data)
+    return data[end:] if end and data[end : end + 1] != b"\xff" else None
+
+
+def tags_end(data: Data) -> int:
+    """Where the ID3v2 tags in front of the audio end, in bytes. Tools put them before every format."""
+    end = 0
+    while data[end : end + 3] == b"ID3":  # 10 bytes, the last four of which are the tag's length, in 7 bits each
+        end += 10 + sum(byte << 7 * place for place, byte in enumerate(reversed(data[end + 6 : end + 10])))
+    return end
+
+
+def _missing(file: InOrder, data: Data) -> str | None:
+    """What of a file its header promises, but is not there. None if all is there."""
+    log, limit = file.extra_info, LONGEST if file.format in ("RF64", "W64") else PIPED
+    for promised, found in PROMISED_BYTES.findall(log):
+        if int(found) < int(promised) < limit:
+            return f"it has {found} of {promised} bytes of audio"
+    counts = NIST_SAMPLES.findall(data[:1024]) if file.format == "NIST" else NOTED_SAMPLES.findall(log)
+    if counts and file.format in NOTES_SAMPLES:
+        # libsndfile counts what is there and notes what is promised. Of SDS, the other way round.
+        there, promised = (file.frames, int(counts[-1]))[:: -1 if file.format == "SDS" else 1]
+        if there < promised:
+            return f"it has {there} of {promised} samples"
+    if "truncated file" in log:  # VOC
+        return "its last block is cut"
+    return "the last page of its Ogg stream is missing" if file.format == "OGG" and not _ogg_ends(data) else None
+
+
+def _ogg_ends(data: Data) -> bool:
+    """Whether an Ogg stream has the page that is marked as its last one (RFC 3533, section 6)."""
+    tail = data[max(0, len(data) - 2 * OGG_PAGE) :]
+    page = tail[tail.rfind(b"OggS") :]
+    return len(page) > 26 and bool(page[5] & 4) and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
+
+
+def _longer_mpeg(data: Data) -> MpegStream | None:
+    """The whole of an MPEG stream, where there is more than its first frame promises.
+
+    libsndfile reads as many samples as are promised. Without a promise it guesses from the first frame's bit rate.
+    """
+    start = tags_end(data)
+    promise = XING.search(data[start : start + 4096])
+    mpeg = MpegStream(data, start + (promise.end() if promise else 0))
+    promised = int.from_bytes(promise[2], "big") if promise and promise[1][0] & 1 else 0
+    return mpeg if mpeg.num_mpeg_frames > promised else None
+
+
+def _is_flac_without_samples(data: Data) -> bool:
+    """Whether a FLAC file ends right behind its headers, which libsndfile takes for no audio file."""
+    if data[:4] != b"fLaC":
+        return False
+    position, last = 4, False
+    while not last and position + 4 <= len(data):  # metadata blocks: 1 byte of type, 3 of length, the block
+        last = bool(data[position] & 0x80)
+        position += 4 + int.from_bytes(data[position + 1 : position + 4], "big")
+    return last and position == len(data)
