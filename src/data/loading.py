@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from src.config import Config
 from src.data.batching import message_of, unchanged
@@ -59,12 +60,23 @@ def open_lmdb(
 DESCRIPTORS = 4  # that each worker keeps open in the main process
 
 
-class Loader(DataLoader):
-    """PyTorch's loader, whose workers all start or none."""
+class Workers(_MultiProcessingDataLoaderIter):
+    """PyTorch's loader workers, of which all start or none."""
 
-    def __iter__(self) -> Any:
-        with starting(f"--num_workers {self.num_workers}"):
-            return super().__iter__()
+    def __init__(self, loader: DataLoader):
+        try:
+            with starting(f"--num_workers {loader.num_workers}"):
+                super().__init__(loader)
+        except BaseException:
+            self._shutdown = True  # or PyTorch would look for those that it did not start, and print a traceback
+            raise
+
+
+class Loader(DataLoader):
+    """PyTorch's loader with these workers."""
+
+    def _get_iterator(self) -> Any:
+        return Workers(self) if self.num_workers else super()._get_iterator()
 
 
 def loader(
