@@ -53,6 +53,8 @@ def in_words(error: Exception) -> str | None:
         return KILLED
     if OPEN_FILES.search(text):
         return f"{text}. `ulimit -n` is {_open_files_limit()}. Give fewer --num_workers, or raise the limit"
+    if isinstance(error, OSError) and str(error).startswith("Caught "):
+        return re.sub(r"^\w+: (\[Errno \d+\] )?", "", text)  # of a loader worker, where PyTorch makes text of it
     if NO_THREAD in text:
         return f"{NO_MORE[errno.EAGAIN]}. Give fewer --num_workers"
     return None
