@@ -6,7 +6,6 @@ import io
 import itertools
 import logging
 import os
-import re
 import signal
 import sys
 import time
@@ -15,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from src.errors import UserError
+from src.utils.limits import in_words
 from src.utils.processes import TIME_TO_REPORT, is_first
 
 if TYPE_CHECKING:
@@ -36,9 +36,6 @@ NEEDLESS_WARNINGS = (
     "sync_dist=True.* when logging on epoch level|This DataLoader will create"
 )
 
-# PyTorch's words for too little memory, which are a RuntimeError's.
-OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory|[Ss]torage size calculation overflowed")
-
 
 def run(main: Callable[[], None]) -> None:
     """Call a script's `main` and exit: 0 when it ends well, 1 on an error of the user's, 130 on Ctrl-C.
@@ -58,16 +55,13 @@ def run(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         sys.exit(f"{script}: error: {_shortened(_last_line(error))}")
-    except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error))):
+    except (MemoryError, RuntimeError, OSError) as error:
+        line = in_words(error)
+        if line is None and isinstance(error, OSError) and (error.filename or error.errno):
+            line = f"{error.filename}: " * bool(error.filename) + (error.strerror or str(error))
+        if line is None:
             raise
-        reason = f" ({_shortened(_last_line(error))})" if str(error) else ""
-        sys.exit(f"{script}: error: out of memory{reason}. Is a number among the flags or in the cfg too large?")
-    except OSError as error:
-        if error.filename is None and error.errno is None:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"{script}: error: {_shortened(where)}{error.strerror or error}")
+        sys.exit(f"{script}: error: {_shortened(line)}")
     except KeyboardInterrupt as interrupt:
         log.info("%s: interrupted. What was complete is kept", script)
         sys.exit(128 + getattr(interrupt, "signum", signal.SIGINT))

@@ -101,6 +101,10 @@ def carry_out(plan: RunPlan) -> None:
             if trainer.interrupted:  # Lightning turns an interrupt into an exit
                 raise interrupts.exception() from None
             raise
+        except RuntimeError as error:  # Lightning's tidying up fails where a loader did not begin
+            if isinstance(error.__context__, UserError):
+                raise error.__context__ from None
+            raise
         record.finish(
             trainer.current_epoch, any(callback.stopped_epoch for callback in trainer.early_stopping_callbacks)
         )

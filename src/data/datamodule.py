@@ -10,10 +10,11 @@ from src.data.batching import Batch
 from src.data.clip_dataset import ClipDataset
 from src.data.device_features import DeviceFeatures, Features, makes_features
 from src.data.labels import LabelMap
-from src.data.loading import loader, open_dataset
+from src.data.loading import DESCRIPTORS, loader, open_dataset
 from src.data.sampling import EpochSampler
 from src.data.transforms import Transform, evaluation_chain, training_chain
 from src.errors import UserError
+from src.utils.limits import usable_workers
 
 
 class ClipDataModule(pl.LightningDataModule):
@@ -33,7 +34,7 @@ class ClipDataModule(pl.LightningDataModule):
         of_lmdbs: of `open_dataset`. With a fold, train on the others and validate on this one.
 
     Raises:
-        UserError: from the data sets, and for a batch that the training set cannot fill.
+        UserError: from the data sets, for a batch that the training set cannot fill, and for too many workers.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class ClipDataModule(pl.LightningDataModule):
     ):
         super().__init__()
         self.batch_size = config.opt.batch_size
-        self.num_workers = num_workers
+        self.num_workers = usable_workers(num_workers, DESCRIPTORS, pools=2)
         self.prefetch_factor = prefetch_factor
         self.seed = seed
         self.features = features

@@ -63,8 +63,9 @@ class LMDBDataset(ClipDataset):
         return len(self.records)
 
     def waveform(self, index: int) -> np.ndarray:
-        if self._cache:
-            return self._cache[self.records[index]]
+        cached = self._cache[self.records[index]] if self._cache else None
+        if cached is not None:
+            return cached
         flac = self.reader.audio(self.records[index])
         self.reader.release_pages()  # or a worker would come to map all of the file
         return decode_record(flac, self.audio.sample_rate, self.where(index))

@@ -5,11 +5,11 @@ import gc
 import os
 import signal
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from src.config import Config
 from src.data.batching import message_of, unchanged
@@ -20,6 +20,7 @@ from src.data.manifest_dataset import ManifestDataset
 from src.data.shared_buffers import SharedBuffers
 from src.data.transforms import Transform
 from src.errors import UserError
+from src.utils.limits import starting, usable_workers
 from src.utils.memory import keep_freed_memory
 
 
@@ -56,6 +57,28 @@ def open_lmdb(
     return dataset
 
 
+DESCRIPTORS = 4  # that each worker keeps open in the main process
+
+
+class Workers(_MultiProcessingDataLoaderIter):
+    """PyTorch's loader workers, of which all start or none."""
+
+    def __init__(self, loader: DataLoader):
+        try:
+            with starting(f"--num_workers {loader.num_workers}"):
+                super().__init__(loader)
+        except BaseException:
+            self._shutdown = True  # or PyTorch would look for those that it did not start, and print a traceback
+            raise
+
+
+class Loader(DataLoader):
+    """PyTorch's loader with these workers."""
+
+    def _get_iterator(self) -> Any:
+        return Workers(self) if self.num_workers else super()._get_iterator()
+
+
 def loader(
     dataset: ClipDataset,
     sampler: Sampler,
@@ -65,20 +88,26 @@ def loader(
     drop_last: bool = False,
     device: torch.device | None = None,
 ) -> DataLoader:
-    """Batches of a data set, in memory that a GPU copies from without waiting where `device` is one."""
+    """Batches of a data set, in memory that a GPU copies from without waiting where `device` is one.
+
+    Raises:
+        CannotStart: the system does not allow so many workers.
+    """
+    pin_memory = device is not None and device.type == "cuda"
+    if not usable_workers(num_workers, DESCRIPTORS):
+        return Loader(dataset, batch_size, sampler=sampler, drop_last=drop_last, collate_fn=unchanged, pin_memory=pin_memory)
     buffers = SharedBuffers(num_workers)
-    collate: Callable[[Any], Any] = functools.partial(message_of, buffers) if num_workers else unchanged
-    return DataLoader(
+    return Loader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
         num_workers=num_workers,
         drop_last=drop_last,
-        collate_fn=collate,
-        prefetch_factor=prefetch_factor if num_workers else None,
-        persistent_workers=num_workers > 0,
+        collate_fn=functools.partial(message_of, buffers),
+        prefetch_factor=prefetch_factor,
+        persistent_workers=True,
         worker_init_fn=functools.partial(_start_worker, buffers),
-        pin_memory=device is not None and device.type == "cuda",
+        pin_memory=pin_memory,
     )
 
 

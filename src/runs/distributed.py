@@ -24,6 +24,7 @@ from lightning_fabric.plugins.environments.lightning import find_free_network_po
 
 from src.errors import UserError
 from src.runs.devices import Devices, started_by
+from src.utils.limits import CannotStart, starting
 from src.utils.processes import TIME_TO_REPORT, is_first
 
 T = TypeVar("T")
@@ -134,12 +135,16 @@ def _start_others(devices: Devices) -> None:
     os.environ |= defaults | {name: os.environ[name] for name in defaults if name in os.environ}
     os.environ |= {"LOCAL_RANK": "0", "WORLD_SIZE": str(devices.num_processes)}
     atexit.register(_wait_for_others)
-    for local_rank in range(1, devices.per_node):
-        other = subprocess.Popen(
-            [sys.executable, *sys.argv], env=os.environ | {"LOCAL_RANK": str(local_rank)}, stdin=subprocess.DEVNULL
-        )
-        _others.append(other)
-        threading.Thread(target=_end_with, args=(other,), daemon=True).start()
+    try:
+        with starting(f"--devices {devices.per_node}"):
+            for local_rank in range(1, devices.per_node):
+                environment = os.environ | {"LOCAL_RANK": str(local_rank)}
+                _others.append(subprocess.Popen([sys.executable, *sys.argv], env=environment, stdin=subprocess.DEVNULL))
+                threading.Thread(target=_end_with, args=(_others[-1],), daemon=True).start()
+    except CannotStart:
+        for other in _others:
+            other.kill()
+        raise
 
 
 def _wait_for_others() -> None:

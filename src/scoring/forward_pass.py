@@ -60,7 +60,7 @@ def batches_of(
     dataset.on_device = makes_features(device, features, dataset.audio.precompute_features)
     device_features = DeviceFeatures(dataset.features)
     for inputs, targets in loader(dataset, sampler, batch_size, num_workers, device=device):
-        yield ClipBatch(private(device_features(on(device, inputs))), private(targets))
+        yield ClipBatch(device_features(on(device, inputs)), targets)
 
 
 def on(device: torch.device, inputs: Samples | torch.Tensor) -> Samples | torch.Tensor:
@@ -68,11 +68,6 @@ def on(device: torch.device, inputs: Samples | torch.Tensor) -> Samples | torch.
     if isinstance(inputs, torch.Tensor):
         return inputs.to(device, non_blocking=True)
     return inputs._replace(samples=inputs.samples.to(device, non_blocking=True))
-
-
-def private(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor in memory of this process: of what loader workers share, each holds an open file until it goes."""
-    return tensor.clone() if tensor.device.type == "cpu" and tensor.is_shared() else tensor
 
 
 def outputs_of(

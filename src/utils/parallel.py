@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from src.errors import UserError
+from src.utils.limits import KILLED, starting, usable_workers
 from src.utils.progress import progress
 
 log = logging.getLogger(__name__)
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+DESCRIPTORS = 2  # that a process keeps open in the one that started it
 AHEAD = 4  # chunks in work for each process: it never waits, and results that nobody has taken yet stay few
 
 
@@ -52,12 +54,10 @@ def map_in_processes(
 
     Raises:
         WorkerKilled: a worker process was killed.
+        CannotStart: the system does not allow so many.
     """
     with progress(len(items), description, unit) as bar:
-        if isolate or (num_workers > 1 and len(items) > 1):
-            results = _in_workers(function, items, num_workers, chunk, description)
-        else:
-            results = map(function, items)
+        results = _in_workers(function, items, num_workers if len(items) > 1 else 1, chunk, description, isolate)
         for result in results:
             yield result
             bar.update()
@@ -101,28 +101,35 @@ def in_another_process(function: Callable[[Item], Result], item: Item, descripti
     Raises:
         WorkerKilled: the other process was killed.
     """
-    (result,) = _in_workers(function, [item], 1, 1, description)
+    (result,) = _in_workers(function, [item], 1, 1, description, isolate=True)
     return result
 
 
 def _in_workers(
-    function: Callable[[Item], Result], items: Sequence[Item], num_workers: int, chunk: int, description: str
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    num_workers: int,
+    chunk: int,
+    description: str,
+    isolate: bool,
 ) -> Iterator[Result]:
     """The results in order, with at most `AHEAD` chunks for each worker handed out."""
-    workers = max(1, min(num_workers, len(items)))
+    workers = min(max(1, num_workers), max(1, len(items)))
+    if (workers == 1 and not isolate) or not usable_workers(workers, DESCRIPTORS):
+        yield from map(function, items)
+        return
     waiting: deque[Future] = deque()
     with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(function,)) as pool:
         try:
             for start in range(0, len(items), chunk):
-                waiting.append(pool.submit(_work, items[start : start + chunk]))
+                with starting(f"--num_workers {num_workers}"):  # the first one starts the processes
+                    waiting.append(pool.submit(_work, items[start : start + chunk]))
                 if len(waiting) >= AHEAD * workers:
                     yield from waiting.popleft().result()
             while waiting:
                 yield from waiting.popleft().result()
         except BrokenProcessPool:
-            raise WorkerKilled(
-                f"{description}: a worker process was killed. Is there too little memory? What was complete is kept"
-            ) from None
+            raise WorkerKilled(f"{description}: {KILLED}") from None
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -14,6 +14,7 @@ from src.data.lmdb.fingerprint import NOTE, combined
 from src.data.lmdb.notes import FileState, remember
 from src.data.lmdb.store import LMDBReader
 from src.errors import UserError
+from src.utils.limits import CannotStart
 from src.utils.parallel import WorkerKilled, in_another_process, map_in_processes
 
 CHUNK = 8  # records sent to a worker at a time, of a few milliseconds each
@@ -176,6 +177,8 @@ def _examined(report: Report, limits: Limits, num_workers: int) -> Iterator[tupl
         for index, facts in enumerate(found):
             digests += facts.digest or b""
             yield index, facts
+    except CannotStart:
+        raise
     except UserError as error:
         killed = f"reading it ended the process, near record {index + 1}. Or is there too little memory?"
         reason = killed if isinstance(error, WorkerKilled) else str(error).removeprefix(f"{report.path}: ")
