@@ -8,6 +8,7 @@ import _repository
 from src import cli
 from src.errors import UserError
 from src.preparation.download import API, RECORD, choose, fetch, list_archives, unpack
+from src.utils.files import require_writable
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -23,6 +24,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     arguments = build_parser().parse_args()
+    if arguments.archives:
+        require_writable(Path(arguments.out_folder) / "archive")
     archives = list_archives(arguments.api, arguments.record)
     if not arguments.archives:
         for archive in archives:

@@ -218,8 +218,8 @@ def test_a_last_write_that_fails_leaves_no_lmdb(tmp_path, monkeypatch):
 def test_places_that_cannot_be_written(mix, tmp_path):
     (tmp_path / "file").write_text("in the way")
     assert str(tmp_path / "file") in error_line(pack(mix, tmp_path / "file" / "a.lmdb", "--num_workers", 2))
-    (tmp_path / "b.lmdb.partial").mkdir()
-    assert "b.lmdb.partial" in error_line(pack(mix, tmp_path / "b.lmdb"))
+    (tmp_path / ".b.lmdb.partial").mkdir()
+    assert ".b.lmdb.partial" in error_line(pack(mix, tmp_path / "b.lmdb"))
     assert (tmp_path / "file").read_text() == "in the way" and not (tmp_path / "b.lmdb").exists()
 
 
@@ -264,7 +264,8 @@ def test_the_file_is_on_the_disk_before_it_gets_its_name_and_the_name_before_pac
     monkeypatch.setattr(os, "fsync", logged_fsync)
     monkeypatch.setattr(os, "replace", logged_replace)
     pack_mixtures([str(mix)], tmp_path / "out" / "a.lmdb", min_duration=0.5)
-    assert events[:3] == [("on the disk", "a.lmdb.partial"), ("renamed", "a.lmdb"), ("on the disk", "out")]
+    events = events[events.index(("on the disk", ".a.lmdb.partial")) :]  # behind the trial whether there is room
+    assert events[:3] == [("on the disk", ".a.lmdb.partial"), ("renamed", "a.lmdb"), ("on the disk", "out")]
 
 
 @pytest.fixture
