@@ -8,7 +8,7 @@ import soundfile
 
 from src.data.audio.files import encode, read_mono
 from src.errors import UserError
-from src.utils.files import write_whole
+from src.utils.files import require_writable, write_whole
 from src.utils.parallel import make_all
 
 
@@ -31,6 +31,7 @@ def convert_folder(
     files = sorted(src_dir.glob("*.wav"))
     if not files:
         raise UserError(f"{src_dir}: no WAV files in this folder")
+    require_writable(tgt_dir / f"{files[0].stem}.flac")
     tgt_dir.mkdir(parents=True, exist_ok=True)
     convert = functools.partial(_convert, tgt_dir, sample_rate, annotations)
     is_converted = functools.partial(_is_converted, tgt_dir, sample_rate, annotations)

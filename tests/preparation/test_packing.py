@@ -1,6 +1,5 @@
 """Packing many soundscapes: whole or not there, the same however it is done, in memory that does not grow."""
 
-import ctypes
 import os
 import random
 import resource
@@ -15,15 +14,24 @@ import lmdb
 import numpy as np
 import pytest
 import soundfile
-from conftest import CLASSES, ROOT, SAMPLE_RATE, error_line, raw, run_script, tone_clip, write_folder, write_soundscape
+from conftest import (
+    CLASSES,
+    ROOT,
+    SAMPLE_RATE,
+    as_another_user,
+    error_line,
+    raw,
+    run_script,
+    tone_clip,
+    write_folder,
+    write_soundscape,
+)
 
 from src.data.lmdb.store import LMDBReader, Record
 from src.data.lmdb.writer import LMDBWriter
 from src.errors import UserError
 from src.preparation.packing import pack_mixtures, soundscape_files
 from src.utils.parallel import AHEAD, WorkerKilled, in_another_process, map_in_processes
-
-LIBC = ctypes.CDLL(None)
 
 
 def pack(folder, target, *more, **options):
@@ -221,12 +229,6 @@ def test_places_that_cannot_be_written(mix, tmp_path):
     (tmp_path / ".b.lmdb.partial").mkdir()
     assert ".b.lmdb.partial" in error_line(pack(mix, tmp_path / "b.lmdb"))
     assert (tmp_path / "file").read_text() == "in the way" and not (tmp_path / "b.lmdb").exists()
-
-
-def as_another_user():
-    """Let root's next program write only where its files' modes allow it. Others' programs do so anyway."""
-    for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-        LIBC.prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
 
 
 def test_a_folder_without_permission(mix, tmp_path):
