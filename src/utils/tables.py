@@ -65,7 +65,7 @@ def read_csv(
         for name, kind in kinds.items():
             if name in row and (row[name] or name in filled) and not _fits(row[name], kind):
                 where = f"{path}, line {line}"
-                raise UserError(f"{where}: {name} is {row[name]!r}, and {kind.expected} was expected")
+                raise UserError(f"{where}: {name} is {row[name][:100]!r}, and {kind.expected} was expected")
     return [row for _, row in numbered]
 
 
