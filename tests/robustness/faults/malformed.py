@@ -22,6 +22,7 @@ from conftest import cfg_tree, train_command
 from faults import mutations
 from faults.commands import Maker, evaluation, in_turn, packing, spoil_file, training
 from faults.corpus import checkpoint, reading
+from faults.outputs import odd_output, spoilt_rows, stale_row
 from faults.processes import Place
 from src.data.lmdb.store import Record
 
@@ -736,4 +737,7 @@ KINDS: dict[str, Maker] = {
     "JAMS": spoilt_jams,
     "table": spoilt_table,
     "command line": spoilt_command_line,
+    "output": odd_output,
+    "rows": spoilt_rows,
+    "stale row": stale_row,
 }
