@@ -6,6 +6,7 @@ from pathlib import Path
 
 from src import cli
 from src.errors import UserError
+from src.utils.files import require_writable
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +28,10 @@ def build_parser() -> cli.Parser:
 
 def main() -> None:
     arguments = build_parser().parse_args()
-    for path, kinds in ((arguments.csv, ()), (arguments.plot, (".png", ".pdf", ".svg", ".jpg"))):
-        if path and Path(path).is_dir():
-            raise UserError(f"{path}: is a folder, and a file was expected")
-        if path and kinds and Path(path).suffix.lower() not in kinds:
-            raise UserError(f"--plot {path}: a picture ends in {', '.join(kinds)}")
+    kinds = (".png", ".pdf", ".svg", ".jpg")
+    if arguments.plot and Path(arguments.plot).suffix.lower() not in kinds:
+        raise UserError(f"--plot {arguments.plot}: a picture ends in {', '.join(kinds)}")
+    require_writable(arguments.csv, arguments.plot)
     from src.tagging.pictures import draw
     from src.tagging.recordings import audio_files
     from src.tagging.tables import score_table

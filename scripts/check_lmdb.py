@@ -32,8 +32,9 @@ def main() -> None:
     from src.data.checks.record import Limits
     from src.data.checks.report import as_json, as_text, draw_class_balance
     from src.data.labels import LabelMap
-    from src.utils.files import write_whole
+    from src.utils.files import require_writable, write_whole
 
+    require_writable(arguments.json, arguments.png)
     label_map = LabelMap.load(arguments.lbl_map) if arguments.lbl_map else None
     limits = Limits(
         label_map,
@@ -45,11 +46,11 @@ def main() -> None:
         clipping=arguments.clipping,
     )
     found = check(arguments.lmdb, limits, arguments.num_workers)
-    print(as_text(found, label_map))
     if arguments.json:
         write_whole(arguments.json, json.dumps(as_json(found, label_map), indent=2) + "\n")
     if arguments.png:
         draw_class_balance(found, arguments.png, label_map)
+    print(as_text(found, label_map))
     found.require_sound(arguments.strict)
 
 

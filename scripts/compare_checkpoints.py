@@ -27,18 +27,19 @@ def main() -> None:
     arguments = build_parser().parse_args()
     from src.scoring.comparison import compare
     from src.scoring.predictions import InferenceOptions
-    from src.utils.files import write_whole
+    from src.utils.files import require_writable, write_whole
 
+    require_writable(arguments.json)
     options = cli.options_of(InferenceOptions, arguments, gpus=tuple(arguments.gpus))
     found = compare(arguments.ckpt_path, arguments.other_ckpt_path, options, arguments.bootstrap, arguments.seed)
+    if arguments.json:
+        write_whole(arguments.json, json.dumps([asdict(row) for row in found], indent=2) + "\n")
     print("| score | first | second | second - first | 95 % interval | p |\n| --- |" + " ---: |" * 5)
     for row in found:
         print(
             f"| {row.name} | {row.first:.4f} | {row.second:.4f} | {row.difference:+.4f} "
             f"| {row.low:+.4f} … {row.high:+.4f} | {row.p:.3g} |"
         )
-    if arguments.json:
-        write_whole(arguments.json, json.dumps([asdict(row) for row in found], indent=2) + "\n")
 
 
 if __name__ == "__main__":

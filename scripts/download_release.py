@@ -7,6 +7,7 @@ import _repository
 from src import cli
 from src.errors import UserError
 from src.preparation.download import API, RECORD, choose, fetch, list_archives, unpack
+from src.utils.files import require_writable
 
 
 def build_parser() -> cli.Parser:
@@ -22,6 +23,8 @@ def build_parser() -> cli.Parser:
 
 def main() -> None:
     arguments = build_parser().parse_args()
+    if arguments.archives:
+        require_writable(Path(arguments.out_folder) / "archive")
     archives = list_archives(arguments.api, arguments.record)
     if not arguments.archives:
         for archive in archives:

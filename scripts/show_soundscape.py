@@ -19,8 +19,9 @@ def main() -> None:
     arguments = build_parser().parse_args()
     from src.data.audio.files import encode
     from src.preparation.show import draw_soundscape, load_soundscape
-    from src.utils.files import write_whole
+    from src.utils.files import require_writable, write_whole
 
+    require_writable(arguments.out_png, arguments.out_wav)
     soundscape = load_soundscape(arguments.source, arguments.delimiter)
     picture = arguments.out_png or f"{soundscape.name}.png"
     draw_soundscape(picture, soundscape)

@@ -19,19 +19,20 @@ def main() -> None:
     arguments = build_parser().parse_args()
     from src.scoring.summary import summarise
     from src.scoring.summary_table import as_markdown, as_rows
-
-    summaries = summarise(arguments.inputs)
-    table = as_markdown(summaries)
-    print(table)
-    from src.scoring.charts import draw_all
-    from src.utils.files import write_csv, write_whole
+    from src.utils.files import require_writable, write_csv, write_whole
 
     out_dir = Path(arguments.out_dir)
+    require_writable(out_dir / "summary.csv", out_dir / "summary.md")
+    summaries = summarise(arguments.inputs)
+    table = as_markdown(summaries)
+    from src.scoring.charts import draw_all
+
     rows = as_rows(summaries)
     write_csv(out_dir / "summary.csv", list(rows[0]), rows)
     pictures = draw_all(summaries, out_dir)
     shown = "".join(f"\n![{picture.stem}]({picture.name})\n" for picture in pictures)
     write_whole(out_dir / "summary.md", f"{table}\n{shown}")
+    print(table)
     for path in (out_dir / "summary.md", out_dir / "summary.csv", *pictures):
         print(path)
 

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import io
 import itertools
 import logging
 import os
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from src.errors import UserError
 from src.utils.limits import in_words
 from src.utils.processes import TIME_TO_REPORT, is_first
+from src.utils.streams import standard_streams
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -42,17 +42,11 @@ def run(main: Callable[[], None]) -> None:
 
     A run that another signal ended in order exits with 128 and that signal's number.
     """
-    logging.basicConfig(level=logging.INFO if is_first() else logging.ERROR, format="%(message)s", stream=sys.stderr)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
-    logging.captureWarnings(True)
-    warnings.formatwarning = lambda message, *_: str(message)
-    warnings.filterwarnings("ignore", message=f".*({NEEDLESS_WARNINGS})")
-    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     script = os.path.basename(sys.argv[0])
     try:
-        main()
+        with standard_streams():
+            _set_up_logging()
+            main()
     except UserError as error:
         sys.exit(f"{script}: error: {_shortened(_last_line(error))}")
     except (MemoryError, RuntimeError, OSError) as error:
@@ -65,6 +59,15 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt as interrupt:
         log.info("%s: interrupted. What was complete is kept", script)
         sys.exit(128 + getattr(interrupt, "signum", signal.SIGINT))
+
+
+def _set_up_logging() -> None:
+    logging.basicConfig(level=logging.INFO if is_first() else logging.ERROR, format="%(message)s", stream=sys.stderr)
+    logging.captureWarnings(True)
+    warnings.formatwarning = lambda message, *_: str(message)
+    warnings.filterwarnings("ignore", message=f".*({NEEDLESS_WARNINGS})")
+    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def require_all_done(problems: Sequence[str], what: str) -> None:

@@ -1,22 +1,28 @@
 """Checkpoints -> scores on an LMDB, rows of results.csv, and exported weights."""
 
 import logging
-import os
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from src.data.lmdb.store import data_file
+from src.data.lmdb.fingerprint import fingerprint
+from src.data.lmdb.store import LMDBReader
 from src.learning.metrics import ranking_scores
+from src.models.torch_files import torch_file_digest, write_torch_file
 from src.runs.folder import epoch_of, validation_figure
 from src.scoring import score_tables
 from src.scoring.predictions import Candidate, InferenceOptions, Prediction, predictions
-from src.scoring.results_table import ResultsTable, best_of_each_run, export_path, find_checkpoints, row_name
-from src.scoring.score_tables import INTERVALS, KEY
-from src.utils.files import whole_file
+from src.scoring.results_table import (
+    SOURCES,
+    ResultsTable,
+    best_of_each_run,
+    export_path,
+    find_checkpoints,
+    row_name,
+)
+from src.scoring.score_tables import INTERVALS, SCORES
+from src.utils.files import require_writable
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +30,7 @@ COLUMNS = (  # behind those that say which run it is
     "mAP mAUC dprime ckpt_path accuracy top5 epoch val_figure num_train_clips num_eval_clips num_timesteps protocol "
     "fold cfg_file arch model_depth num_classes pretrained train_set_path train_data lmdb_path eval_data evaluated"
 ).split()
+DIGESTS = ["weights_digest", "ckpt_digest"]  # the last columns: where a table was cut, one is too short
 
 
 @dataclass(frozen=True)
@@ -47,10 +54,10 @@ class EvaluationOptions(InferenceOptions):
 def evaluate(options: EvaluationOptions) -> None:
     """Score checkpoints and write a row for each into `options.results_csv`, as soon as it is known.
 
-    What the table already holds is not scored again, unless the checkpoint or the LMDB is newer.
+    What the table already holds is not scored again, unless the checkpoint or the LMDB is another one.
 
     Raises:
-        UserError: a file is missing or does not fit. Rows written before stay.
+        UserError: a file is missing, does not fit or cannot be written. Rows written before stay.
     """
     if options.exp_dir is None:
         checkpoints = [Path(options.ckpt_path or "")]
@@ -58,8 +65,8 @@ def evaluate(options: EvaluationOptions) -> None:
         checkpoints = find_checkpoints(options.exp_dir, options.levels)
         if options.best_only:
             checkpoints = best_of_each_run(checkpoints)
-    columns = list(row_name(checkpoints[0], options.levels)) + COLUMNS + INTERVALS * bool(options.bootstrap)
-    table = ResultsTable(options.results_csv, columns, KEY)
+    columns = list(row_name(checkpoints[0], options.levels)) + COLUMNS + INTERVALS * bool(options.bootstrap) + DIGESTS
+    table = ResultsTable(options.results_csv, columns, needed=("Model", *SCORES))
     candidates = [Candidate(path) for path in checkpoints]
     if options.untrained:
         firsts = {path.parent: path for path in reversed(checkpoints)}
@@ -68,6 +75,12 @@ def evaluate(options: EvaluationOptions) -> None:
     if len(todo) < len(candidates):
         held = f"{len(candidates) - len(todo)} of {len(candidates)} rows"
         log.info("%s already holds %s (--overwrite scores them again)", options.results_csv, held)
+    if todo:
+        require_writable(
+            options.results_csv,
+            *(score_tables.beside(options.results_csv, what) for what in further_tables(options)),
+            options.export_dir and export_path(options.export_dir, todo[0].path, 0, 0, 0),
+        )
     for prediction in predictions(todo, options):
         write_up(prediction, table, options)
     for candidate in candidates:
@@ -79,25 +92,48 @@ def evaluate(options: EvaluationOptions) -> None:
 
 
 def is_scored(candidate: Candidate, table: ResultsTable, options: EvaluationOptions) -> bool:
-    """Whether the table holds the candidate's row, newer than the files, and what else is asked for is there."""
+    """Whether the table holds the candidate's row, of these very files, and what else is asked for is there.
+
+    The files' own contents decide, by the LMDB's fingerprint and the checkpoint's digest. A row of an earlier version
+    has no digest, and is made anew.
+
+    Raises:
+        UserError: the LMDB cannot be read.
+    """
     key = key_of(candidate, options)
     row = table.get(**key)
-    if row is None:
+    if row is None or not candidate.path.is_file() or row.get("ckpt_digest") != candidate.digest():
+        return False
+    if row.get("eval_data") != fingerprint(LMDBReader(options.lmdb_path)):
         return False
     bootstrapped = row.get("bootstrap"), row.get("bootstrap_seed")
     if options.bootstrap and bootstrapped != (str(options.bootstrap), str(options.seed)):
         return False
-    for asked, what in ((options.overlap_analysis, "overlap"), (options.per_class, "per_class")):
-        if asked and not ResultsTable(score_tables.beside(options.results_csv, what), [], KEY).get(**key):
+    sources = {name: row[name] for name in SOURCES}
+    for what in further_tables(options):
+        beside = score_tables.table_beside(options.results_csv, what).get(**key)
+        if beside is None or not sources.items() <= beside.items():
             return False
-    changed = max(os.path.getmtime(path) for path in (candidate.path, data_file(options.lmdb_path)) if path.exists())
-    if datetime.fromisoformat(row["evaluated"]).timestamp() < changed:
-        return False
-    if options.export_dir is None or candidate.untrained:
-        return True
-    folder = export_path(options.export_dir, candidate.path, 0, 0, 0).parent
-    scores = f"mAP={float(row['mAP']):.4f}_dprime={float(row['dprime']):.4f}"
-    return any(folder.glob(f"{scores}_num_classes=*.pth"))
+    return options.export_dir is None or candidate.untrained or is_exported(row, table, options.export_dir)
+
+
+def further_tables(options: EvaluationOptions) -> list[str]:
+    """The tables beside `results_csv` that are asked for."""
+    return ["overlap"] * options.overlap_analysis + ["per_class"] * options.per_class
+
+
+def is_exported(row: dict[str, str], table: ResultsTable, export_dir: str) -> bool:
+    """Whether the weights under a row's name are its own. Rows of one run with equal scores share the name."""
+    target = export_target(row, export_dir)
+    exported = [other for other in table.rows if other.get("weights_digest")]
+    same = (other["weights_digest"] for other in exported if export_target(other, export_dir) == target)
+    return target.is_file() and torch_file_digest(target) in same
+
+
+def export_target(row: dict[str, Any], export_dir: str) -> Path:
+    """Where the weights of a row's checkpoint are exported to."""
+    scores = float(row["mAP"]), float(row["dprime"])
+    return export_path(export_dir, Path(row["ckpt_path"]), *scores, int(row["num_classes"] or 0))
 
 
 def key_of(candidate: Candidate, options: EvaluationOptions) -> dict[str, Any]:
@@ -128,8 +164,10 @@ def write_up(prediction: Prediction, table: ResultsTable, options: EvaluationOpt
             "pretrained": config.model.pretrained or "",
             "train_set_path": config.data.source("train") or "",
             "train_data": (record.get("data") or {}).get("train") or "",
-            "eval_data": prediction.dataset.fingerprint() or "",
+            "eval_data": prediction.eval_data,
             "evaluated": datetime.now(timezone.utc).isoformat(),
+            "weights_digest": "",
+            "ckpt_digest": checkpoint.untrained_digest if candidate.untrained else checkpoint.digest,
         }
         | prediction.task.more_scores(probabilities, prediction.targets)
     )
@@ -137,9 +175,9 @@ def write_up(prediction: Prediction, table: ResultsTable, options: EvaluationOpt
     if options.bootstrap:
         row |= score_tables.intervals(probabilities, multi_hot, options.bootstrap, options.seed)
     if options.export_dir and not candidate.untrained:
-        target = export_path(options.export_dir, candidate.path, scores.mAP, scores.dprime, config.model.num_classes)
-        with whole_file(target) as temporary:
-            torch.save(prediction.weights(), temporary)
+        target = export_target(row, options.export_dir)
+        write_torch_file(target, prediction.weights())
+        row["weights_digest"] = torch_file_digest(target)
         log.info("weights: %s", target)
     if options.overlap_analysis:
         score_tables.write_overlap_analysis(row, prediction, options.results_csv)

@@ -26,6 +26,7 @@ from src.runs.folder import RunFolder, require_same_run
 from src.runs.provenance import provenance
 from src.runs.record import RunRecord
 from src.runs.resuming import ResumePoint, last_resume_point, read_resume_point
+from src.utils.files import require_writable
 
 log = logging.getLogger(__name__)
 
@@ -176,6 +177,7 @@ def _plan(options: TrainingOptions) -> RunPlan:
     plan = replace(plan, resume=point)
     if plan.is_finished:
         return plan
+    require_writable(options.cache_samples and Path(options.cache_samples) / "samples")
     if point:
         point.require_trainable(outline(*architecture(config.model)), options.epochs)
     if options.check_data:

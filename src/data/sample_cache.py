@@ -31,7 +31,6 @@ from src.utils.files import whole_file
 from src.utils.locks import exclusive
 from src.utils.parallel import map_in_processes
 
-
 log = logging.getLogger(__name__)
 
 LAYOUT = b"samples2"

@@ -13,6 +13,7 @@ from src.data.labels import LabelMap
 from src.errors import UserError
 from src.models.registry import build_network, create
 from src.models.safe_loading import read_torch_file, require_as_written
+from src.models.torch_files import digest_of, torch_file_digest
 from src.models.weights import is_usable, load_state
 
 WEIGHTS_PREFIX = "net."  # of the network's tensors in a checkpoint's state_dict
@@ -27,6 +28,7 @@ class Checkpoint:
     label_map: LabelMap | None  # None in the checkpoints released in 2021
     record: dict[str, Any]  # `hyper_parameters`: seed, protocol, command, versions, …
     weights: dict[str, torch.Tensor]  # the network's state dict
+    digest: str  # of the file, see src/models/torch_files.py
 
     def require_label_map(self, label_map: LabelMap) -> None:
         """Refuse a label map other than the one the checkpoint was trained with, as far as it says."""
@@ -63,6 +65,13 @@ class Checkpoint:
             raise UserError(f"{self.path}: does not say with which seed its run began, as --untrained needs")
         return seed
 
+    @property
+    def untrained_digest(self) -> str:
+        """16 hexadecimal digits that tell what `untrained_network` is made of, and what it reads."""
+        config, pretrained = self.config, Path(self.config.model.pretrained or "")
+        weights = torch_file_digest(pretrained) if pretrained.is_file() else ""
+        return digest_of((config.model, config.audio_config, self.seed, self.record.get("fold_index"), weights))
+
     def untrained_network(self) -> nn.Module:
         """The network as it was when the run began."""
         return initial_network(self.config, self.seed)
@@ -93,6 +102,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         UserError: no such file, not a checkpoint, or one without what is needed.
     """
     path = Path(path)
+    digest = torch_file_digest(path) if path.is_file() else ""
     content = read_torch_file(path, "a checkpoint", mapped=True)
     if not isinstance(content, dict) or not {"hyper_parameters", "state_dict"} <= content.keys():
         raise UserError(f"{path}: is not a checkpoint of a training run (is it a .pth of weights alone?)")
@@ -109,7 +119,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()):
         raise UserError(f"{path}: its state_dict holds something else than named tensors. The file is damaged")
     weights = {name.removeprefix(WEIGHTS_PREFIX): state[name] for name in state if name.startswith(WEIGHTS_PREFIX)}
-    return Checkpoint(path, config, label_map, record, weights)
+    return Checkpoint(path, config, label_map, record, weights, digest)
 
 
 def published_settings(cfg: dict[str, Any]) -> dict[str, Any]:

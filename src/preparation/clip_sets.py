@@ -14,7 +14,7 @@ from src.data.lmdb.writer import LMDBWriter
 from src.errors import UserError
 from src.preparation.catalogues import Catalogue, Clip
 from src.preparation.packing import read_flac
-from src.utils.files import claim_folder, write_csv, write_whole
+from src.utils.files import claim_folder, require_writable, write_csv, write_whole
 from src.utils.folders import files_in
 from src.utils.parallel import make_all
 from src.utils.progress import progress
@@ -47,6 +47,9 @@ def prepare_clip_sets(
             or clips from another folder.
     """
     out_dir = Path(out_dir)
+    for name in catalogue.sets:
+        lists = (out_dir / "meta" / f"{name}_{what}" for what in ("ids.txt", "missing.csv"))
+        require_writable(out_dir / "flac" / name / "clip.flac", out_dir / "lmdbs" / f"{name}.lmdb", *lists)
     files = find_files(clips_dir, (clip for clips in catalogue.sets.values() for clip in clips), out_dir / "flac")
     for name, clips in catalogue.sets.items():
         if not clips:

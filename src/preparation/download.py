@@ -23,7 +23,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from src.errors import UserError, listed
-from src.utils.files import sync
+from src.utils.files import file_behind, open_own, sync
 from src.utils.locks import exclusive
 from src.utils.progress import progress
 
@@ -96,7 +96,7 @@ def fetch(archive: Archive, folder: str | Path) -> Path:
     Raises:
         UserError: the server fails for good, or sends other bytes than the record promises.
     """
-    target = Path(folder) / archive.name
+    target = file_behind(Path(folder) / archive.name)
     partial = target.with_name(target.name + ".partial")
     with exclusive(folder):
         if target.exists():
@@ -194,7 +194,9 @@ def _receive(partial: Path, archive: Archive, bar: tqdm) -> None:
         expected = f"bytes {have}-{archive.size - 1}/{archive.size}" if appending else str(archive.size)
         if promised != expected:  # an error page, or another file: what has come is worth more
             raise _TryAgain(f"the server offers '{promised}' where the record promises {archive.size} bytes")
-        with open(partial, "ab" if appending else "wb") as stream:
+        with open(open_own(partial, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab") as stream:
+            if not appending:
+                stream.truncate(0)
             bar.update((have if appending else 0) - bar.n)
             while chunk := answer.read(CHUNK):
                 stream.write(chunk)

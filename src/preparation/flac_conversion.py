@@ -7,7 +7,7 @@ from pathlib import Path
 from src.data.audio.files import encode, read_mono
 from src.data.audio.opening import opened
 from src.errors import UserError
-from src.utils.files import write_whole
+from src.utils.files import require_writable, write_whole
 from src.utils.folders import beside, files_in, require_different_stems
 from src.utils.parallel import make_all
 
@@ -31,6 +31,7 @@ def convert_folder(
     found = files_in(src_dir, {".wav"}, "WAV files", levels=range(1), none="no WAV files in this folder")
     require_different_stems(src_dir, found)
     files = [src_dir / file for file in found]
+    require_writable(tgt_dir / f"{files[0].stem}.flac")
     tgt_dir.mkdir(parents=True, exist_ok=True)
     convert = functools.partial(_convert, tgt_dir, sample_rate, annotations)
     is_converted = functools.partial(_is_converted, tgt_dir, sample_rate, annotations)

@@ -11,7 +11,8 @@ import torch
 from lightning_fabric.plugins.io import TorchCheckpointIO
 
 from src.errors import UserError
-from src.utils.files import sync_folder, whole_file
+from src.models.torch_files import write_torch_file
+from src.utils.files import sync_folder
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -26,21 +27,12 @@ class WholeFileIO(TorchCheckpointIO):
             UserError: it does not fit onto the disk, or into the user's quota.
         """
         try:
-            with whole_file(path) as temporary, open(temporary, "wb") as stream:
-                torch.save(checkpoint, stream)
+            write_torch_file(path, checkpoint)
             sync_folder(Path(path).parent)
-        except (OSError, RuntimeError) as error:
-            refused = cause_on_disk(error)
-            if refused is None or refused.errno not in NO_ROOM:
+        except OSError as error:
+            if error.errno not in NO_ROOM:
                 raise
-            raise UserError(no_room(Path(path), checkpoint, refused)) from error
-
-
-def cause_on_disk(error: BaseException | None) -> OSError | None:
-    """The system's error under one of PyTorch's, which says nothing of it."""
-    while error is not None and not isinstance(error, OSError):
-        error = error.__cause__ or error.__context__
-    return error
+            raise UserError(no_room(Path(path), checkpoint, error)) from error
 
 
 def no_room(path: Path, checkpoint: dict[str, Any], refused: OSError) -> str:

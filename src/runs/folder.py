@@ -1,6 +1,5 @@
 """The folder of one training run: what is in it, and which run may use it."""
 
-import csv
 import math
 import os
 import re
@@ -9,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
-from src.utils.files import ENCODING, read_json
+from src.utils.files import read_json
+from src.utils.tables import NUMBER, WHOLE_NUMBER, read_csv
 
 CHECKPOINT_NAME = re.compile(
     r"epoch=(?P<epoch>\d+)_train_loss=(?P<train_loss>[^_]+)_val_(?:mAP|acc)=(?P<figure>.+?)(?:-v\d+)?\.ckpt"
 )
-COLUMNS = {"epoch", "step", "lr", "train_loss", "val_loss", "val_mAP", "val_acc"}  # of metrics.csv
+COLUMNS = ("epoch", "step", "lr", "train_loss", "val_loss", "val_mAP", "val_acc")  # of metrics.csv, one of the last two
+KINDS = dict.fromkeys(COLUMNS, NUMBER) | {"epoch": WHOLE_NUMBER}
 PLACES = {
     f"cfg.data.{name}"
     for name in (
@@ -72,15 +73,10 @@ class RunFolder:
         """Rows of metrics.csv, if there is one."""
         if not self.metrics_file.exists():
             return []
-        try:
-            with open(self.metrics_file, newline="", encoding=ENCODING) as stream:
-                rows = list(csv.DictReader(stream))
-            for row in rows:
-                int(row["epoch"])
-                if not row.keys() <= COLUMNS or None in row.values():
-                    raise ValueError(f"columns {', '.join(map(str, row))}")
-        except (ValueError, KeyError, TypeError, csv.Error) as error:
-            raise UserError(f"{self.metrics_file}: is not a run's table of epochs, or is damaged ({error!r})") from None
+        rows = read_csv(self.metrics_file, "a run's table of epochs", COLUMNS[:5], KINDS, ("epoch",))
+        for name in rows[0] if rows else ():
+            if name not in COLUMNS:
+                raise UserError(f"{self.metrics_file}: has a column '{name}', which no run's table of epochs has")
         return rows
 
     def checkpoint_files(self) -> list[Path]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from src.errors import UserError
 from src.utils import locks
+from src.utils.files import open_own, require_writable
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +22,9 @@ def sole_process(folder: Path) -> Iterator[None]:
     """Hold a run folder. It is made if it is missing, and deleted again if it stays empty.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds it, or it cannot be written.
     """
+    require_writable(folder / ".lock")
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -39,7 +41,9 @@ def _locked(path: Path) -> Iterator[None]:
     descriptor = _take(path)
     try:
         since = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        path.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}))
+        with open(open_own(path), "w") as stream:
+            stream.truncate()
+            stream.write(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}))
         yield
     finally:
         path.unlink(missing_ok=True)

@@ -35,7 +35,7 @@ def compare(first: str, second: str, options: InferenceOptions, resamples: int, 
     """Score two checkpoints on the clips of `options.lmdb_path` and on the same resamples of them.
 
     Raises:
-        UserError: a checkpoint cannot be read, or the two were validated on other folds.
+        UserError: a checkpoint cannot be read, a file is replaced meanwhile, or the two were validated on other folds.
     """
     candidates = [Candidate(Path(first)), Candidate(Path(second))]
     one, other = predictions(candidates, options)

@@ -20,6 +20,7 @@ from src.data.transforms import evaluation_chain
 from src.errors import UserError
 from src.learning.tasks import Task, build_task
 from src.models.checkpoint import Checkpoint, architecture, outline, read_checkpoint
+from src.models.torch_files import torch_file_digest
 from src.models.weights import require_fit
 from src.runs.devices import present_gpus
 from src.scoring.forward_pass import batches_of, most_to_keep, outputs_of
@@ -53,6 +54,10 @@ class Candidate:
         """The `ckpt_path` of its row."""
         return str(self.path.parent / "untrained") if self.untrained else str(self.path)
 
+    def digest(self) -> str:
+        """The `ckpt_digest` of its row."""
+        return read_checkpoint(self.path).untrained_digest if self.untrained else torch_file_digest(self.path)
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -64,6 +69,7 @@ class Prediction:
     dataset: LMDBDataset
     probabilities: np.ndarray  # (N, C) float32
     targets: np.ndarray  # (N, C) of 0 and 1, or (N,) class indices
+    eval_data: str  # fingerprint of the LMDB that was scored
 
     @property
     def task(self) -> Task:
@@ -81,7 +87,7 @@ def predictions(candidates: Sequence[Candidate], options: InferenceOptions) -> I
     A checkpoint is read once for what it says of itself, before anything else is done, and once for its weights.
 
     Raises:
-        UserError: a checkpoint does not fit.
+        UserError: a checkpoint does not fit, or a file was replaced meanwhile.
     """
     label_map = LabelMap.load(options.lbl_map)
     checkpoints = read_heads(candidates, label_map)
@@ -89,16 +95,19 @@ def predictions(candidates: Sequence[Candidate], options: InferenceOptions) -> I
     device = torch.device("cuda", gpus[0]) if gpus else torch.device("cpu")
     if not gpus:
         keep_freed_memory()
-    memory = OneNetwork(device)
+    memory, eval_data = OneNetwork(device, checkpoints), ""
     for networks in by_data(candidates, checkpoints):
         first = checkpoints[networks[0][0].path]
         task = build_task(first.config)
         dataset = open_for(first, label_map, options)
+        eval_data = eval_data or dataset.fingerprint() or ""
         batches = batches_of(dataset, options.batch_size, options.num_workers, device, options.features)
         loaders = [partial(memory.load, alike[0]) for alike in networks]
         outputs = outputs_of(loaders, batches, len(dataset), most_to_keep(device))
         with closing(outputs):  # its progress bar is removed before an error is told
             for number, (output, alike) in enumerate(zip(outputs, networks)):
+                if dataset.fingerprint() != eval_data:
+                    raise UserError(f"{options.lmdb_path}: was written into while it was in use. Start again")
                 if number == 0:
                     task.report_undefined(output.targets, label_map, options.lmdb_path)
                 probabilities = task.probabilities(output.logits).numpy()
@@ -107,7 +116,7 @@ def predictions(candidates: Sequence[Candidate], options: InferenceOptions) -> I
                     raise UserError(f"{alike[0].path}: its network's outputs are not finite. {cause}")
                 for candidate in alike:
                     head, weights = checkpoints[candidate.path], partial(memory.weights, candidate)
-                    yield Prediction(candidate, head, weights, dataset, probabilities, output.targets)
+                    yield Prediction(candidate, head, weights, dataset, probabilities, output.targets, eval_data)
 
 
 def read_heads(candidates: Sequence[Candidate], label_map: LabelMap) -> dict[Path, Checkpoint]:
@@ -141,10 +150,15 @@ def by_data(candidates: Sequence[Candidate], checkpoints: dict[Path, Checkpoint]
 
 
 class OneNetwork:
-    """The network in memory: the next one of the same architecture replaces its weights alone."""
+    """The network in memory: the next one of the same architecture replaces its weights alone.
 
-    def __init__(self, device: torch.device):
+    Args:
+        heads: the checkpoints as they were examined.
+    """
+
+    def __init__(self, device: torch.device, heads: dict[Path, Checkpoint]):
         self._device = device
+        self._heads = heads
         self._network: nn.Module | None = None
         self._architecture: Any = None
         self._candidate: Candidate | None = None
@@ -156,6 +170,8 @@ class OneNetwork:
         reusable = None if candidate.untrained or wanted != self._architecture else self._network
         self._network = None  # one that is not reused is freed before another is made
         network = checkpoint.untrained_network() if candidate.untrained else checkpoint.network(reusable)
+        if torch_file_digest(candidate.path) != self._heads[candidate.path].digest:
+            raise UserError(f"{candidate.path}: was replaced while it was in use. Start again")
         self._network, self._architecture, self._candidate = network.to(self._device).eval(), wanted, candidate
         return self._network
 

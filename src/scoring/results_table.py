@@ -1,6 +1,6 @@
 """Which checkpoints to score, and the rows of results.csv."""
 
-import csv
+import logging
 import math
 import os
 from collections import defaultdict
@@ -10,8 +10,20 @@ from typing import Any
 
 from src.errors import UserError
 from src.runs.folder import validation_figure
-from src.utils.files import write_csv
+from src.utils.files import file_behind, write_csv
 from src.utils.locks import exclusive
+from src.utils.tables import DIGEST, NUMBER, TIME, WHOLE_NUMBER, read_csv
+
+log = logging.getLogger(__name__)
+
+KEY = ["ckpt_path", "lmdb_path", "num_timesteps"]  # what tells rows apart
+SOURCES = ["eval_data", "ckpt_digest"]  # what the files held that a row is of, whatever their names
+FILLED = ("mAP", "mAUC", "dprime", "AP", "num_timesteps")  # columns without empty cells
+KINDS = (
+    dict.fromkeys(("mAP", "mAUC", "dprime", "accuracy", "top5", "val_figure", "AP", "AUC"), NUMBER)
+    | dict.fromkeys(("num_timesteps", "num_train_clips", "num_classes", "fold"), WHOLE_NUMBER)
+    | {"evaluated": TIME, "ckpt_digest": DIGEST, "weights_digest": DIGEST}
+)
 
 
 def find_checkpoints(exp_dir: str | Path, levels: int) -> list[Path]:
@@ -71,58 +83,71 @@ def export_path(export_dir: str | Path, checkpoint: Path, mAP: float, dprime: fl
 
 
 class ResultsTable:
-    """A CSV of result rows, told apart by `key`, and written as a whole whenever rows are added.
+    """A CSV of result rows, written as a whole whenever rows are added.
 
     Columns and rows that are in the file already are kept, and so are those that another process adds.
 
+    Args:
+        columns: to write, before those that the file has already.
+        key: columns that tell measurements apart.
+        part: a column that tells a measurement's rows apart, such as "class".
+        needed: further columns that a file at `path` must have.
+
     Raises:
-        UserError: the file at `path` is another kind of table.
+        UserError: the file at `path` is another kind of table, or is damaged.
     """
 
-    def __init__(self, path: str | Path, columns: Sequence[str], key: Sequence[str]):
-        self.path, self.key, self.columns = Path(path), list(key), list(columns)
+    def __init__(
+        self,
+        path: str | Path,
+        columns: Sequence[str],
+        key: Sequence[str] = KEY,
+        part: str | None = None,
+        needed: Sequence[str] = (),
+    ):
+        self.path, self.columns, self.needed = Path(path), list(columns), list(needed)
+        self.measurement, self.key = list(key), [*key, *filter(None, [part])]
         self._read()
 
     def _read(self) -> None:
-        self.rows = read_table(self.path, self.key) if self.path.exists() else []
+        self.rows = read_table(self.path, self.key, self.needed) if self.path.exists() else []
         self.columns = list(dict.fromkeys([*self.columns, *(self.rows[0] if self.rows else ())]))
 
     def get(self, **key: Any) -> dict[str, str] | None:
-        """The row with that key, if there is one."""
-        return next((row for row in self.rows if all(row[name] == str(key[name]) for name in self.key)), None)
+        """The first row with these cells, if there is one."""
+        return next((row for row in self.rows if all(row[name] == str(key[name]) for name in key)), None)
 
     def put(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Add rows, in place of those with the same key, and write the file."""
-        with exclusive(self.path.parent):
+        """Add all rows of a measurement, in place of its earlier ones, and write the file."""
+        with exclusive(file_behind(self.path).parent):
             self._read()
+            added = []
             for new in rows:
-                row = self.get(**{name: new[name] for name in self.key})
-                if row is None:
-                    row = {}
-                    self.rows.append(row)
+                row = self.get(**{name: new[name] for name in self.key}) or {}
                 row.update({name: str(value) for name, value in new.items() if name in self.columns})
+                added.append(row)
+            measured = {_cells(row, self.measurement) for row in added}
+            kept = [row for row in self.rows if row in added or _cells(row, self.measurement) not in measured]
+            self.rows = kept + [row for row in added if row not in kept]
             write_csv(self.path, self.columns, self.rows)
 
 
-def read_table(path: str | Path, columns: Sequence[str] | None = None) -> list[dict[str, str]]:
-    """Rows of a results CSV.
+def _cells(row: dict[str, str], columns: Sequence[str]) -> tuple[str, ...]:
+    return tuple(row[name] for name in columns)
+
+
+def read_table(path: str | Path, key: Sequence[str] = KEY, needed: Sequence[str] = ()) -> list[dict[str, str]]:
+    """Rows of a results CSV. Of several with the same key, the one evaluated last.
 
     Raises:
-        UserError: no such file, or not a table with these columns.
+        UserError: no such file, not a table with these columns, or a cell that holds something else than it should.
     """
-    try:
-        with open(path, newline="", encoding="utf-8") as stream:
-            reader = csv.DictReader(stream)
-            rows = list(reader)
-            found = reader.fieldnames or []
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such results table") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: is not a CSV table ({error})") from None
-    missing = [name for name in columns or () if name not in found]
-    if missing:
-        raise UserError(f"{path}: is a table without the column '{missing[0]}'. Choose another file")
-    ragged = [number for number, row in enumerate(rows, 1) if None in row or None in row.values()]
-    if ragged:
-        raise UserError(f"{path}: its row {ragged[0]} has another number of columns than its head. Is it damaged?")
-    return rows
+    rows = read_csv(path, "a results table", [*key, *needed], KINDS, FILLED)
+    newest: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in rows:
+        former = newest.setdefault(_cells(row, key), row)
+        if row.get("evaluated", "") >= former.get("evaluated", ""):
+            newest[_cells(row, key)] = row
+    if len(newest) < len(rows):
+        log.warning("%s: %d of its rows are there twice. The one evaluated last counts", path, len(rows) - len(newest))
+    return list(newest.values())

@@ -9,12 +9,15 @@ import numpy as np
 from src.learning.metrics import RankingScores, ranking_scores
 from src.scoring.bootstrap import bootstrap, interval
 from src.scoring.predictions import Prediction
-from src.scoring.results_table import ResultsTable
+from src.scoring.results_table import KEY, SOURCES, ResultsTable
 
 log = logging.getLogger(__name__)
 
-KEY = ["ckpt_path", "lmdb_path", "num_timesteps"]  # what tells rows apart
 SCORES = ("mAP", "mAUC", "dprime")
+BESIDE = {
+    "overlap": ("events", ("clips", "classes", *SCORES)),
+    "per_class": ("class", ("clips", "AP", "AUC", "accuracy")),
+}
 INTERVALS = ["bootstrap", "bootstrap_seed", *(f"{name}_{end}" for name in SCORES for end in ("low", "high"))]
 
 
@@ -31,8 +34,14 @@ def intervals(probabilities: np.ndarray, multi_hot: np.ndarray, resamples: int, 
 
 
 def beside(results_csv: str | Path, what: str) -> Path:
-    """The table of further figures beside a results table."""
+    """Where the table of further figures beside a results table is."""
     return Path(results_csv).with_name(f"{Path(results_csv).stem}_{what}.csv")
+
+
+def table_beside(results_csv: str | Path, what: str) -> ResultsTable:
+    """The table of further figures, "overlap" or "per_class"."""
+    part, columns = BESIDE[what]
+    return ResultsTable(beside(results_csv, what), ["Model", part, *columns, *KEY, *SOURCES], KEY, part)
 
 
 def write_overlap_analysis(row: dict[str, Any], prediction: Prediction, results_csv: str) -> None:
@@ -41,8 +50,7 @@ def write_overlap_analysis(row: dict[str, Any], prediction: Prediction, results_
     `classes` is the number of classes with a positive clip among them, over which mAP is the mean. Negative clips, of
     no event, have no such class, and no row.
     """
-    path = beside(results_csv, "overlap")
-    table = ResultsTable(path, ["Model", "events", "clips", "classes", *SCORES, *KEY], [*KEY, "events"])
+    table = table_beside(results_csv, "overlap")
     events = np.array([len(prediction.dataset.class_indices(index)) for index in range(len(prediction.dataset))])
     rows = []
     for number in np.unique(events[events > 0]):
@@ -51,13 +59,12 @@ def write_overlap_analysis(row: dict[str, Any], prediction: Prediction, results_
         counts = {"events": int(number), "clips": int(chosen.sum()), "classes": int(np.isfinite(scores.ap).sum())}
         rows.append(row | as_columns(scores) | counts)
     table.put(rows)
-    log.info("by number of events: %s", path)
+    log.info("by number of events: %s", table.path)
 
 
 def write_per_class(row: dict[str, Any], scores: RankingScores, prediction: Prediction, results_csv: str) -> None:
     """Write a row for each class with clips, into `<results_csv>_per_class.csv`."""
-    path = beside(results_csv, "per_class")
-    table = ResultsTable(path, ["Model", "class", "clips", "AP", "AUC", "accuracy", *KEY], [*KEY, "class"])
+    table = table_beside(results_csv, "per_class")
     recalls = prediction.task.class_accuracy(prediction.probabilities, prediction.targets)
     clips = prediction.multi_hot.sum(axis=0)  # (C,)
     rows = []
@@ -66,4 +73,4 @@ def write_per_class(row: dict[str, Any], scores: RankingScores, prediction: Pred
         figures = {"AP": scores.ap[c], "AUC": scores.auc[c], "accuracy": "" if recalls is None else recalls[c]}
         rows.append(row | own | figures)
     table.put(rows)
-    log.info("by class: %s", path)
+    log.info("by class: %s", table.path)

@@ -16,11 +16,10 @@ import numpy as np
 from src.errors import UserError
 from src.runs.folder import RunFolder, validation_figure
 from src.scoring.published import Published, published_figure
-from src.scoring.results_table import lowest_if_nan, read_table
+from src.scoring.results_table import KEY, SOURCES, lowest_if_nan, read_table
 
 NEEDED = ("Model", "mAP", "mAUC", "dprime", "ckpt_path", "val_figure", "num_train_clips", "lmdb_path", "num_timesteps")
 SCORES = {"val": "validation", "mAP": "mAP", "mAUC": "mAUC", "dprime": "d′", "accuracy": "accuracy", "top5": "top 5"}
-NUMBERS = (*SCORES, "val_figure", "num_train_clips", "num_classes", "fold")  # columns
 UNTRAINED = "untrained"  # the last part of an untrained network's ckpt_path
 NETWORKS = {"resnet": "ResNet-", "cifar_resnet": "CIFAR-style ResNet-", "densenet": "DenseNet-", "timm": ""}
 RUN_INDEX = re.compile(r"r\d+")
@@ -40,6 +39,7 @@ class Setting:
     num_train_clips: int
     protocol: str
     evaluated_on: str  # LMDB and frames, or empty where there are validation figures only
+    eval_data: str  # fingerprint of that LMDB: another file may have been there at another time
     arch: str
     model_depth: str
     num_classes: int
@@ -149,26 +149,28 @@ def summarise(inputs: Iterable[str | Path]) -> list[Summary]:
     groups = defaultdict(list)
     for run in runs:
         groups[run.setting].append(run)
-    order = attrgetter("experiment", "num_train_clips", "network", "start", "name", "evaluated_on")
+    order = attrgetter("experiment", "num_train_clips", "network", "start", "name", "evaluated_on", "eval_data")
     return [Summary(setting, groups[setting]) for setting in sorted(groups, key=order)]
 
 
 def runs_of_table(path: Path) -> Iterator[Run]:
     """A table's runs, each by its row with the best validation figure. On several sets, a run is several."""
     best: dict[Any, dict[str, str]] = {}
-    for number, row in enumerate(read_table(path, NEEDED), 2):
-        require_numbers(row, f"{path}, line {number}")
+    for row in read_table(path, needed=NEEDED):
         checkpoint = Path(row["ckpt_path"])
         # Runs of one seed begin with one untrained network, scored once for each: it counts once.
         who = (UNTRAINED, row["mAP"]) if checkpoint.name == UNTRAINED else os.path.abspath(checkpoint.parent)
-        key = (who, os.path.abspath(row["lmdb_path"]), row["num_timesteps"])
+        key = (who, os.path.abspath(row["lmdb_path"]), row.get("eval_data"), row["num_timesteps"])
         if key not in best or figure_of(row) > figure_of(best[key]):
             best[key] = row
     class_table = path.with_name(f"{path.stem}_per_class.csv")
-    classes = read_table(class_table, ("class", "AP", "ckpt_path")) if class_table.exists() else []
-    same = ("ckpt_path", "lmdb_path", "num_timesteps")
+    classes = read_table(class_table, [*KEY, "class"], ["AP"]) if class_table.exists() else []
     for row in best.values():
-        rows = [each for each in classes if all(each[name] == row[name] for name in same)]
+        rows = [
+            each
+            for each in classes
+            if all(each.get(name) == row.get(name) for name in [*KEY, *SOURCES] if name in each)
+        ]
         yield run_of(row, {each["class"]: float(each["AP"]) for each in rows})
 
 
@@ -189,15 +191,6 @@ def runs_below(top: Path, scored: set[Path]) -> Iterator[Run]:
         yield run_of({name: "" if value is None else str(value) for name, value in row.items()}, {})
 
 
-def require_numbers(row: Mapping[str, str], where: str) -> None:
-    """Refuse a row with something else than a number, or nothing, where a number belongs."""
-    for name in NUMBERS:
-        try:
-            float(row.get(name) or 0)
-        except ValueError:
-            raise UserError(f"{where}: {name} is {row[name]!r}, and a number was expected") from None
-
-
 def run_of(row: Mapping[str, str], class_ap: dict[str, float]) -> Run:
     """The run whose best checkpoint a row is of. Where the row has no `lmdb_path`, it was only validated."""
     checkpoint = Path(os.path.abspath(row["ckpt_path"]))
@@ -214,6 +207,7 @@ def run_of(row: Mapping[str, str], class_ap: dict[str, float]) -> Run:
         num_train_clips=0 if untrained else int(row["num_train_clips"] or 0),
         protocol=row.get("protocol") or "paper",
         evaluated_on=f"{os.path.abspath(lmdb_path)}, {row['num_timesteps']} frames" if lmdb_path else "",
+        eval_data=row.get("eval_data", ""),
         arch=arch,
         model_depth=depth,
         num_classes=int(row.get("num_classes") or 0),

@@ -54,12 +54,18 @@ def distinct_labels(summaries: Sequence[Summary]) -> dict[Setting, str]:
         alike[setting.experiment, setting.network, setting.start, setting.num_train_clips].append(setting)
     labels = {}
     for group in alike.values():
-        details = [(each.root, each.name, each.protocol, each.evaluated_on) for each in group]
+        details = [(each.root, each.name, each.protocol, each.evaluated_on, data_of(each, group)) for each in group]
         differs = [len(set(values)) > 1 for values in zip(*details)]
         for setting, (root, *others) in zip(group, details):
             parts = compress([os.path.basename(root), *others], differs)
             labels[setting] = " · ".join([setting.experiment, *filter(None, parts)])
     return labels
+
+
+def data_of(setting: Setting, others: Sequence[Setting]) -> str:
+    """The beginning of its LMDB's fingerprint, where another file was under that name when others were scored."""
+    alike = {each.eval_data for each in others if each.evaluated_on == setting.evaluated_on}
+    return setting.eval_data[:12] if len(alike) > 1 else ""
 
 
 def as_rows(summaries: Sequence[Summary]) -> list[dict[str, Any]]:
@@ -76,5 +82,5 @@ def as_rows(summaries: Sequence[Summary]) -> list[dict[str, Any]]:
                 row[f"{score}_{end}"] = "" if math.isnan(value) else value
         for name in ("score", "mean", "released"):
             row[f"published_{name}"] = getattr(figure, name) if figure else ""
-        rows.append(row)
+        rows.append(row | {"eval_data": setting.eval_data})
     return rows

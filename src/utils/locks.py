@@ -11,13 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from src.utils.files import open_own
+
 UNSUPPORTED = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}  # errors of some network file systems
 
 _held: set[int] = set()  # descriptors
 
 
-def take(path: str | os.PathLike, flags: int = os.O_RDWR | os.O_CREAT, wait: bool = False) -> int:
-    """Lock a file, which is made if it is missing, or with the flag `os.O_RDONLY` an existing folder.
+def take(path: str | os.PathLike, folder: bool = False, wait: bool = False) -> int:
+    """Lock a file of our own, which is made if it is missing, or an existing folder.
 
     Returns:
         An open descriptor of it, for `release`.
@@ -25,9 +27,10 @@ def take(path: str | os.PathLike, flags: int = os.O_RDWR | os.O_CREAT, wait: boo
     Raises:
         BlockingIOError: another process holds the lock, and `wait` is not set.
         OSError: the path cannot be opened, or its file system has no locks, see `UNSUPPORTED`.
+        UserError: the file is a link, or no plain file.
     """
     while True:
-        descriptor = os.open(path, flags, 0o666)
+        descriptor = os.open(path, os.O_RDONLY) if folder else open_own(path)
         _held.add(descriptor)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -51,7 +54,7 @@ def release(descriptor: int) -> None:
 def exclusive(folder: str | os.PathLike) -> Iterator[None]:
     """Keep other processes that ask for the same folder waiting. The folder is made if it is missing."""
     Path(folder).mkdir(parents=True, exist_ok=True)
-    descriptor = take(folder, os.O_RDONLY, wait=True)
+    descriptor = take(folder, folder=True, wait=True)
     try:
         yield
     finally:

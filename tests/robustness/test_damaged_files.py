@@ -124,15 +124,25 @@ def test_class_weights_that_are_no_weights(corpus, tmp_path, weights):
     assert "cw.pt: holds something else than finite numbers of 0 or more" in line and not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("old, new", [("val_loss", "x"), ("epoch", "\0"), ("\n0,", "\nx,"), (",0.001", "")])
-def test_a_damaged_table_of_epochs_is_refused_before_anything_is_done(corpus, tmp_path, old, new):
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ("val_loss", "x", "is a table without the column 'val_loss', and a run's table of epochs was expected"),
+        ("epoch", "\0", "is a table without the column 'epoch', and a run's table of epochs was expected"),
+        ("val_mAP", "AP", "has a column 'AP', which no run's table of epochs has"),
+        ("\n0,", "\nx,", ", line 2: epoch is 'x', and a whole number was expected"),
+        ("\n0,", "\n0,x", ", line 2: step is 'x3', and a number was expected"),
+        (",0.001", "", "its row 1 has another number of columns than its head"),
+    ],
+)
+def test_a_damaged_table_of_epochs_is_refused_before_anything_is_done(corpus, tmp_path, old, new, message):
     run_script(*train_command(corpus, tmp_path / "run"), check=0)
     table, record = tmp_path / "run/logs/metrics.csv", tmp_path / "run/run.json"
     before, text = record.read_bytes(), table.read_text()
     assert old in text
     table.write_text(text.replace(old, new, 1))
     line = error_line(run_script(*train_command(corpus, tmp_path / "run", epochs=2)))
-    assert "metrics.csv: is not a run's table of epochs" in line and record.read_bytes() == before
+    assert "metrics.csv" in line and message in line and record.read_bytes() == before
 
 
 @pytest.mark.parametrize("name, value", [("data", "true"), ("finished", "3"), ("resumed", '{"a": 1}')])

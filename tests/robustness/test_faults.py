@@ -1,6 +1,8 @@
 """The fault campaign in short, and that it sees what it looks for. Its README has the long form."""
 
+import csv
 import re
+import shutil
 import stat
 
 import pytest
@@ -9,7 +11,7 @@ from faults.corpus import LMDB_FLAGS, make_corpus, reading
 from faults.kills import WORKS
 from faults.malformed import KINDS, make_case
 from faults.processes import Place, run
-from faults.verdicts import Before, broken, failures, snapshot
+from faults.verdicts import Before, broken, failures, rows_of, snapshot, stale_rows
 
 SEED = 7
 
@@ -114,6 +116,7 @@ def test_the_chain_needs_no_network_and_keeps_to_its_folders(fault_corpus, tmp_p
         ("os.close(os.open(there + 'x', os.O_CREAT, 0o600))", "has mode 600, and 644"),
         ("open(there + '.csv', 'w').write('a,b\\n1')", "is broken: its last line has no end"),
         ("open(there + '.csv', 'w').write('mAP\\nnan\\n')", "is broken: mAP is nan"),
+        ("os.remove(link); open(link, 'w')", "link is no link to there.csv any more"),
         ("open(elsewhere, 'w')", "wrote "),
         ("socket.create_connection(('192.0.2.1', 80), 1)", "socket."),
     ],
@@ -124,15 +127,32 @@ def test_the_campaign_sees_what_it_looks_for(tmp_path, misdeed, message):
     corpus.mkdir()
     for path in (corpus / "tiny.cfg", given, there):
         path.write_text("a\n")
+    (place.named / "link").symlink_to("there.csv")
     before = Before.of(corpus, place)
     (tmp_path / "naughty.py").write_text(
         "import os, socket, sys, tempfile, time\n"
         f"valid, given, there, elsewhere = map(str, ({str(corpus / 'tiny.cfg')!r}, {str(given)!r}, {str(there)!r}, "
-        f"{str(tmp_path / 'elsewhere')!r}))\n{misdeed}\n"
+        f"{str(tmp_path / 'elsewhere')!r}))\nlink = {str(place.named / 'link')!r}\n{misdeed}\n"
     )
     result = run(place, tmp_path / "naughty.py", timeout=2 if "sleep" in misdeed else 60)
     found = failures(result, corpus, place, before, 0o022, re.compile(r"case\.cfg"))
     assert any(message in one for one in found), found
+
+
+@pytest.mark.parametrize("name, message", [("case.ckpt", "scores"), ("case.lmdb", "is of other clips")])
+def test_a_row_of_another_file_is_seen(fault_corpus, tmp_path, name, message):
+    place, (row, *others) = Place(tmp_path / "place"), rows_of(fault_corpus / "results.csv")
+    other = next(each for each in others if each["mAP"] != row["mAP"])
+    shutil.copy(row["ckpt_path"], place.inputs / "case.ckpt")
+    shutil.copy(fault_corpus / "eval.lmdb", place.inputs / "case.lmdb")
+    row |= {"ckpt_path": place.inputs / "case.ckpt", "lmdb_path": place.inputs / "case.lmdb"}
+    with open(place.named / "results.csv", "w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(row))
+        writer.writeheader()
+        writer.writerow(row)
+    assert stale_rows(fault_corpus, place) == []
+    shutil.copy(other["ckpt_path"] if name == "case.ckpt" else fault_corpus / "val.lmdb", place.inputs / name)
+    assert message in stale_rows(fault_corpus, place)[0]
 
 
 def test_files_that_are_not_whole_are_seen(fault_corpus, tmp_path):

@@ -94,7 +94,7 @@ def test_an_lmdb_survives_being_killed(tmp_path):
 
     run_script(*words(new, tmp_path / "undisturbed.lmdb"), check=0)
     expected = (tmp_path / "undisturbed.lmdb").read_bytes()
-    target, partial = tmp_path / "killed" / "a.lmdb", tmp_path / "killed" / "a.lmdb.partial"
+    target, partial = tmp_path / "killed" / "a.lmdb", tmp_path / "killed" / ".a.lmdb.partial"
     run_script(*words(old, target), check=0)
     before = target.read_bytes()
     rng, kills = np.random.default_rng(6), 0

@@ -263,9 +263,12 @@ def test_networks_are_drawn_against_their_parameters(tmp_path):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda path: None, "no such results table"),
+        (lambda path: None, "no such file (a results table was expected"),
         (lambda path: path.mkdir(), "no run folder in it"),
-        (lambda path: path.write_text("a,b\n1,2\n"), "without the column 'Model'"),
+        (
+            lambda path: path.write_text("a,b\n1,2\n"),
+            "without the column 'ckpt_path', and a results table was expected",
+        ),
         (lambda path: write_table(path, []), "no results yet"),
         (
             lambda path: path.write_text(

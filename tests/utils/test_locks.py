@@ -13,18 +13,18 @@ from src.utils import locks
 pytestmark = pytest.mark.processes
 
 
-def hold(path, flags, wait, pipe):
-    descriptor = locks.take(path, flags, wait)
+def hold(path, folder, wait, pipe):
+    descriptor = locks.take(path, folder, wait)
     pipe.send(descriptor)
     pipe.recv()
     locks.release(descriptor)
     pipe.send("released")
 
 
-def holder_of(path, flags=os.O_RDWR | os.O_CREAT, wait=False):
+def holder_of(path, folder=False, wait=False):
     """A process that holds a lock, and its end of a pipe."""
     ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("fork").Process(target=hold, args=(path, flags, wait, theirs), daemon=True)
+    process = multiprocessing.get_context("fork").Process(target=hold, args=(path, folder, wait, theirs), daemon=True)
     process.start()
     return process, ours
 
@@ -94,7 +94,7 @@ def test_a_file_that_its_holder_deletes_or_renames_is_made_anew(tmp_path, monkey
 
 def test_a_folder_is_waited_for(tmp_path):
     with locks.exclusive(tmp_path / "folder"):
-        process, pipe = holder_of(tmp_path / "folder", os.O_RDONLY, True)
+        process, pipe = holder_of(tmp_path / "folder", folder=True, wait=True)
         assert not pipe.poll(0.5)
     assert pipe.poll(30) and pipe.recv() >= 0
     process.kill()

@@ -18,6 +18,8 @@ from src.utils.progress import progress
 NOTE = "fingerprint"
 HEXADECIMAL = re.compile("[0-9a-f]{64}")
 
+_found: dict[FileState, str] = {}  # by this process, of files in folders that take no notes
+
 
 def digest(value: bytes) -> bytes:
     """SHA-256 of a record as stored, 32 bytes."""
@@ -47,12 +49,13 @@ def fingerprint(reader: LMDBReader, show: Callable = progress) -> str:
     """
     reader.require_same_file()
     before = FileState.of(reader.file)
-    found = known_fingerprint(reader.file)
+    found = _found.get(before) or known_fingerprint(reader.file)
     if found is None:
         name = os.path.basename(reader.path)
         with show(len(reader), f"fingerprint of {name}", "clip", leave=False) as bar:
             found = combined(_digests(reader, bar))
         remember(before, NOTE, found)
+    _found[before] = found
     return found
 
 

@@ -30,8 +30,11 @@ class FileState(NamedTuple):
 
 def recall(state: FileState, kind: str) -> Any:
     """What is kept for a file in this state, or None."""
+    path = note_on(state, kind)
+    if not path.is_file():  # a FIFO would be waited for
+        return None
     try:
-        note = read_json(note_on(state, kind))
+        note = read_json(path)
         found = note.pop(kind)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -43,7 +46,7 @@ def remember(state: FileState, kind: str, found: Any) -> None:
     # A folder that cannot be written, or labels of a strange type, cost the next run a pass, and nothing else.
     with suppress(OSError, TypeError):
         if FileState.of(state.path) == state:
-            write_whole(note_on(state, kind), json.dumps(state._asdict() | {kind: found}) + "\n")
+            write_whole(note_on(state, kind), json.dumps(state._asdict() | {kind: found}) + "\n", follow=False)
 
 
 def note_on(state: FileState, kind: str) -> Path:

@@ -12,7 +12,7 @@ from src.data.lmdb.notes import FileState, remember
 from src.data.lmdb.store import NOTE, Annotation, Record, data_file
 from src.errors import UserError
 from src.utils import locks
-from src.utils.files import sync, sync_folder
+from src.utils.files import file_behind, is_special, require_writable, sync, sync_folder
 
 log = logging.getLogger(__name__)
 
@@ -20,8 +20,9 @@ log = logging.getLogger(__name__)
 class LMDBWriter:
     """Writes an LMDB beside `path` and puts it in its place once it is complete and synced.
 
-    Until then, and whatever happens, a file that was at `path` stays as it was. Records are
-    numbered in the order in which they are added. Memory is that of one transaction.
+    Until then, and whatever happens, a file that was at `path` stays as it was. Of a link, that is the file
+    that it points to. What is half done is `.NAME.partial`. Records are numbered in the order in which they
+    are added. Memory is that of one transaction.
 
     Args:
         path: the LMDB. An existing folder holds it inside.
@@ -36,14 +37,18 @@ class LMDBWriter:
         self.path = data_file(path)
         self.map_size = max(int(map_size), self.MIN_MAP_SIZE)
         self.write_frequency = write_frequency
-        self._partial = self.path.with_name(self.path.name + ".partial")
+        self._file = file_behind(self.path)
+        self._partial = self._file.with_name(f".{self._file.name}.partial")
         self._pending: dict[bytes, bytes] = {}  # key -> value
         self._pending_bytes = 0
         self._digests = bytearray()  # 32 bytes a record
         self._annotations: list[Annotation] = []
 
     def __enter__(self) -> "LMDBWriter":
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if is_special(self._file):
+            raise UserError(f"{self.path}: is a device, a FIFO or an open file, and an LMDB is a plain file")
+        require_writable(self.path)
+        self._file.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._lock = locks.take(self._partial)
         except BlockingIOError:
@@ -101,9 +106,9 @@ class LMDBWriter:
             sync(self._partial)
         except (lmdb.Error, OSError) as error:
             raise self._unwritable(error) from None
-        os.replace(self._partial, self.path)
-        sync_folder(self.path.parent)
-        state = FileState.of(self.path, os.fstat(self._lock))
+        os.replace(self._partial, self._file)
+        sync_folder(self._file.parent)
+        state = FileState.of(self._file, os.fstat(self._lock))
         remember(state, fingerprint.NOTE, self.fingerprint)
         remember(state, NOTE, self._annotations)
 

@@ -106,6 +106,19 @@ class Packing(Work):
         return [] if same else ["a.lmdb differs"]
 
 
+class PackingBehindALink(Packing):
+    """The same, into the folder that a link leads to."""
+
+    def prepare(self, place: Place) -> None:
+        (place.named / "far").mkdir()
+        super().prepare(place)
+        (place.named / "a.lmdb").rename(place.named / "far" / "b.lmdb")
+        (place.named / "a.lmdb").symlink_to("far/b.lmdb")
+
+    def damage(self, place: Place) -> list[str]:
+        return super().damage(place) + ["a.lmdb is no link any more"] * (not (place.named / "a.lmdb").is_symlink())
+
+
 class Training(Work):
     """Of a small network, some epochs."""
 
@@ -200,6 +213,7 @@ class Exporting(Evaluation):
 
 WORKS: dict[str, Callable[[Path, Path], Work]] = {
     "packing": Packing,
+    "packing behind a link": PackingBehindALink,
     "training": Training,
     "evaluation": Evaluation,
     "exporting": Exporting,

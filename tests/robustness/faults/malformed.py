@@ -23,6 +23,7 @@ from faults import mutations
 from faults.commands import Maker, evaluation, in_turn, packing, spoil_file, training
 from faults.corpus import checkpoint, reading
 from faults.names import odd_name
+from faults.outputs import odd_output, spoilt_rows, stale_row
 from faults.processes import Place
 from src.data.lmdb.store import Record
 
@@ -738,4 +739,7 @@ KINDS: dict[str, Maker] = {
     "table": spoilt_table,
     "command line": spoilt_command_line,
     "name": odd_name,
+    "output": odd_output,
+    "rows": spoilt_rows,
+    "stale row": stale_row,
 }

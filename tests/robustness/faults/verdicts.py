@@ -47,6 +47,46 @@ def changed(before: Mapping[Path, str], after: Mapping[Path, str]) -> list[str]:
     ]
 
 
+def replaced(before: Mapping[Path, str], after: Mapping[Path, str]) -> list[tuple[Path, str]]:
+    """Links and devices that something else was put in the place of."""
+    odd = ((path, found) for path, found in before.items() if found.startswith(("link to", "special")))
+    return [(path, found) for path, found in odd if after.get(path) != found]
+
+
+def stale_rows(corpus: Path, place: Place) -> list[str]:
+    """Rows of results.csv that are not of the files under their names, as far as the corpus tells what those score."""
+    table = place.named / "results.csv"
+    if not table.is_file():
+        return []
+    known = {Path(row["ckpt_path"]).read_bytes(): row["mAP"] for row in rows_of(corpus / "results.csv")}
+    found = []
+    for row in rows_of(table):
+        network, clips = Path(row["ckpt_path"]), Path(row["lmdb_path"])
+        if network.parent != place.inputs or not clips.exists():
+            continue
+        if row["eval_data"] != records_of(clips):
+            found.append(f"{table}: a row is of other clips than {clips} holds")
+        elif clips.read_bytes() == (corpus / "eval.lmdb").read_bytes():
+            expected = known.get(network.read_bytes(), row["mAP"])
+            found += [f"{table}: mAP is {row['mAP']}, and {network} scores {expected}"] * (expected != row["mAP"])
+    return found
+
+
+def rows_of(table: Path) -> list[dict[str, str]]:
+    """Of a results table."""
+    with open(table, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def records_of(path: Path) -> str:
+    """The SHA-256 of the SHA-256 of every record."""
+    whole, reader = hashlib.sha256(), LMDBReader(path)
+    for index in range(len(reader)):
+        whole.update(hashlib.sha256(reader.stored(index)).digest())
+    reader.unmap()
+    return whole.hexdigest()
+
+
 def created(before: Mapping[Path, str], after: Mapping[Path, str]) -> list[Path]:
     """What is there now and was not before."""
     return [path for path in after if path not in before]
@@ -95,6 +135,8 @@ def failures(
     found += [problem for path in new for problem in _rights_failures(path, umask)]
     if outcome.status == 0:
         found += [problem for path in new if path.is_file() for problem in broken(path)]
+        found += [f"{path} is no {what} any more" for path, what in replaced(before.named, after.named)]
+        found += stale_rows(corpus, place)
     return found + outcome.misdeeds.splitlines()
 
 

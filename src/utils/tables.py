@@ -1,0 +1,76 @@
+"""CSV tables of our own, checked as they are read back: people edit them, copies break off."""
+
+import csv
+import os
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from src.errors import UserError
+from src.utils.files import ENCODING, NAMES, file_behind, is_special
+
+
+class Kind(NamedTuple):
+    """What the cells of a column hold."""
+
+    parse: Callable[[str], Any]  # raises ValueError for other text, or gives None
+    expected: str  # for messages
+
+
+NUMBER = Kind(float, "a number")  # or nan, inf
+WHOLE_NUMBER = Kind(int, "a whole number")
+TIME = Kind(datetime.fromisoformat, "a date and time")
+DIGEST = Kind(re.compile("[0-9a-f]{16}").fullmatch, "16 hexadecimal digits")
+
+
+def read_csv(
+    path: str | os.PathLike,
+    what: str,
+    needed: Sequence[str],
+    kinds: Mapping[str, Kind],
+    filled: Collection[str] = (),
+) -> list[dict[str, str]]:
+    """Rows as column → text.
+
+    Args:
+        what: the table is, for messages, such as "a results table".
+        needed: columns.
+        kinds: of columns, which may be empty cells too unless they are `filled`.
+
+    Raises:
+        UserError: no such file, no plain one, no table with these columns, or a cell of another kind.
+    """
+    file = file_behind(path)
+    if is_special(file) or file.is_dir():  # to read a FIFO is to wait for its writer
+        raise UserError(f"{path}: is no plain file, and {what} was expected")
+    try:
+        with open(file, newline="", encoding=ENCODING, errors=NAMES) as stream:
+            reader = csv.DictReader(stream)
+            numbered = [(reader.line_num, row) for row in reader]
+            columns = list(reader.fieldnames or [])
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file ({what} was expected)") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: is not a CSV table ({error})") from None
+    for name in needed:
+        if name not in columns:
+            raise UserError(f"{path}: is a table without the column '{name}', and {what} was expected")
+    for name in columns:
+        if columns.count(name) > 1:
+            raise UserError(f"{path}: has the column '{name}' twice")
+    for number, (line, row) in enumerate(numbered, 1):
+        if None in row or None in row.values():
+            raise UserError(f"{path}: its row {number} has another number of columns than its head. Is it damaged?")
+        for name, kind in kinds.items():
+            if name in row and (row[name] or name in filled) and not _fits(row[name], kind):
+                where = f"{path}, line {line}"
+                raise UserError(f"{where}: {name} is {row[name][:100]!r}, and {kind.expected} was expected")
+    return [row for _, row in numbered]
+
+
+def _fits(text: str, kind: Kind) -> bool:
+    try:
+        return kind.parse(text) is not None
+    except ValueError:
+        return False
