@@ -5,11 +5,13 @@ import dataclasses
 import itertools
 import logging
 import os
+import select
 import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from src.errors import UserError
@@ -46,7 +48,8 @@ def run(main: Callable[[], None]) -> None:
     try:
         with standard_streams():
             _set_up_logging()
-            main()
+            with _plain_interrupts():
+                main()
     except UserError as error:
         sys.exit(f"{script}: error: {_shortened(_last_line(error))}")
     except (MemoryError, RuntimeError, OSError) as error:
@@ -59,6 +62,26 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt as interrupt:
         log.info("%s: interrupted. What was complete is kept", script)
         sys.exit(128 + getattr(interrupt, "signum", signal.SIGINT))
+
+
+@contextmanager
+def _plain_interrupts() -> Iterator[None]:
+    """Raise a KeyboardInterrupt for what a library makes of Ctrl-C: in an import it may be any other error."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing)
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception:
+        if select.select([reading], [], [], 0)[0] and signal.SIGINT in os.read(reading, 1 << 16):
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(reading)
+        os.close(writing)
 
 
 def _set_up_logging() -> None:
