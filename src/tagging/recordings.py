@@ -36,9 +36,11 @@ def audio_files(paths: Sequence[str]) -> list[Path]:
 def resampled_length(file: soundfile.SoundFile, sample_rate: int) -> int:
     """Samples of a recording at another rate."""
     if file.frames == 0:
-        raise UserError(f"{file.name}: is empty, it has no samples")
+        raise UserError(f"{os.fsdecode(file.name)}: is empty, it has no samples")
     if file.frames > LONGEST:
-        raise UserError(f"{file.name}: does not say how long it is. Was it written to a pipe? Encode it again")
+        raise UserError(
+            f"{os.fsdecode(file.name)}: does not say how long it is. Was it written to a pipe? Encode it again"
+        )
     return math.ceil(file.frames * sample_rate / file.samplerate)
 
 
@@ -60,7 +62,9 @@ def read_window(file: soundfile.SoundFile, start: int, length: int, sample_rate:
     file.seek(begin)
     samples = file.read(end - begin, dtype="float32", always_2d=True).mean(axis=1)  # (N,)
     if len(samples) < end - begin:
-        raise UserError(f"{file.name}: is truncated: it ends after {begin + len(samples)} of {file.frames} samples")
+        raise UserError(
+            f"{os.fsdecode(file.name)}: is truncated: it ends after {begin + len(samples)} of {file.frames} samples"
+        )
     if old != new:
         samples = resampled(samples, old, new)
     offset = start - first * new

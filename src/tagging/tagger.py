@@ -8,6 +8,7 @@ import numpy as np
 import soundfile
 import torch
 
+from src.data.audio.files import soundfiles_name
 from src.data.audio.spectrogram import FeatureExtractor
 from src.data.batching import rows_for
 from src.data.labels import LabelMap
@@ -78,7 +79,7 @@ class Tagger:
             UserError: it cannot be read, is empty, or does not say how long it is.
         """
         try:
-            with soundfile.SoundFile(path) as file:
+            with soundfile.SoundFile(soundfiles_name(path)) as file:
                 return self._tagged(file, Path(path))
         except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a raw file, of no known format
             raise UserError(f"{path}: is not audio, or is truncated ({str(error).rstrip('.')})") from None
