@@ -26,7 +26,7 @@ from src.runs.folder import RunFolder, require_same_run
 from src.runs.provenance import provenance
 from src.runs.record import RunRecord
 from src.runs.resuming import ResumePoint, last_resume_point, read_resume_point
-from src.utils.files import require_writable
+from src.utils.files import is_text, require_writable
 
 log = logging.getLogger(__name__)
 
@@ -169,6 +169,8 @@ def _plan(options: TrainingOptions) -> RunPlan:
     class_weights = load_class_weights(options.cw, len(label_map))
     use_mixup = build_task(config, class_weights).wants_mixup(options.use_mixup)
     folder = RunFolder(Path(options.expdir))
+    if not is_text(options.expdir):
+        raise UserError(f"{folder.path}: its name is not UTF-8, and TensorBoard writes into no such folder. Rename it")
     earlier = folder.record()
     seed = options.seed if options.seed is not None else earlier["seed"] if earlier else drawn_seed()
     plan = RunPlan(options, config, label_map, class_weights, use_mixup, seed, earlier, None)

@@ -25,6 +25,7 @@ from faults.corpus import checkpoint, reading
 from faults.names import odd_name
 from faults.outputs import odd_output, spoilt_rows, stale_row
 from faults.processes import Place
+from faults.sources import odd_folder, odd_text
 from src.data.lmdb.store import Record
 
 UMASKS = (0o022, 0o027, 0o077)
@@ -742,4 +743,6 @@ KINDS: dict[str, Maker] = {
     "output": odd_output,
     "rows": spoilt_rows,
     "stale row": stale_row,
+    "folder": odd_folder,
+    "text": odd_text,
 }
