@@ -23,6 +23,7 @@ from faults import mutations
 from faults.commands import Maker, evaluation, in_turn, packing, spoil_file, training
 from faults.corpus import checkpoint, reading
 from faults.processes import Place
+from faults.sounds import spoilt_encoding, spoilt_samples
 from src.data.lmdb.store import Record
 
 UMASKS = (0o022, 0o027, 0o077)
@@ -736,4 +737,6 @@ KINDS: dict[str, Maker] = {
     "JAMS": spoilt_jams,
     "table": spoilt_table,
     "command line": spoilt_command_line,
+    "samples": spoilt_samples,
+    "encoding": spoilt_encoding,
 }
