@@ -21,7 +21,7 @@ PIPED = 0x7FFF0000  # bytes of data from which on a 32-bit header only says that
 OGG_PAGE = 65307  # bytes of a page at most (RFC 3533, section 6)
 
 # libsndfile opens a file of which a part is missing, and notes in its log what the header promises: bytes, or samples.
-PROMISED_BYTES = re.compile(r"(?:data|SSND|BODY|riff|Data Size|Data length)[ :]*(\d+) \(?should be (\d+)")
+PROMISED_BYTES = re.compile(r"^ *(?:data|SSND|BODY|riff|Data Size|Data length)[ :]*(\d+) \(?should be (\d+)", re.M)
 NOTED_SAMPLES = re.compile(r"(?:Frames|Cols) *: (\d+)")
 NOTES_SAMPLES = ("AVR", "MAT4", "MAT5", "MPC2K", "NIST", "RF64", "SDS")
 NIST_SAMPLES = re.compile(rb"sample_count -i (\d+)")

@@ -25,6 +25,7 @@ from faults.corpus import checkpoint, reading
 from faults.names import odd_name
 from faults.outputs import odd_output, spoilt_rows, stale_row
 from faults.processes import Place
+from faults.sounds import spoilt_encoding, spoilt_samples
 from faults.sources import odd_folder, odd_text
 from src.data.lmdb.store import Record
 
@@ -745,4 +746,6 @@ KINDS: dict[str, Maker] = {
     "stale row": stale_row,
     "folder": odd_folder,
     "text": odd_text,
+    "samples": spoilt_samples,
+    "encoding": spoilt_encoding,
 }
