@@ -49,9 +49,9 @@ def noise_then_silence(seconds=5):
     return np.concatenate([noise, np.zeros_like(noise)]).astype(np.float32)
 
 
-def mp3(samples):
+def mp3(samples, rate=SAMPLE_RATE):
     """MP3 of a variable bit rate, with a Xing header."""
-    return encoded(samples, "MP3", bitrate_mode="VARIABLE", compression_level=0.5)
+    return encoded(samples, "MP3", rate=rate, bitrate_mode="VARIABLE", compression_level=0.5)
 
 
 def without_xing(data):

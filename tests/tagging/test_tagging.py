@@ -9,6 +9,7 @@ import torch
 import torchaudio
 from conftest import FIXTURES, SAMPLE_RATE
 from released import CKPT, clip
+from sounds import mp3, without_xing
 
 from src.data.audio.opening import opened
 from src.tagging.recordings import audio_files, window_starts, windows
@@ -115,3 +116,18 @@ def test_a_picture_keeps_the_maxima():
     assert np.array_equal(maxima(spectrogram, 10), spectrogram.reshape(3, 10, 10).max(axis=2))
     assert np.array_equal(maxima(spectrogram, 300), np.repeat(spectrogram, 3, axis=1))
     assert maxima(spectrogram, 0).shape == (3, 0)
+
+
+@pytest.mark.parametrize("encode", [without_xing, bytes])
+def test_memory_does_not_grow_with_what_cannot_be_sought_in(tmp_path, encode):
+    """Eighty seconds of 44.1 kHz stereo are 28 MB of samples."""
+    t = np.arange(80 * 44100) / 44100
+    samples = np.stack([np.sin(2 * np.pi * f * t).astype(np.float32) for f in (220, 330)], axis=1)
+    (tmp_path / "long.mp3").write_bytes(encode(mp3(0.3 * samples, 44100)))
+    del t, samples
+    before, peak, length = own_memory(), 0, 0
+    with opened(tmp_path / "long.mp3") as recording:
+        starts = range(0, recording.frames, 100_000)
+        for window in windows(recording, starts, 100_000, 44100):
+            peak, length = max(peak, own_memory()), length + len(window)
+    assert length >= 80 * 44100 and peak - before < 12e6, (length, peak - before)
