@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from src.data.audio.files import decode, encode, tile
-from src.data.audio.opening import tags_end
+from src.data.audio.opening import plain
 from src.data.lmdb.store import Record
 from src.data.lmdb.writer import LMDBWriter
 from src.errors import UserError
@@ -117,9 +117,8 @@ def read_labels(path: Path, delimiter: str = ",", allow_empty: bool = False) -> 
 
 
 def read_flac(path: Path, min_duration: float, sample_rate: int) -> bytes:
-    """The bytes of a FLAC file, without tags in front, after decoding it once to see that it is whole."""
-    audio = path.read_bytes()
-    audio = audio[tags_end(audio) :]
+    """The bytes of a FLAC file, as `plain` gives them, after decoding it once to see that it is whole."""
+    audio = bytes(plain(path.read_bytes()))
     if not audio.startswith(b"fLaC"):
         raise UserError(f"{path}: is not a FLAC file, whatever its name says")
     samples = decode(audio, sample_rate, str(path), dtype="int16")

@@ -21,8 +21,8 @@ from sounds import (
     write,
 )
 
-from src.data.audio.files import read_audio, read_mono
-from src.data.audio.opening import opened
+from src.data.audio.files import decode_record, read_audio, read_mono
+from src.data.audio.opening import opened, plain
 from src.data.audio.recording import LOUDEST
 from src.data.audio.spectrogram import FeatureExtractor
 from src.data.device_features import DeviceFeatures
@@ -163,6 +163,28 @@ def test_features_of_the_loudest_samples_are_finite(feature):
     samples = np.full(5000, 0.99 * LOUDEST, dtype=np.float32)
     assert np.isfinite(extractor(samples)).all()
     assert DeviceFeatures(extractor).spectrograms(torch.from_numpy(samples)[None]).isfinite().all()
+
+
+@pytest.mark.parametrize("channels, bits", [(1, 16), (2, 24)])
+def test_flac_from_a_pipe_is_as_long_as_it_is(channels, bits):
+    """An encoder that cannot go back leaves the number of samples in the header at 0."""
+    sound = np.stack([tone(SECONDS)] * channels, axis=1)
+    whole = encoded(sound, "FLAC", f"PCM_{bits}")
+    piped = without_length(whole)
+    assert np.array_equal(read_audio(piped)[0], read_audio(whole)[0]) and len(read_audio(piped)[0]) == len(sound)
+    if channels == 1:
+        assert np.array_equal(decode_record(piped, SAMPLE_RATE, "it"), decode_record(whole, SAMPLE_RATE, "it") / 2**15)
+        assert plain(piped) == whole
+    cut = read_audio(piped[: len(piped) // 2])[0]  # nothing says that more was there
+    assert 0 < len(cut) < len(sound) and np.array_equal(cut, read_audio(whole)[0][: len(cut)])
+    headers = piped[: whole.index(b"\xff\xf8")]
+    with pytest.raises(UserError, match="it: is empty"):
+        read_audio(headers, "it")
+
+
+def without_length(flac):
+    """FLAC as an encoder writes it to a pipe."""
+    return flac[:21] + bytes([flac[21] & 0xF0, 0, 0, 0, 0]) + flac[26:]
 
 
 def test_audio_is_opened_in_one_place():

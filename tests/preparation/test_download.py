@@ -395,6 +395,7 @@ def tar_with_sparse_file(size):
         (tar_of([("a" * 300, b"x")]), "cannot be unpacked into"),
         (WHOLE[:2000], "is damaged"),
     ],
+    ids=["sparse", "mad number", "negative number", "escape codes", "long name", "cut"],
 )
 def test_one_bad_archive_does_not_end_the_others(server, tmp_path, content, message):
     publish(server, bad=content, val=tar_of([("val/1.flac", b"1")]))

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import miniaudio
 import soundfile
 
-from src.data.audio.recording import AtOnce, InOrder, MpegStream, Recording
+from src.data.audio.recording import BLOCK, AtOnce, InOrder, MpegStream, Recording
 from src.errors import UserError
 
 Source = bytes | str | Path  # the bytes of an audio file, or its path
@@ -34,7 +35,7 @@ XING = re.compile(rb"\xff[\xe0-\xff]..(?:..)?(?:.{9}|.{17}|.{32})(?:Xing|Info)..
 def opened(source: Source, where: str = "") -> Iterator[Recording]:
     """Audio of known length, at least one sample, of which its header promises no more than there is.
 
-    Some formats' headers say no length: IRCAM, PAF, PVF, SD2 and XI. Of these, what is there is taken for all.
+    Some headers say no length: of IRCAM, PAF, PVF, SD2 and XI, and of FLAC from a pipe. What is there is taken for all.
 
     Args:
         where: how messages call it. A file is called by its path where `where` is empty.
@@ -46,6 +47,8 @@ def opened(source: Source, where: str = "") -> Iterator[Recording]:
     with _bytes_and_handle(source, where) as (data, handle):
         try:
             with InOrder(handle, closefd=False) as file:
+                if _is_flac_without_samples(data):
+                    raise UserError(f"{where}: is empty, it has no samples")
                 if file.frames > LONGEST:
                     raise UserError(f"{where}: does not say how long it is. Was it written to a pipe? Encode it again")
                 if fault := _missing(file, data):
@@ -69,8 +72,8 @@ def _bytes_and_handle(source: Source, where: str) -> Iterator[tuple[Data, io.Byt
     That is no path: it would open the neighbour `._NAME` too, where macOS keeps other things. SD2 has its header there.
     """
     if isinstance(source, bytes):
-        data = _audio_behind_tags(source) or source
-        yield data, io.BytesIO(data)
+        audio = plain(source)
+        yield audio, io.BytesIO(audio)
         return
     if not Path(source).is_file():
         raise UserError(f"{where}: no such audio file")
@@ -81,24 +84,45 @@ def _bytes_and_handle(source: Source, where: str) -> Iterator[tuple[Data, io.Byt
     with stream:
         number = stream.fileno()
         stored = mmap.mmap(number, 0, access=mmap.ACCESS_READ) if os.fstat(number).st_size else b""
-        if audio := _audio_behind_tags(stored):
+        audio = plain(stored)
+        if audio is not stored:
             yield audio, io.BytesIO(audio)
         else:
             yield stored, str(source) if Path(source).suffix.lower() == ".sd2" else number
 
 
-def _audio_behind_tags(data: Data) -> bytes | None:
-    """What stands behind ID3v2 tags, unless it is MPEG: of that alone, libsndfile passes over them rightly."""
-    end = tags_end(data)
-    return data[end:] if end and data[end : end + 1] != b"\xff" else None
+def plain(data: Data) -> Data:
+    """Audio without the ID3v2 tags that tools put before every format, and FLAC with the number of its samples.
+
+    MPEG keeps its tags: of that alone, libsndfile passes over them rightly.
+    """
+    end = _tags_end(data)
+    if data[end : end + 4] == b"fLaC":
+        return _flac_with_length(data[end:] if end else data)
+    return data[end:] if end and data[end : end + 1] != b"\xff" else data
 
 
-def tags_end(data: Data) -> int:
-    """Where the ID3v2 tags in front of the audio end, in bytes. Tools put them before every format."""
+def _tags_end(data: Data) -> int:
+    """Where the ID3v2 tags in front of the audio end, in bytes."""
     end = 0
     while data[end : end + 3] == b"ID3":  # 10 bytes, the last four of which are the tag's length, in 7 bits each
         end += 10 + sum(byte << 7 * place for place, byte in enumerate(reversed(data[end + 6 : end + 10])))
     return end
+
+
+def _flac_with_length(flac: Data) -> Data:
+    """FLAC with the number of its samples, which an encoder that wrote to a pipe left at 0: all whole frames count."""
+    header = int.from_bytes(flac[18:26], "big")  # the last 36 bits are the number (RFC 9639, section 8.2)
+    if header & (1 << 36) - 1:
+        return flac
+    decoder = miniaudio.lib.ma_dr_flac_open_memory(miniaudio.ffi.from_buffer(flac), len(flac), miniaudio.ffi.NULL)
+    if not decoder:
+        return flac
+    try:
+        passed = iter(lambda: miniaudio.lib.ma_dr_flac_read_pcm_frames_s32(decoder, BLOCK, miniaudio.ffi.NULL), 0)
+        return flac[:18] + (header | sum(passed)).to_bytes(8, "big") + flac[26:]
+    finally:
+        miniaudio.lib.ma_dr_flac_close(decoder)
 
 
 def _missing(file: InOrder, data: Data) -> str | None:
@@ -130,7 +154,7 @@ def _longer_mpeg(data: Data) -> MpegStream | None:
 
     libsndfile reads as many samples as are promised. Without a promise it guesses from the first frame's bit rate.
     """
-    start = tags_end(data)
+    start = _tags_end(data)
     promise = XING.search(data[start : start + 4096])
     mpeg = MpegStream(data, start + (promise.end() if promise else 0))
     promised = int.from_bytes(promise[2], "big") if promise and promise[1][0] & 1 else 0
