@@ -137,7 +137,10 @@ def require_writable(*paths: str | os.PathLike | None) -> None:
 
 def _require_replaceable(file: Path) -> None:
     """Refuse a file that is mounted in its place, or that nobody may change (chattr +i)."""
-    if os.path.ismount(file):
+    name = os.path.realpath(file).replace(" ", r"\040")
+    table = Path("/proc/self/mountinfo")  # devices differ within one disk too, where it is an overlay
+    mounts = table.read_text(errors="surrogateescape").splitlines() if table.exists() else []
+    if any(line.split()[4] == name for line in mounts):
         raise OSError(errno.EBUSY, "it is mounted by itself, and cannot be replaced. Mount its folder")
     try:
         os.close(os.open(file, os.O_WRONLY))

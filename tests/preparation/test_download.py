@@ -107,6 +107,22 @@ def test_a_partial_file_of_an_earlier_call_is_resumed(server, tmp_path):
     assert server.requests == [("/train_5k.tar.gz", "bytes=1000-")]
 
 
+@pytest.mark.parametrize("have", [0, 1000])
+def test_a_partial_file_that_is_a_link_is_not_written_through(server, tmp_path, have):
+    (tmp_path / "precious").write_bytes(b"x" * have)
+    (tmp_path / "train_5k.tar.gz.partial").symlink_to("precious")
+    with pytest.raises(UserError, match="train_5k.tar.gz.partial: is a link or no plain file"):
+        fetch(server.archive(), tmp_path)
+    assert (tmp_path / "precious").read_bytes() == b"x" * have
+
+
+def test_an_archive_goes_behind_a_link_under_its_name(server, tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "train_5k.tar.gz").symlink_to("far/train_5k.tar.gz")
+    fetch(server.archive(), tmp_path)
+    assert (tmp_path / "far" / "train_5k.tar.gz").read_bytes() == CONTENT and len(list(tmp_path.iterdir())) == 2
+
+
 def test_a_server_that_ignores_ranges_is_read_from_the_start(server, tmp_path):
     server.faults = ["breaks off", "ignores ranges"]
     assert fetch(server.archive(), tmp_path).read_bytes() == CONTENT

@@ -280,9 +280,6 @@ def test_an_existing_file_that_may_not_be_replaced_is_refused(tmp_path, monkeypa
     (tmp_path / "a").write_text("old")
     (tmp_path / "a").chmod(0o444)
     require_writable(tmp_path / "a", None, "")  # read-only alone, it may be replaced
-    with monkeypatch.context() as patch, pytest.raises(UserError, match="mounted by itself"):
-        patch.setattr(os.path, "ismount", lambda _: True)
-        require_writable(tmp_path / "a")
 
     def immutable(path, *_):  # chattr +i
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
@@ -291,6 +288,19 @@ def test_an_existing_file_that_may_not_be_replaced_is_refused(tmp_path, monkeypa
     with pytest.raises(UserError, match="a: cannot be written .*Operation not permitted"):
         require_writable(tmp_path / "a")
     assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_file_that_is_mounted_by_itself_is_refused_at_once(corpus, tmp_path):
+    """As with `docker run -v results.csv:results.csv`."""
+    for name in ("one", "a file.json"):
+        (tmp_path / name).write_text("old")
+    script, *flags = FILES["check --json"][1](corpus, None, tmp_path / "a file.json")
+    mount = 'mount --bind "$0/one" "$0/a file.json" || exit 99; exec "$@"'
+    words = ["unshare", "-rm", "sh", "-c", mount, tmp_path, sys.executable, ROOT / script, *map(str, flags)]
+    result = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    if result.returncode == 99 or "unshare" in result.stderr:
+        pytest.skip(f"this machine mounts no file: {result.stderr.strip()}")
+    assert "a file.json: cannot be written (it is mounted by itself" in at_once(result)
 
 
 def test_weights_that_do_not_fit_on_the_disk_are_named(corpus, trained, tmp_path):
