@@ -119,7 +119,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()):
         raise UserError(f"{path}: its state_dict holds something else than named tensors. The file is damaged")
     weights = {name.removeprefix(WEIGHTS_PREFIX): state[name] for name in state if name.startswith(WEIGHTS_PREFIX)}
-    return Checkpoint(path, config, label_map, record, weights, digest)
+    return Checkpoint(path, config, label_map, record, weights or state, digest)  # under another prefix, all of them
 
 
 def published_settings(cfg: dict[str, Any]) -> dict[str, Any]:
@@ -146,4 +146,6 @@ def load_class_weights(path: str | None, num_classes: int) -> torch.Tensor | Non
         raise UserError(f"--cw {path}: holds {shape}, where a tensor of {num_classes} class weights was expected")
     if not is_usable(weights) or (weights < 0).any():
         raise UserError(f"--cw {path}: holds something else than finite numbers of 0 or more, one a class")
-    return weights.float()
+    if not weights.any():
+        raise UserError(f"--cw {path}: all weights are 0, and nothing could be learnt")
+    return weights.detach().float()

@@ -5,6 +5,8 @@ The checkpoints released in 2021 also mention a few classes of their own and of 
 inert stand-ins, which keep nothing and do nothing, take their place.
 """
 
+import os
+import re
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -42,6 +44,15 @@ STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 ]
 
 
+LARGEST_RATIO = 20  # of what a ZIP file's parts unpack to, to its own size. PyTorch compresses nothing
+PLAUSIBLE = 1 << 26  # bytes, whatever the ratio
+FOREIGN = {
+    b"\x93NUMPY": "it is a NumPy file. Save torch.from_numpy(numpy.load(FILE)) with torch.save",
+    b"\x89HDF\r\n": "it is an HDF5 file",
+}
+OTHER_CLASS = re.compile(r"(?:GLOBAL|class|global:?) ([\w.]+\.[\w.]+)")
+
+
 def read_torch_file(path: str | Path, what: str, mapped: bool = False) -> Any:
     """The content of a file, onto the CPU, through PyTorch's weights-only unpickler.
 
@@ -56,6 +67,7 @@ def read_torch_file(path: str | Path, what: str, mapped: bool = False) -> Any:
     """
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file ({what} was expected)")
+    require_plausible_size(path)
     try:
         with torch.serialization.safe_globals(STAND_INS):
             if mapped and _is_stored_plainly(path):
@@ -68,8 +80,41 @@ def read_torch_file(path: str | Path, what: str, mapped: bool = False) -> Any:
     except Exception as error:  # in a broken file, the unpickler can raise anything
         if isinstance(error, OSError) and error.filename:  # the file cannot be opened
             raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path}: is not {what}, or is truncated ({reason})") from None
+        raise UserError(f"{path}: is not {what}, or is truncated ({_reason(path, error)})") from None
+
+
+def _reason(path: str | Path, error: Exception) -> str:
+    """Why a file cannot be read, without PyTorch's advice to have what is in it run."""
+    with open(path, "rb") as stream:
+        head = stream.read(16)
+    for start, reason in FOREIGN.items():
+        if head.startswith(start):
+            return reason
+    text = str(error).strip() or type(error).__name__
+    if "not in a subdirectory" in text:
+        return "it is a ZIP file, but none of torch.save. Is it one of NumPy's?"
+    if "weights_only" not in text and "Weights only" not in text:
+        return text.splitlines()[0]
+    other = OTHER_CLASS.search(text)
+    found = f"it holds {other[1]}" if other else "it holds something else"
+    return f"{found}, and only tensors, numbers, text, lists and dicts are read"
+
+
+def require_plausible_size(path: str | Path) -> None:
+    """Refuse a ZIP file whose parts would fill the memory, before one is unpacked.
+
+    Raises:
+        UserError: they are much larger than the file itself.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            unpacked = sum(item.file_size for item in file.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return
+    size = os.path.getsize(path)
+    if unpacked > max(PLAUSIBLE, LARGEST_RATIO * size):
+        sizes = f"its {size / 1e6:.1f} MB unpack to {unpacked / 1e6:.1f} MB"
+        raise UserError(f"{path}: is compressed, as no file of weights is: {sizes}. Is it damaged, or made to do harm?")
 
 
 def _is_stored_plainly(path: str | Path) -> bool:

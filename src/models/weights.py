@@ -1,6 +1,12 @@
-"""State dicts -> networks, strictly, with every key that does not fit named."""
+"""State dicts -> networks, strictly, with every key that does not fit named.
 
-from collections.abc import Mapping
+What other programs put around them is taken off, and said: a dict such as a checkpoint's, and prefixes of all names.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +16,42 @@ from torch import nn
 from src.errors import UserError
 from src.models.safe_loading import read_torch_file
 
+log = logging.getLogger(__name__)
+
 NAMED = 3  # keys of each kind that a message names
+CONTAINERS = ("state_dict", "model_state_dict", "model", "weights", "net", "network", "module")  # keys of what is around
+NESTED = 3  # of them at most
+WRAPPERS = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")  # PyTorch's, within names
+COUNTER = "num_batches_tracked"  # of batch norm, which not all programs keep
 
 
 def load_weights(network: nn.Module, path: str | Path) -> None:
-    """Load a `.pth`, a plain state dict under the released names.
+    """Load a `.pth`, a state dict under the released names, or the one within a checkpoint.
 
     Raises:
         UserError: no such file, not a state dict, or keys or shapes that differ.
     """
     state = read_torch_file(path, "a .pth of weights")
+    for _ in range(NESTED):
+        inner = next((name for name in CONTAINERS if isinstance(state, dict) and isinstance(state.get(name), dict)), None)
+        if inner is None:
+            break
+        state = state[inner]
+        log.info("%s: the weights are taken from '%s' in it", path, inner)
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        problem = "is no plain state dict"
-        if isinstance(state, dict) and "state_dict" in state:
-            problem = "is a checkpoint, and a .pth of weights was expected"
-        raise UserError(f"{path}: {problem}. Make one with eval_gise_mixtures.py --export_weights")
+        raise UserError(
+            f"{path}: is no state dict of tensors, alone or under one of the keys {', '.join(CONTAINERS)}. "
+            "eval_gise_mixtures.py --export_weights writes one"
+        )
     load_state(network, state, str(path))
 
 
 def load_state(network: nn.Module, state: Mapping[str, torch.Tensor], where: str) -> None:
-    """Load a state dict that must fit exactly. Messages name `where` it is from."""
+    """Load a state dict that must fit exactly, but for what `adapted` mends. Messages name `where` it is from."""
+    state, changes = adapted(network, state)
     require_fit(network, state, where)
+    if changes:
+        log.info("%s: %s", where, ". ".join(changes))
     for name, value in state.items():
         if not is_usable(value):
             problem = f"'{name}' is no plain tensor of finite numbers. Is it of a run that diverged, or damaged?"
@@ -42,10 +63,37 @@ def load_state(network: nn.Module, state: Mapping[str, torch.Tensor], where: str
 
 
 def require_fit(network: nn.Module, state: Mapping[str, torch.Tensor], where: str) -> None:
-    """Refuse a state dict with other keys or shapes than the network's."""
-    problem = misfit(network, state)
+    """Refuse a state dict with other keys or shapes than the network's, but for what `adapted` mends."""
+    problem = misfit(network, adapted(network, state)[0])
     if problem:
         raise UserError(f"{where}: does not fit the network: {problem}")
+
+
+def adapted(network: nn.Module, state: Mapping[Any, Any]) -> tuple[dict[Any, Any], list[str]]:
+    """A state dict without prefixes of all its names, and with batch norm's counters, which are 0 where they are missing.
+
+    Returns:
+        The state dict, and what was changed, in words.
+    """
+    own, found, changes = network.state_dict(), dict(state), []
+    if own.keys() != found.keys() and all(isinstance(name, str) for name in found):
+        plain = {WRAPPERS.sub("", name): value for name, value in found.items()}
+        prefix, due = _prefix(plain), _prefix(own)
+        renamed = {due + name.removeprefix(prefix): value for name, value in plain.items()}
+        if len(renamed) == len(found) and renamed.keys() != found.keys() and not own.keys().isdisjoint(renamed):
+            changes.append(f"prefixes are taken off, such as that of '{next(iter(found))}'")
+            found = renamed
+    missing = own.keys() - found.keys()
+    if missing and all(name.endswith(COUNTER) for name in missing):
+        found |= {name: torch.zeros_like(own[name], device="cpu") for name in missing}
+        changes.append(f"{len(missing)} {COUNTER} are missing, and are 0")
+    return found, changes
+
+
+def _prefix(names: Iterable[str]) -> str:
+    """What all names begin with, up to a dot."""
+    head, dot, _ = os.path.commonprefix(list(names)).rpartition(".")
+    return head + dot
 
 
 def is_usable(value: Any) -> bool:

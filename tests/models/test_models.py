@@ -114,7 +114,7 @@ def test_a_file_that_does_not_fit_is_explained_key_by_key(tmp_path):
         str(error.value)
     )
     torch.save({"state_dict": state}, tmp_path / "c.ckpt")
-    with pytest.raises(UserError, match="is a checkpoint, and a .pth of weights was expected"):
+    with pytest.raises(UserError, match="c.ckpt: does not fit the network: 2 missing: bn1.weight, bn1.bias"):
         load_weights(create("resnet", 18, 5), tmp_path / "c.ckpt")
     with pytest.raises(UserError, match="no such file"):
         load_weights(create("resnet", 18, 5), tmp_path / "nowhere.pth")

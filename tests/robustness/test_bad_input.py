@@ -315,8 +315,6 @@ def test_resuming_from_what_is_no_checkpoint_of_this_network(corpus, trained, tm
     torch.save({"a": torch.ones(1)}, tmp_path / "w.pth")
     assert "is it a .pth of weights?" in refused(corpus, tmp_path, "--resume_from", tmp_path / "w.pth")
     other = next((trained / "r1").rglob("epoch=01*.ckpt"))
-    line = refused(corpus, tmp_path, "--set", f"model.pretrained={json.dumps(str(other))}")
-    assert "is a checkpoint, and a .pth of weights was expected" in line
     resnet = ("--set", "model.arch=resnet", "--set", "model.model_depth=18")
     line = refused(corpus, tmp_path, "--resume_from", other, *resnet)
     assert "is of another network than the cfg's" in line
