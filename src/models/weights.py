@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from src.errors import UserError
+from src.errors import UserError, listed
 from src.models.safe_loading import read_torch_file
 
 log = logging.getLogger(__name__)
@@ -113,5 +113,4 @@ def misfit(network: nn.Module, state: Mapping[str, Any]) -> str:
         "unexpected": [str(key) for key in state if key not in own],
         "of another shape": [f"{key} {here} instead of {due}" for key, (here, due) in shapes.items() if here != due],
     }
-    named = {kind: ", ".join(keys[:NAMED]) + ", …" * (len(keys) > NAMED) for kind, keys in kinds.items() if keys}
-    return "; ".join(f"{len(kinds[kind])} {kind}: {keys}" for kind, keys in named.items())
+    return "; ".join(f"{len(keys)} {kind}: {listed(keys, NAMED)}" for kind, keys in kinds.items() if keys)

@@ -17,6 +17,7 @@ from sounds import (
     noise_then_silence,
     rate_of,
     tone,
+    without_length,
     without_xing,
     write,
 )
@@ -180,11 +181,6 @@ def test_flac_from_a_pipe_is_as_long_as_it_is(channels, bits):
     headers = piped[: whole.index(b"\xff\xf8")]
     with pytest.raises(UserError, match="it: is empty"):
         read_audio(headers, "it")
-
-
-def without_length(flac):
-    """FLAC as an encoder writes it to a pipe."""
-    return flac[:21] + bytes([flac[21] & 0xF0, 0, 0, 0, 0]) + flac[26:]
 
 
 def test_audio_is_opened_in_one_place():

@@ -10,7 +10,7 @@ import soundfile
 from conftest import FIXTURES, SAMPLE_RATE, error_line, run_script, train_command, write_folder
 from released import CKPT
 from small_sources import generate, write_sources
-from sounds import encoded, id3_tag, mp3, without_xing
+from sounds import encoded, id3_tag, mp3, without_length, without_xing
 
 from src.data.lmdb.store import LMDBReader, Record
 from src.data.lmdb.writer import LMDBWriter
@@ -33,6 +33,7 @@ UNUSUAL = {
     "GSM 6.10": encoded(SOUND, "WAV", "GSM610"),
     "G.723": encoded(SOUND, "AU", "G723_24"),
     "MP3 without a length": without_xing(mp3(SOUND)),
+    "from a pipe": without_length(encoded(SOUND, "FLAC", "PCM_16")),
     "a tag in front": id3_tag() + encoded(SOUND, "WAV", "PCM_16"),
 }
 
@@ -311,11 +312,12 @@ def test_an_unusual_sound_is_read_to_its_end(tmp_path, corpus, soundscapes, kind
         assert command.least <= command.seconds() < SECONDS + 0.2
 
 
-@pytest.mark.parametrize("tag", [id3_tag(), id3_tag(9000), id3_tag() * 2])
-def test_flac_behind_a_tag_is_packed_without_it(tmp_path, tag):
+@pytest.mark.parametrize("tag", [b"", id3_tag(), id3_tag(9000), id3_tag() * 2])
+@pytest.mark.parametrize("written", [bytes, without_length])
+def test_flac_behind_a_tag_or_from_a_pipe_is_packed_as_usual(tmp_path, tag, written):
     folder = write_folder(tmp_path / "mix", 2, 0)
     for file in sorted(folder.glob("*.flac")):
-        file.write_bytes(tag + (data := file.read_bytes()))
+        file.write_bytes(tag + written(data := file.read_bytes()))
     run_script(
         "pack_mixtures_into_lmdb.py",
         "--mixture_dir",
