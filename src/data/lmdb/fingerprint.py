@@ -49,14 +49,18 @@ def fingerprint(reader: LMDBReader, show: Callable = progress) -> str:
     """
     reader.require_same_file()
     before = FileState.of(reader.file)
-    found = _found.get(before) or known_fingerprint(reader.file)
+    found = known_fingerprint(reader.file)
     if found is None:
-        name = os.path.basename(reader.path)
-        with show(len(reader), f"fingerprint of {name}", "clip", leave=False) as bar:
-            found = combined(_digests(reader, bar))
+        found = _found.get(before) or _computed(reader, show)
+        _found[before] = found
         remember(before, NOTE, found)
-    _found[before] = found
     return found
+
+
+def _computed(reader: LMDBReader, show: Callable) -> str:
+    name = os.path.basename(reader.path)
+    with show(len(reader), f"fingerprint of {name}", "clip", leave=False) as bar:
+        return combined(_digests(reader, bar))
 
 
 def _digests(reader: LMDBReader, bar) -> Iterator[bytes]:

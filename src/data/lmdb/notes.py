@@ -42,10 +42,13 @@ def recall(state: FileState, kind: str) -> Any:
 
 
 def remember(state: FileState, kind: str, found: Any) -> None:
-    """Keep what was found, which JSON can hold, for a file that is still in the state of before."""
+    """Keep what was found, which JSON can hold, for a file that is still in the state of before.
+
+    What is kept already is not written again.
+    """
     # A folder that cannot be written, or labels of a strange type, cost the next run a pass, and nothing else.
     with suppress(OSError, TypeError):
-        if FileState.of(state.path) == state:
+        if FileState.of(state.path) == state and recall(state, kind) != found:
             write_whole(note_on(state, kind), json.dumps(state._asdict() | {kind: found}) + "\n", follow=False)
 
 

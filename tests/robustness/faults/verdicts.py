@@ -48,9 +48,9 @@ def changed(before: Mapping[Path, str], after: Mapping[Path, str]) -> list[str]:
 
 
 def replaced(before: Mapping[Path, str], after: Mapping[Path, str]) -> list[tuple[Path, str]]:
-    """Links and devices that something else was put in the place of."""
+    """Links and devices that something else was put in the place of. A link under a note's name is not followed."""
     odd = ((path, found) for path, found in before.items() if found.startswith(("link to", "special")))
-    return [(path, found) for path, found in odd if after.get(path) != found]
+    return [(path, found) for path, found in odd if after.get(path) != found and not NOTES.fullmatch(path.name)]
 
 
 def stale_rows(corpus: Path, place: Place) -> list[str]:
