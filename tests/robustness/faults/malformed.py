@@ -19,7 +19,7 @@ import torch
 import yaml
 from conftest import cfg_tree, train_command
 
-from faults import mutations
+from faults import machines, mutations
 from faults.commands import Maker, evaluation, in_turn, packing, spoil_file, training
 from faults.corpus import checkpoint, reading
 from faults.processes import Place
@@ -736,4 +736,7 @@ KINDS: dict[str, Maker] = {
     "JAMS": spoilt_jams,
     "table": spoilt_table,
     "command line": spoilt_command_line,
+    "open files": machines.limited,
+    "sample cache": machines.spoilt_cache,
+    "weights of others": machines.foreign_weights,
 }
