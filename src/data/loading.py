@@ -95,7 +95,9 @@ def loader(
     """
     pin_memory = device is not None and device.type == "cuda"
     if not usable_workers(num_workers, DESCRIPTORS):
-        return Loader(dataset, batch_size, sampler=sampler, drop_last=drop_last, collate_fn=unchanged, pin_memory=pin_memory)
+        return Loader(
+            dataset, batch_size, sampler=sampler, drop_last=drop_last, collate_fn=unchanged, pin_memory=pin_memory
+        )
     buffers = SharedBuffers(num_workers)
     return Loader(
         dataset,

@@ -43,7 +43,12 @@ def test_a_case_is_the_same_again(fault_corpus, tmp_path):
         return case.what, {str(path.relative_to(place.root)): found for path, found in snapshot(place.inputs).items()}
 
     for number in range(2 * len(KINDS)):
-        if list(KINDS)[number % len(KINDS)] not in ("LMDB", "checkpoint", ".pth", "weights of others"):  # their files hold times and chance
+        if list(KINDS)[number % len(KINDS)] not in (
+            "LMDB",
+            "checkpoint",
+            ".pth",
+            "weights of others",
+        ):  # their files hold times and chance
             assert made(SEED, number, f"one{number}") == made(SEED, number, f"again{number}")
     assert made(SEED, 0, "first") != made(SEED + 1, 0, "second")
 

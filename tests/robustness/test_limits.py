@@ -188,7 +188,9 @@ def test_a_number_of_workers_that_fits_is_given(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
     monkeypatch.setattr(os, "listdir", lambda _: ["0"] * 8)
     assert usable_workers(249, 4) == 249
-    with pytest.raises(CannotStart, match="600 processes need 2428 open files, and `ulimit -n` is 1024. Raise it, or give 249 at"):
+    with pytest.raises(
+        CannotStart, match="600 processes need 2428 open files, and `ulimit -n` is 1024. Raise it, or give 249 at"
+    ):
         usable_workers(600, 4)
     with pytest.raises(CannotStart, match="or give 124 at most"):
         usable_workers(125, 4, pools=2)
@@ -215,7 +217,10 @@ def test_without_semaphores_there_are_no_workers(monkeypatch, caplog, number):
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "a worker process was killed"),
         (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), "a worker process was killed"),
         (RuntimeError("received 0 items of ancdata"), "`ulimit -n` is"),
-        (OSError("Caught OSError in DataLoader worker\nOSError: [Errno 24] Too many open files: 'a'"), "`ulimit -n` is"),
+        (
+            OSError("Caught OSError in DataLoader worker\nOSError: [Errno 24] Too many open files: 'a'"),
+            "`ulimit -n` is",
+        ),
         (RuntimeError("Error while creating shared memory segment /dev/shm/nccl (No space left)"), "--shm-size"),
         (RuntimeError("unable to open shared memory object </x>: Read-only file system (30)"), "--shm-size"),
         (RuntimeError("can't start new thread"), "--num_workers"),
