@@ -3,8 +3,10 @@
 Decoding FLAC is half of a worker's time, and the samples take about twice the room. The file holds
 
     the samples of clip 0, of clip 1, …         int16
+
     where each begins, and where the last ends  int64, N + 1 of them, in samples
     the CRC-32 of each clip's samples           uint32
+
     N, the bytes of all samples                 int64
     the CRC-32 of the two arrays, LAYOUT        uint32, 8 bytes
 
@@ -72,11 +74,12 @@ class SampleCache:
         samples = os.pread(self._descriptor, 2 * (end - start), 2 * start)
         if not self._compared[index]:
             if zlib.crc32(samples) != self._sums[index]:
-                return self._given_up(index)
+                self._give_up(index)
+                return None
             self._compared[index] = True
         return np.frombuffer(samples, np.int16)
 
-    def _given_up(self, index: int) -> None:
+    def _give_up(self, index: int) -> None:
         """Say that a clip is damaged, and have the file made anew when it is next opened."""
         if self._is_damaged:
             return

@@ -120,6 +120,7 @@ def _receive(number: int, place: Place | None, sent: Any, shape: tuple, dtype: t
         if place:
             known._buffers[place] = buffer
     else:
+        assert place
         buffer = known._buffers[place]
     array = buffer[: math.prod(shape) * dtype.itemsize].numpy()
     if place:  # PyTorch keeps this very array for as long as any tensor lies in its memory.

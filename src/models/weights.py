@@ -19,7 +19,15 @@ from src.models.safe_loading import read_torch_file
 log = logging.getLogger(__name__)
 
 NAMED = 3  # keys of each kind that a message names
-CONTAINERS = ("state_dict", "model_state_dict", "model", "weights", "net", "network", "module")  # keys of what is around
+CONTAINERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "weights",
+    "net",
+    "network",
+    "module",
+)  # keys of what is around
 NESTED = 3  # of them at most
 WRAPPERS = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")  # PyTorch's, within names
 COUNTER = "num_batches_tracked"  # of batch norm, which not all programs keep
@@ -33,7 +41,9 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     """
     state = read_torch_file(path, "a .pth of weights")
     for _ in range(NESTED):
-        inner = next((name for name in CONTAINERS if isinstance(state, dict) and isinstance(state.get(name), dict)), None)
+        inner = next(
+            (name for name in CONTAINERS if isinstance(state, dict) and isinstance(state.get(name), dict)), None
+        )
         if inner is None:
             break
         state = state[inner]
@@ -70,7 +80,7 @@ def require_fit(network: nn.Module, state: Mapping[str, torch.Tensor], where: st
 
 
 def adapted(network: nn.Module, state: Mapping[Any, Any]) -> tuple[dict[Any, Any], list[str]]:
-    """A state dict without prefixes of all its names, and with batch norm's counters, which are 0 where they are missing.
+    """A state dict without prefixes of all its names, and with batch norm's counters, 0 where they are missing.
 
     Returns:
         The state dict, and what was changed, in words.

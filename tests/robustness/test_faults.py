@@ -51,6 +51,7 @@ def test_a_case_is_the_same_again(fault_corpus, tmp_path):
             ".pth",
             "samples",
             "encoding",
+            "weights of others",
         ):  # their files hold times and chance
             assert made(SEED, number, f"one{number}") == made(SEED, number, f"again{number}")
     assert made(SEED, 0, "first") != made(SEED + 1, 0, "second")

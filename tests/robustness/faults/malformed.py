@@ -19,7 +19,7 @@ import torch
 import yaml
 from conftest import cfg_tree, train_command
 
-from faults import mutations
+from faults import machines, mutations
 from faults.commands import Maker, evaluation, in_turn, packing, spoil_file, training
 from faults.corpus import checkpoint, reading
 from faults.names import odd_name
@@ -748,4 +748,7 @@ KINDS: dict[str, Maker] = {
     "text": odd_text,
     "samples": spoilt_samples,
     "encoding": spoilt_encoding,
+    "open files": machines.limited,
+    "sample cache": machines.spoilt_cache,
+    "weights of others": machines.foreign_weights,
 }
