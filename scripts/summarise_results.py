@@ -19,7 +19,8 @@ def main() -> None:
     arguments = build_parser().parse_args()
     from src.scoring.summary import summarise
     from src.scoring.summary_table import as_markdown, as_rows
-    from src.utils.files import require_writable, write_csv, write_whole
+    from src.utils.files import require_writable, write_whole
+    from src.utils.tables import write_csv
 
     out_dir = Path(arguments.out_dir)
     require_writable(out_dir / "summary.csv", out_dir / "summary.md")

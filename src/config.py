@@ -12,8 +12,8 @@ from pydantic.dataclasses import dataclass
 from pydantic.functional_validators import BeforeValidator, PlainValidator
 
 from src.errors import UserError
-from src.utils.files import read_text
 from src.utils.strict_yaml import OCTAL_OR_SEXAGESIMAL, parse_yaml, shown
+from src.utils.text import read_text
 
 UNUSED_KEYS = {"test_manifest", "cw"}  # which published cfgs carry and nothing reads
 

@@ -26,7 +26,8 @@ from src.runs.folder import RunFolder, require_same_run
 from src.runs.provenance import provenance
 from src.runs.record import RunRecord
 from src.runs.resuming import ResumePoint, last_resume_point, read_resume_point
-from src.utils.files import is_text, require_writable
+from src.utils.files import require_writable
+from src.utils.text import is_text
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from src.errors import UserError
-from src.utils.files import is_text, read_json, write_whole
+from src.utils.files import write_whole
+from src.utils.text import is_text, read_json
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from src.data.audio.files import decode, tile
 from src.data.clip_dataset import ClipDataset
 from src.errors import UserError, listed
-from src.utils.files import NAMES, read_text
+from src.utils.text import NAMES, read_text
 
 
 class ManifestDataset(ClipDataset):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.errors import UserError
-from src.utils.files import read_text
+from src.utils.text import read_text
 
 LONGEST = 200  # characters of a line in a message
 

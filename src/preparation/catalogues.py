@@ -10,7 +10,7 @@ from pathlib import Path
 
 from src.data.labels import LabelMap, nfc
 from src.errors import UserError
-from src.utils.files import read_text
+from src.utils.text import read_text
 
 DELIMITER = ";"  # between the labels of a record: AudioSet's and VGGSound's names contain commas
 YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]+")

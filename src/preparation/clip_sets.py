@@ -14,10 +14,11 @@ from src.data.lmdb.writer import LMDBWriter
 from src.errors import UserError
 from src.preparation.catalogues import Catalogue, Clip
 from src.preparation.packing import read_flac
-from src.utils.files import claim_folder, require_writable, write_csv, write_whole
+from src.utils.files import claim_folder, require_writable, write_whole
 from src.utils.folders import files_in
 from src.utils.parallel import make_all
 from src.utils.progress import progress
+from src.utils.tables import write_csv
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
-from src.utils.files import read_json
+from src.utils.text import read_json
 
 NEEDED = ("protected_labels", "ref_db", "n_channels", "fade_in_len", "fade_out_len", "reverb")  # in the sandbox
 

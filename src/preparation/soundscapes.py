@@ -25,9 +25,10 @@ from src.data.audio.opening import opened
 from src.data.labels import LabelMap, nfc
 from src.errors import UserError
 from src.preparation.jams import renamed
-from src.utils.files import claim_folder, is_text, write_whole
+from src.utils.files import claim_folder, write_whole
 from src.utils.folders import files_in, subfolders
 from src.utils.parallel import make_all
+from src.utils.text import is_text
 
 log = logging.getLogger(__name__)
 

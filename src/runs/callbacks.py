@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 
 from src.runs.folder import RunFolder
-from src.utils.files import write_csv
+from src.utils.tables import write_csv
 
 
 class MetricsCSV(Callback):

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
-from src.utils.files import read_json
 from src.utils.tables import NUMBER, WHOLE_NUMBER, read_csv
+from src.utils.text import read_json
 
 CHECKPOINT_NAME = re.compile(
     r"epoch=(?P<epoch>\d+)_train_loss=(?P<train_loss>[^_]+)_val_(?:mAP|acc)=(?P<figure>.+?)(?:-v\d+)?\.ckpt"

@@ -10,9 +10,9 @@ from typing import Any
 
 from src.errors import UserError
 from src.runs.folder import validation_figure
-from src.utils.files import file_behind, write_csv
+from src.utils.files import file_behind
 from src.utils.locks import exclusive
-from src.utils.tables import DIGEST, NUMBER, TIME, WHOLE_NUMBER, read_csv
+from src.utils.tables import DIGEST, NUMBER, TIME, WHOLE_NUMBER, read_csv, write_csv
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from src.tagging.tagger import Tagged
-from src.utils.files import NAMES, whole_file
+from src.utils.files import whole_file
+from src.utils.text import NAMES
 
 
 @contextmanager

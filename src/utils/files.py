@@ -1,6 +1,5 @@
 """Files that are either whole or not there, and folders that belong to one maker."""
 
-import csv
 import errno
 import json
 import os
@@ -9,15 +8,14 @@ import shutil
 import stat
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
+from src.utils.text import NAMES, read_json
 
-ENCODING = "utf-8-sig"  # of text that is read: UTF-8, with or without the byte order mark that some editors write
-NAMES = "surrogateescape"  # of text with file names, which need not be UTF-8: their very bytes are written and read
 MOST_LINKS = 40  # one after the other, as the system follows
 OPEN_FILE = re.compile(r"/proc/(?P<process>\d+)/fd/(?P<descriptor>\d+)")  # what /dev/stdout and /dev/fd/3 are links to
 BLOCK = 4096  # bytes, the least that a file takes on most disks
@@ -174,40 +172,6 @@ def write_whole(path: str | os.PathLike, content: str | bytes, follow: bool = Tr
         temporary.write_bytes(content.encode(errors=NAMES) if isinstance(content, str) else content)
 
 
-def read_text(path: str | os.PathLike, expected: str, errors: str = "strict") -> str:
-    """The content of a text file, for which a user gave the path. A byte order mark is no part of it.
-
-    Args:
-        errors: what to do with bytes that are no UTF-8: NAMES where the text may hold file names.
-
-    Raises:
-        UserError: it is missing, or is no UTF-8. The message ends with what was `expected`.
-    """
-    try:
-        return Path(path).read_text(encoding=ENCODING, errors=errors)
-    except FileNotFoundError:
-        raise UserError(f"{path}: is missing. Expected {expected}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not text in UTF-8. Expected {expected}") from None
-
-
-def is_text(value: object) -> bool:
-    """Whether a value is text that UTF-8 can write. Names of files hold surrogates in place of bytes that are none."""
-    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
-
-
-def read_json(path: str | os.PathLike) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        ValueError: it is no JSON, no text, or has a nesting or a number that Python does not read.
-    """
-    try:
-        return json.loads(Path(path).read_text(encoding=ENCODING))
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
 def claim_folder(folder: str | os.PathLike, recipe: Mapping[str, Any], what: str, flag: str = "--out_folder") -> None:
     """Note in `recipe.json` how the folder's files are made, or refuse a folder of another recipe.
 
@@ -232,14 +196,6 @@ def claim_folder(folder: str | os.PathLike, recipe: Mapping[str, Any], what: str
         raise UserError(f"{folder}: holds {other}: choose another {flag}")
     else:
         write_whole(note, json.dumps(recipe, indent=2) + "\n")
-
-
-def write_csv(path: str | os.PathLike, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Replace a CSV file by these rows."""
-    with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8", errors=NAMES) as stream:
-        writer = csv.DictWriter(stream, columns)
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def sync(path: str | os.PathLike) -> None:

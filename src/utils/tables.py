@@ -1,14 +1,15 @@
-"""CSV tables of our own, checked as they are read back: people edit them, copies break off."""
+"""CSV tables of our own, written whole and checked as they are read back: people edit them, copies break off."""
 
 import csv
 import os
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from src.errors import UserError
-from src.utils.files import ENCODING, NAMES, file_behind, is_special
+from src.utils.files import file_behind, is_special, whole_file
+from src.utils.text import ENCODING, NAMES
 
 
 class Kind(NamedTuple):
@@ -74,3 +75,11 @@ def _fits(text: str, kind: Kind) -> bool:
         return kind.parse(text) is not None
     except ValueError:
         return False
+
+
+def write_csv(path: str | os.PathLike, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replace a CSV file by these rows."""
+    with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8", errors=NAMES) as stream:
+        writer = csv.DictWriter(stream, columns)
+        writer.writeheader()
+        writer.writerows(rows)

@@ -9,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from src.utils.files import read_json, write_whole
+from src.utils.files import write_whole
+from src.utils.text import read_json
 
 
 class FileState(NamedTuple):
