@@ -6,10 +6,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from src.data.labels import LabelMap
 from src.data.lmdb.fingerprint import fingerprint
 from src.data.lmdb.store import LMDBReader
 from src.learning.metrics import ranking_scores
-from src.models.torch_files import torch_file_digest, write_torch_file
+from src.models.torch_files import digest_of, torch_file_digest, write_torch_file
 from src.runs.folder import epoch_of, validation_figure
 from src.scoring import score_tables
 from src.scoring.predictions import Candidate, InferenceOptions, Prediction, predictions
@@ -30,7 +31,11 @@ COLUMNS = (  # behind those that say which run it is
     "mAP mAUC dprime ckpt_path accuracy top5 epoch val_figure num_train_clips num_eval_clips num_timesteps protocol "
     "fold cfg_file arch model_depth num_classes pretrained train_set_path train_data lmdb_path eval_data evaluated"
 ).split()
-DIGESTS = ["weights_digest", "ckpt_digest"]  # the last columns: where a table was cut, one is too short
+DIGESTS = [
+    "weights_digest",
+    "labels_digest",
+    "ckpt_digest",
+]  # the last columns: a cut is seen in them
 
 
 @dataclass(frozen=True)
@@ -94,8 +99,8 @@ def evaluate(options: EvaluationOptions) -> None:
 def is_scored(candidate: Candidate, table: ResultsTable, options: EvaluationOptions) -> bool:
     """Whether the table holds the candidate's row, of these very files, and what else is asked for is there.
 
-    The files' own contents decide, by the LMDB's fingerprint and the checkpoint's digest. A row of an earlier version
-    has no digest, and is made anew.
+    The files' own contents decide, by the LMDB's fingerprint and the digests of checkpoint and label map. A row of an
+    earlier version has no digest, and is made anew.
 
     Raises:
         UserError: the LMDB cannot be read.
@@ -103,6 +108,8 @@ def is_scored(candidate: Candidate, table: ResultsTable, options: EvaluationOpti
     key = key_of(candidate, options)
     row = table.get(**key)
     if row is None or not candidate.path.is_file() or row.get("ckpt_digest") != candidate.digest():
+        return False
+    if row.get("labels_digest") != digest_of(LabelMap.load(options.lbl_map).names):
         return False
     if row.get("eval_data") != fingerprint(LMDBReader(options.lmdb_path)):
         return False
@@ -167,6 +174,7 @@ def write_up(prediction: Prediction, table: ResultsTable, options: EvaluationOpt
             "eval_data": prediction.eval_data,
             "evaluated": datetime.now(timezone.utc).isoformat(),
             "weights_digest": "",
+            "labels_digest": digest_of(prediction.dataset.label_map.names),
             "ckpt_digest": checkpoint.untrained_digest if candidate.untrained else checkpoint.digest,
         }
         | prediction.task.more_scores(probabilities, prediction.targets)

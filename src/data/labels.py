@@ -32,6 +32,8 @@ class LabelMap:
             mapping = read_json(path)
         except FileNotFoundError:
             raise UserError(f"{path}: no such label map") from None
+        except IsADirectoryError:
+            raise UserError(f"{path}: is a folder, and a label map was expected") from None
         except ValueError as error:
             raise UserError(f"{path}: is not JSON ({error}). A label map was expected") from None
         return cls.from_mapping(mapping, str(path))

@@ -125,8 +125,8 @@ def unpack(archive: Path, folder: str | Path) -> list[Path]:
         The archive's top-level entries in `folder`.
 
     Raises:
-        UserError: it is damaged, does not fit on the disk, or holds a special file, a name that cannot be printed,
-            or a path or a link out of the folder.
+        UserError: it is damaged or does not fit on the disk. Or it holds a special file, a name that cannot be
+            printed, or a path or a link out of the folder.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

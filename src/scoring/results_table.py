@@ -17,12 +17,12 @@ from src.utils.tables import DIGEST, NUMBER, TIME, WHOLE_NUMBER, read_csv, write
 log = logging.getLogger(__name__)
 
 KEY = ["ckpt_path", "lmdb_path", "num_timesteps"]  # what tells rows apart
-SOURCES = ["eval_data", "ckpt_digest"]  # what the files held that a row is of, whatever their names
+SOURCES = ["eval_data", "labels_digest", "ckpt_digest"]  # what the files held that a row is of, whatever their names
 FILLED = ("mAP", "mAUC", "dprime", "AP", "num_timesteps")  # columns without empty cells
 KINDS = (
     dict.fromkeys(("mAP", "mAUC", "dprime", "accuracy", "top5", "val_figure", "AP", "AUC"), NUMBER)
     | dict.fromkeys(("num_timesteps", "num_train_clips", "num_classes", "fold"), WHOLE_NUMBER)
-    | {"evaluated": TIME, "ckpt_digest": DIGEST, "weights_digest": DIGEST}
+    | {"evaluated": TIME, "weights_digest": DIGEST, "labels_digest": DIGEST, "ckpt_digest": DIGEST}
 )
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import runpy
 import shutil
 import signal
@@ -210,7 +211,7 @@ def test_one_line_does_not_name_thousands_of_classes(tmp_path, corpus):
 
 
 INTERRUPTED = """\
-import os, runpy, signal, sys
+import runpy, signal, sys
 
 number, *sys.argv = int(sys.argv[1]), *sys.argv[2:]
 imports = []
@@ -221,7 +222,6 @@ def interrupt(event, arguments):
         if len(imports) == number:
             signal.raise_signal(signal.SIGINT)
 
-sys.path.insert(0, os.path.dirname(sys.argv[0]))
 sys.addaudithook(interrupt)
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -245,7 +245,8 @@ def test_ctrl_c_while_a_script_imports_leaves_no_traceback(name, number, corpus,
         "predict.py": ["--ckpt_path", "none.ckpt", "--audio", corpus],
     }[name]
     command = [sys.executable, "-c", INTERRUPTED, number, ROOT / name, *given]
-    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+    result = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=False)
     assert "Traceback" not in result.stderr, result.stderr
     assert result.returncode in (130, -signal.SIGINT), result.stderr
     assert not (tmp_path / "run").exists()
@@ -254,10 +255,11 @@ def test_ctrl_c_while_a_script_imports_leaves_no_traceback(name, number, corpus,
 @pytest.mark.processes
 def test_an_error_that_is_none_of_the_users_keeps_its_traceback(tmp_path):
     """The hook that keeps Ctrl-C quiet shows everything else, in this project's scripts and in others'."""
-    fault = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import src; raise ValueError('mine')"
+    fault = "import src; raise ValueError('mine')"
+    ours = f"import sys; sys.modules['__main__'].__file__ = {str(ROOT / 'predict.py')!r}; {fault}"
     script = tmp_path / "other.py"
     script.write_text(fault)
-    ours = f"sys.modules['__main__'].__file__ = {str(ROOT / 'predict.py')!r}; import src; raise ValueError('mine')"
-    for words in ([script], ["-c", fault.replace("import src; raise ValueError('mine')", ours)]):
-        result = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+    for words in ([script], ["-c", ours]):
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        result = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, check=False)
         assert "ValueError: mine" in result.stderr and "Traceback" in result.stderr and result.returncode == 1

@@ -1,6 +1,7 @@
 """What counts as scored already: the contents of checkpoint and LMDB decide, and not their names or times."""
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -8,7 +9,7 @@ import warnings
 
 import pytest
 import torch
-from conftest import error_line, run_script
+from conftest import ROOT, error_line, run_script
 
 from src.data.lmdb.fingerprint import fingerprint
 from src.data.lmdb.store import LMDBReader
@@ -129,7 +130,7 @@ def test_a_row_of_a_file_that_is_gone_is_not_reported_as_its_score(corpus, files
     assert os.path.basename(gone) in error_line(run_script(*scoring_words(corpus, files)))
 
 
-@pytest.mark.parametrize("column", ["eval_data", "ckpt_digest"])
+@pytest.mark.parametrize("column", ["eval_data", "labels_digest", "ckpt_digest"])
 @pytest.mark.parametrize("how", ["missing", "empty"])
 def test_a_row_that_does_not_say_what_it_is_of_is_made_anew(corpus, files, column, how):
     run_script(*scoring_words(corpus, files), check=0)
@@ -264,3 +265,23 @@ def test_a_digest_of_a_file_of_before_zip_is_of_all_its_bytes(tmp_path):
     assert torch_file_digest(tmp_path / "one") != torch_file_digest(tmp_path / "other")
     shutil.copy(tmp_path / "one", tmp_path / "copy")
     assert torch_file_digest(tmp_path / "one") == torch_file_digest(tmp_path / "copy")
+
+
+def test_another_label_map_gives_other_figures(tmp_path):
+    """The checkpoints of 2021 carry none, so that the one given decides what their outputs mean."""
+    fixtures = ROOT / "tests" / "fixtures"
+    names = json.loads((fixtures / "lbl_map.json").read_text())
+    last = len(names) - 1
+    for name, mapping in (("map.json", names), ("other.json", {name: last - index for name, index in names.items()})):
+        (tmp_path / name).write_text(json.dumps(mapping))
+    words = [
+        *("eval_gise_mixtures.py", "--ckpt_path", fixtures / "released_cifar_resnet_20.ckpt", "--num_workers", 0),
+        *("--lmdb_path", fixtures / "released_mixtures_layout.lmdb", "--results_csv", tmp_path / "r.csv"),
+        *("--num_timesteps", 64, "--lbl_map", tmp_path / "map.json"),
+    ]
+    run_script(*words, check=0)
+    assert "already holds 1 of 1" in run_script(*words, check=0).stderr
+    before = rows_of(tmp_path / "r.csv")
+    shutil.copy(tmp_path / "other.json", tmp_path / "map.json")
+    assert "already holds" not in run_script(*words, check=0).stderr
+    assert rows_of(tmp_path / "r.csv")[0]["mAP"] != before[0]["mAP"]

@@ -69,7 +69,11 @@ def spoilt_cfg(corpus: Path, place: Place, rng: Random, turn: int) -> tuple[tupl
         path.write_bytes(yaml.safe_dump(mutate(tree, rng), allow_unicode=True).encode(errors="surrogatepass"))
         what = f"tree: {mutate.__name__}"
     # Of a path that is not there any more, its own name is what is at fault.
-    return training(corpus, place, cfg=path), r"case\.cfg|no such|--|(model|opt|audio_config|data)\.|epoch| Hz", what
+    return (
+        training(corpus, place, cfg=path),
+        r"case\.cfg|no such|--|(model|opt|audio_config|data)\.|epoch| Hz|label map",
+        what,
+    )
 
 
 def spoilt_label_map(corpus: Path, place: Place, rng: Random, turn: int) -> tuple[tuple, str, str]:
