@@ -144,6 +144,7 @@ def _start_others(devices: Devices) -> None:
     except CannotStart:
         for other in _others:
             other.kill()
+        del os.environ["LOCAL_RANK"], os.environ["WORLD_SIZE"]  # there is no group that could be waited for
         raise
 
 

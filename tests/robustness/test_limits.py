@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import signal
+import subprocess
 from types import SimpleNamespace
 
 import pytest
@@ -237,3 +238,18 @@ def test_other_errors_are_not_the_systems(error):
     assert in_words(error) is None
     with pytest.raises(type(error)), starting("--num_workers 3"):
         raise error
+
+
+def no_more_programs():
+    """As `FewProcesses`, for processes that run a program of their own."""
+
+    def refuse(*_, **__):
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    subprocess.Popen = refuse
+
+
+def test_processes_that_train_together_cannot_be_started(given):
+    result = run_changed(no_more_programs, *training(given, "--devices", 3, "--accelerator", "cpu"))
+    assert "--devices 3: not all could be started, as the system starts no more processes" in error_line(result)
+    require_nothing_made(given)
