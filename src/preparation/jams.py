@@ -8,6 +8,8 @@ from typing import Any
 from src.errors import UserError
 from src.utils.text import read_json
 
+SCAPERS_RATE = 44100  # Hz, where the file of an early Scaper does not say
+RATES = range(1000, 384_001)  # Hz
 NEEDED = ("protected_labels", "ref_db", "n_channels", "fade_in_len", "fade_out_len", "reverb")  # in the sandbox
 
 
@@ -56,6 +58,9 @@ def read_jams(path: str | Path) -> ScaperJams:
         raise UserError(f"{path}: has no sandbox of Scaper's, so that nothing says how it was mixed") from None
     if absent:
         raise UserError(f"{path}: its Scaper sandbox has no '{absent[0]}'. Was it written by Scaper's generate()?")
+    rate = sandbox.get("sr", SCAPERS_RATE)
+    if not isinstance(rate, int) or rate not in RATES:  # of others, SoX ends the process
+        raise UserError(f"{path}: its sample rate, sr, is {str(rate)[:100]}, and {RATES[0]} to {RATES[-1]} Hz are made")
     if "slice" in found[0]["sandbox"]:
         raise UserError(f"{path}: was trimmed after mixing. Only whole soundscapes can be made again")
     try:

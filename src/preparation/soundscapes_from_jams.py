@@ -7,13 +7,12 @@ import unicodedata
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from src.errors import UserError
-from src.preparation.jams import Event, ScaperJams, read_jams, renamed
+from src.preparation.jams import SCAPERS_RATE, Event, ScaperJams, read_jams, renamed
 from src.preparation.soundscapes import import_scaper, is_complete, mixing, require_source, write_soundscape
 from src.utils.files import claim_folder
 from src.utils.folders import files_in, require_different_stems
 from src.utils.parallel import make_all
 
-SCAPERS_RATE = 44100  # Hz, where the JAMS file of an early Scaper does not say
 TOLERANCE = 1e-3  # s by which an event may end after its source
 
 

@@ -181,6 +181,17 @@ def trimmed(sources, jams):
     return ["was trimmed after mixing"]
 
 
+def odd_rate(rate):
+    """A rate for which SoX would end the process, or that is none."""
+
+    def spoil(sources, jams):
+        edit_jams(jams, lambda annotation: annotation["sandbox"]["scaper"].update(sr=rate))
+        return [f"its sample rate, sr, is {rate}, and 1000 to 384000 Hz are made"]
+
+    spoil.__name__ = f"odd_rate_{rate}"
+    return spoil
+
+
 def odd_event(sources, jams):
     edit_jams(jams, lambda annotation: annotation["data"][1]["value"].pop("source_time"))
     return ["an event in it is not as Scaper writes them", "source_time"]
@@ -214,6 +225,7 @@ def silent(sources, jams):
         no_sandbox,
         poor_sandbox,
         trimmed,
+        *map(odd_rate, (0.5, 0, -1, 10**12, "22050", None)),
         odd_event,
         no_duration,
         other_release,
