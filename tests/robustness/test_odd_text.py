@@ -273,9 +273,10 @@ def test_a_table_of_scores_holds_the_very_bytes_of_the_names(tmp_path):
 
 
 def test_a_manifest_lists_names_as_bytes(tmp_path):
-    text = f"files,labels\n{ODD}.wav,Drum\n"
-    (tmp_path / "m.csv").write_bytes(os.fsencode(text))
-    assert read_manifest(str(tmp_path / "m.csv")) == [(f"{ODD}.wav", "Drum")]
+    file = tmp_path / f"{ODD}.wav"
+    file.touch()
+    (tmp_path / "m.csv").write_bytes(os.fsencode(f"files,labels\n{file},Drum\n"))
+    assert read_manifest(str(tmp_path / "m.csv")) == [(str(file), "Drum")]
 
 
 def test_a_source_that_scaper_cannot_open_is_named(tmp_path):
