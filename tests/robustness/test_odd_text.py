@@ -383,10 +383,12 @@ def test_a_negative_clip_is_no_clip_of_one_class(negative, corpus, tmp_path):
     assert "record 2: has no label. model.type multiclass needs one" in error_line(run_script(*words))
 
 
-@pytest.mark.parametrize("labels", ["", '""'])
-def test_a_manifest_without_a_label_is_a_mistake(labels, tmp_path):
+@pytest.mark.parametrize(
+    "labels, fault", [("", "no label"), ('""', "no label"), ("Drum,Harp", "more columns"), ("Drum,", "more columns")]
+)
+def test_a_manifest_without_a_label_or_with_one_too_many_is_a_mistake(labels, fault, tmp_path):
     (tmp_path / "m.csv").write_text(f"files,labels\na.wav,Drum\nb.wav,{labels}\n")
-    with pytest.raises(UserError, match=r"m\.csv, b\.wav: has no label"):
+    with pytest.raises(UserError, match=rf"m\.csv, b\.wav: has {fault}"):
         read_manifest(str(tmp_path / "m.csv"))
 
 
