@@ -42,7 +42,8 @@ def read_manifest(path: str) -> list[tuple[str, str]]:
     """(file, label field) of every row.
 
     Raises:
-        UserError: no such file, a column is missing, there are no rows, one has no label or too many columns, or its file is missing.
+        UserError: no such file, a column is missing, there are no rows, one has no label or too many
+            columns, or its file is missing.
     """
     expected = "a CSV with the columns files,labels"
     try:

@@ -53,7 +53,7 @@ SCAPER = {"namespace": "scaper", "data": [], "sandbox": {"scaper": dict.fromkeys
 READERS = {  # file → (its text, what is read of it)
     "lbl_map.json": ('{"Drum": 0}', lambda path: LabelMap.load(path).names),
     "a.cfg": (yaml.safe_dump(cfg_tree(FIXTURES)), lambda path: load_config(path).as_dict()),
-    "manifest.csv": ("files,labels\na.wav,Drum\n", lambda path: read_manifest(str(path))),
+    "manifest.csv": (f"files,labels\n{__file__},Drum\n", lambda path: read_manifest(str(path))),
     "a.txt": ("0\t1\tDrum\n", read_events),
     "a.jams": (json.dumps({"annotations": [SCAPER]}), lambda path: read_jams(path).tree),
     "meta/esc50.csv": (
@@ -273,9 +273,10 @@ def test_a_table_of_scores_holds_the_very_bytes_of_the_names(tmp_path):
 
 
 def test_a_manifest_lists_names_as_bytes(tmp_path):
-    text = f"files,labels\n{ODD}.wav,Drum\n"
-    (tmp_path / "m.csv").write_bytes(os.fsencode(text))
-    assert read_manifest(str(tmp_path / "m.csv")) == [(f"{ODD}.wav", "Drum")]
+    clip = str(tmp_path / f"{ODD}.wav")
+    open(clip, "w").close()
+    (tmp_path / "m.csv").write_bytes(os.fsencode(f"files,labels\n{clip},Drum\n"))
+    assert read_manifest(str(tmp_path / "m.csv")) == [(clip, "Drum")]
 
 
 def test_a_source_that_scaper_cannot_open_is_named(tmp_path):
