@@ -42,7 +42,8 @@ def read_manifest(path: str) -> list[tuple[str, str]]:
     """(file, label field) of every row.
 
     Raises:
-        UserError: no such file, a column is missing, there are no rows, one has no label, or its file is missing.
+        UserError: no such file, a column is missing, there are no rows, one has no label or too many
+            columns, or its file is missing.
     """
     expected = "a CSV with the columns files,labels"
     try:
@@ -56,6 +57,8 @@ def read_manifest(path: str) -> list[tuple[str, str]]:
     for row in rows:
         if not row["labels"]:
             raise UserError(f"{path}, {row['files']}: has no label")
+        if None in row:
+            raise UserError(f"{path}, {row['files']}: has more columns than the first line. Quote labels with commas")
     clips = [(os.path.expanduser(row["files"]), row["labels"]) for row in rows]
     missing = [file for file, _ in clips if not os.path.isfile(file)]
     if missing:

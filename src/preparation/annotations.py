@@ -31,6 +31,8 @@ def read_events(path: Path, delimiter: str | None = None) -> list[Event]:
         UserError: a line is no event, or the file is missing or no text.
     """
     events = []
+    if path.exists() and not path.is_file():  # to read a FIFO is to wait for its writer
+        raise UserError(f"{path}: is no plain file, and annotations were expected")
     text = read_text(path, "lines of onset, offset and label: every FLAC file needs such a .txt")
     for number, line in enumerate(text.splitlines(), 1):
         columns = [column.strip() for column in line.split("\t")]

@@ -11,6 +11,7 @@ from typing import Any
 from src.errors import UserError
 from src.runs.folder import validation_figure
 from src.utils.files import file_behind
+from src.utils.folders import files_in
 from src.utils.locks import exclusive
 from src.utils.tables import DIGEST, NUMBER, TIME, WHOLE_NUMBER, read_csv, write_csv
 
@@ -30,14 +31,12 @@ def find_checkpoints(exp_dir: str | Path, levels: int) -> list[Path]:
     """All checkpoints `levels` folders below `exp_dir`, sorted.
 
     Raises:
-        UserError: no such folder, or none in it.
+        UserError: as of `files_in`, or there are none.
     """
-    exp_dir = Path(exp_dir)
-    if not exp_dir.is_dir():
-        raise UserError(f"{exp_dir}: no such experiment folder")
-    pattern = "/".join(["*"] * levels + ["ckpts", "*.ckpt"])
-    found = sorted(exp_dir.glob(pattern))
+    files = files_in(exp_dir, {".ckpt"}, "checkpoints", levels=range(levels + 1, levels + 2), others=False)
+    found = [Path(exp_dir, file) for file in files if os.path.dirname(file).endswith("/ckpts")]
     if not found:
+        pattern = "/".join(["*"] * levels + ["ckpts", "*.ckpt"])
         raise UserError(f"{exp_dir}: no checkpoints match {pattern} in it. Is it the folder of one run index (…/r1)?")
     return found
 

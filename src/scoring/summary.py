@@ -17,6 +17,7 @@ from src.errors import UserError
 from src.runs.folder import RunFolder, validation_figure
 from src.scoring.published import Published, published_figure
 from src.scoring.results_table import KEY, SOURCES, lowest_if_nan, read_table
+from src.utils.folders import files_in
 
 NEEDED = ("Model", "mAP", "mAUC", "dprime", "ckpt_path", "val_figure", "num_train_clips", "lmdb_path", "num_timesteps")
 SCORES = {"val": "validation", "mAP": "mAP", "mAUC": "mAUC", "dprime": "d′", "accuracy": "accuracy", "top5": "top 5"}
@@ -176,10 +177,9 @@ def runs_of_table(path: Path) -> Iterator[Run]:
 
 def runs_below(top: Path, scored: set[Path]) -> Iterator[Run]:
     """Runs below a folder that no table scores, without those that have no checkpoint yet."""
-    folders = sorted(file.parent for file in top.rglob("run.json"))
-    if not folders:
-        raise UserError(f"{top}: no run folder in it (none with a run.json)")
-    for folder in folders:
+    none = "no run folder in it (none with a run.json)"
+    for file in files_in(top, {"/run.json"}, "runs", none=none, others=False):
+        folder = (top / file).parent
         figures = validation_figures(folder)
         record = RunFolder(folder).record()
         if record is None or not figures or Path(os.path.abspath(folder)) in scored:

@@ -23,8 +23,11 @@ def audio_files(paths: Sequence[str]) -> list[Path]:
     """
     found = []
     for path in map(Path, paths):
-        if not os.path.lexists(path):
-            raise UserError(f"{path}: no such file or folder")
+        try:
+            os.lstat(path)
+        except OSError as error:
+            reason = "no such file or folder" if isinstance(error, FileNotFoundError) else error.strerror
+            raise UserError(f"{path}: {reason}") from None
         if path.is_dir() or not path.exists():  # a link to nothing gets the walk's words
             none = "no audio files in this folder"
             found += [path / file for file in files_in(path, AUDIO_SUFFIXES, "recordings", none=none)]

@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 COMPANIONS = (".txt", ".jams")  # annotations, which lie beside clips: nobody expects them to be read as one
 BY_NAME = ("file", "folder", "link to nothing", "file that cannot be read")  # taken for a file that is called like one
+UNREADABLE = "folder that cannot be read"
 MOST_REASONS = 6  # named in one line
 QUICK = 2.0  # s of looking through a folder that need no progress bar
 
@@ -27,6 +28,7 @@ def files_in(
     levels: range | None = None,
     apart_from: str | Path | None = None,
     none: str = "",
+    others: bool = True,
 ) -> list[str]:
     """Paths, relative to `folder`, of the files in and below it that have one of these suffixes, in any case.
 
@@ -35,12 +37,13 @@ def files_in(
     The paths are sorted, folder by folder.
 
     Args:
-        suffixes: in lower case, such as ".wav".
+        suffixes: in lower case, such as ".wav", or "/run.json" for a whole name.
         what: the files are, for messages.
         levels: at which files are taken: 0 is the folder itself. By default at all, and then each folder counts
             once, by whatever links it is reached.
         apart_from: a folder not to look into.
         none: what to say where there are no such files.
+        others: count files with other suffixes, too.
 
     Raises:
         UserError: the folder is missing or cannot be read, or with `none`, there are no such files.
@@ -49,10 +52,12 @@ def files_in(
     with progress(None, f"looking through {folder}", "file", delay=QUICK) as bar:
         for path, kind in _walk(str(folder), what, levels, apart_from):
             bar.update()
-            suffix = os.path.splitext(path)[1].lower()
-            wanted = suffix in suffixes and kind in BY_NAME
+            suffix, named = os.path.splitext(path)[1].lower(), f"/{path}".lower().endswith(tuple(suffixes))
+            wanted = named and kind in BY_NAME
             if wanted and (levels is None or path.count(os.sep) in levels):
                 found.append(path)
+            elif not others and (wanted or not named) and kind != UNREADABLE:
+                continue
             elif wanted:
                 left_out.add("file at another depth", path)
             elif kind != "file":
@@ -126,7 +131,7 @@ def _walk(top: str, what: str, levels: range | None, apart_from: str | Path | No
         except (UserError, OSError):
             if not below:
                 raise
-            yield below, "folder that cannot be read"
+            yield below, UNREADABLE
             continue
         if levels is None and identity in seen:
             yield below, "folder read before"

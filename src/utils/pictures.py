@@ -1,13 +1,18 @@
 """Pictures: matplotlib's figures without a display, each saved as a whole file."""
 
+import logging
+import warnings
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from src.errors import listed
 from src.utils.files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
 
 
 def blank_figure(width: float, height: float) -> "Figure":
@@ -28,5 +33,7 @@ def save_figure(figure: "Figure", path: str | PathLike, dpi: int, kind: str | No
 
     for text in figure.findobj(Text):  # a file's name need not be UTF-8, and no font has what stands for other bytes
         text.set_text(text.get_text().encode(errors="surrogateescape").decode(errors="replace"))
-    with whole_file(path) as temporary:
+    with whole_file(path) as temporary, warnings.catch_warnings(record=True) as found:  # one for every sign, otherwise
         figure.savefig(temporary, dpi=dpi, format=kind or Path(path).suffix.lstrip(".") or "png")
+    if found:
+        log.warning("%s: %s", path, listed([str(warning.message) for warning in found], 1))

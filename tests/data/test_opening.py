@@ -110,6 +110,26 @@ def test_mp3_with_its_length_is_what_libsndfile_reads(tmp_path, tag):
         assert np.array_equal(read_audio(tmp_path / "a.mp3")[0][:, 0], file.read(dtype="float32"))
 
 
+@pytest.mark.parametrize("subtype, rate", [("VORBIS", SAMPLE_RATE), ("OPUS", 24000)])
+def test_ogg_streams_in_a_row_are_refused_not_cut(subtype, rate):
+    """As an Internet radio writes them, one a song. libsndfile counts and reads the first alone."""
+    one, other = (encoded(tone(seconds, rate), "OGG", subtype, rate) for seconds in (0.5, 1))
+    for joined in (one + other, one + one, one + other + other):
+        with pytest.raises(UserError, match="it: holds several Ogg streams in a row"):
+            read_audio(joined, "it")
+    assert np.array_equal(read_audio(one + b"TAG" + b"x" * 125)[0], read_audio(one)[0])  # what taggers add
+
+
+@pytest.mark.parametrize("size", [0x7F000008, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_a_length_that_stands_for_a_pipe_is_no_promise(size):
+    """SoX, and others, write such into the headers of WAV and AIFF that go to a pipe."""
+    for kind, order in (("WAV", "little"), ("AIFF", "big")):
+        data = encoded(tone(0.5), kind, "PCM_16")
+        place = data.index(b"data" if kind == "WAV" else b"SSND")
+        piped = data[:4] + size.to_bytes(4, order) + data[8 : place + 4] + size.to_bytes(4, order) + data[place + 8 :]
+        assert np.array_equal(read_audio(piped)[0], read_audio(data)[0])
+
+
 @pytest.mark.parametrize("kind", ["FLAC", "WAV", "AIFF", "OGG"])
 @pytest.mark.parametrize("tag", [id3_tag(), id3_tag(5000), id3_tag() + id3_tag()])
 def test_a_tag_in_front_is_passed_over(tmp_path, kind, tag):

@@ -80,6 +80,13 @@ def test_a_file_whose_name_looks_like_a_record(folder, tmp_path):
     assert load_soundscape(str(tmp_path / "a.lmdb:3")).events == ()
 
 
+def test_signs_that_the_font_lacks_are_told_in_one_line(tmp_path):
+    write_soundscape(tmp_path, "a", ["Drum"])
+    (tmp_path / "a.txt").write_text("0\t1\t太鼓\n0\t1\tハープ\n")
+    (line,) = show(tmp_path / "a.flac", cwd=tmp_path, check=0).stderr.splitlines()
+    assert line.startswith("a.png: Glyph ") and line.endswith(" and 4 more")
+
+
 def test_events_come_from_the_jams_where_there_is_no_txt(tmp_path):
     sources = write_sources(tmp_path / "sources")
     generate(sources, tmp_path / "mix", count=1, check=0)

@@ -354,7 +354,7 @@ def evaluate(corpus, tmp_path, *more, lbl_map=None, lmdb_path=None):
 def test_evaluation_refuses(corpus, trained, tmp_path):
     ckpt = next((trained / "r1").rglob("epoch=01*.ckpt"))
     assert "nowhere.ckpt: no such file" in evaluate(corpus, tmp_path, "--ckpt_path", "nowhere.ckpt")
-    assert "no such experiment folder" in evaluate(corpus, tmp_path, "--exp_dir", tmp_path / "nowhere")
+    assert "no such folder of checkpoints" in evaluate(corpus, tmp_path, "--exp_dir", tmp_path / "nowhere")
     assert "no checkpoints match" in evaluate(corpus, tmp_path, "--exp_dir", corpus)
     (tmp_path / "cut.ckpt").write_bytes(ckpt.read_bytes()[:1000])
     assert "is not a checkpoint, or is truncated" in evaluate(corpus, tmp_path, "--ckpt_path", tmp_path / "cut.ckpt")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from conftest import CLASSES, FIXTURES, SAMPLE_RATE, error_line, raw, run_script, tone_clip, write_folder
+from conftest import CLASSES, FIXTURES, SAMPLE_RATE, error_line, raw, run_script, tone_clip, train_command, write_folder
 from released import CKPT
 from small_sources import contents, generate, noise, regenerate, write_sources
 
@@ -256,6 +256,40 @@ def test_a_link_to_nothing_that_is_called_like_a_clip_is_named_not_left_out(tmp_
     assert "s001.flac: No such file" in error_line(READERS["packing"].run(folder, tmp_path / "out"))
 
 
+def evaluate(corpus, folder, out):
+    words = ("--lbl_map", corpus / "meta" / "lbl_map.json", "--lmdb_path", corpus / "eval.lmdb", "--num_workers", 0)
+    return run_script("eval_gise_mixtures.py", "--exp_dir", folder, *words, "--results_csv", out / "r.csv")
+
+
+def summarise(corpus, folder, out):
+    return run_script("scripts/summarise_results.py", folder, "--out_dir", out)
+
+
+def test_runs_are_found_behind_links_and_what_macos_leaves_is_none_of_them(corpus, tmp_path):
+    runs = tmp_path / "runs"
+    run_script(*train_command(corpus, runs / "group" / "tiny"), check=0)
+    for command in (evaluate, summarise):
+        assert "left out" not in command(corpus, runs, tmp_path / "plain").stderr
+    for file in [file for file in runs.rglob("*") if file.is_file()]:
+        (file.parent / f"._{file.name}").write_bytes(b"\0\5\x16\7Mac OS X")
+    shutil.move(runs / "group", tmp_path / "elsewhere")
+    (runs / "group").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "round").symlink_to(runs)
+    result = evaluate(corpus, runs, tmp_path / "odd")
+    assert result.returncode == 0 and f"{runs}: left out 1 hidden file (group/tiny/ckpts/._epoch" in result.stderr
+    assert len((tmp_path / "odd" / "r.csv").read_text().splitlines()) == 2
+    assert "| 1 |" in summarise(corpus, runs, tmp_path / "odd").stdout
+
+
+@pytest.mark.parametrize("command", [evaluate, summarise])
+@pytest.mark.parametrize("make", [link_to_nothing, link_to_itself, empty])
+def test_a_folder_of_runs_that_is_none_gets_the_words_for_that(command, make, corpus, tmp_path):
+    expected = make(tmp_path / "in")
+    line = error_line(command(corpus, tmp_path / "in", tmp_path))
+    words = (expected, "no such file", "is a link that leads in a circle")  # a table may be meant, too
+    assert f"{tmp_path / 'in'}: " in line and any(word in line for word in words)
+
+
 @pytest.mark.parametrize("suffix", ["aifc", "wave", "bwf", "snd", "mpga", "AIF", "Oga"])
 def test_all_usual_suffixes_of_audio_are_found_in_folders(suffix, tmp_path):
     (tmp_path / f"a.{suffix}").write_bytes(b"")
@@ -263,6 +297,12 @@ def test_all_usual_suffixes_of_audio_are_found_in_folders(suffix, tmp_path):
 
 
 def test_a_pipe_that_is_called_like_a_clip_hangs_nothing(tmp_path):
+    clips = write_folder(tmp_path / "clips", 2, 1)
+    (clips / "s001.txt").unlink()
+    os.mkfifo(clips / "s001.txt")
+    assert "s001.txt: is no plain file" in error_line(READERS["packing"].run(clips, tmp_path / "out"))
+    tag = ("predict.py", "--ckpt_path", CKPT, "--lbl_map", FIXTURES / "lbl_map.json", "--audio")
+    assert "s001.txt: is no plain file" in run_script(*tag, clips / "s001.txt", check=1).stderr
     for name in ("converting", "tagging"):
         folder = tmp_path / name / "in"
         READERS[name].make(folder)

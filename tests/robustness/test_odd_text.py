@@ -53,7 +53,7 @@ SCAPER = {"namespace": "scaper", "data": [], "sandbox": {"scaper": dict.fromkeys
 READERS = {  # file → (its text, what is read of it)
     "lbl_map.json": ('{"Drum": 0}', lambda path: LabelMap.load(path).names),
     "a.cfg": (yaml.safe_dump(cfg_tree(FIXTURES)), lambda path: load_config(path).as_dict()),
-    "manifest.csv": ("files,labels\na.wav,Drum\n", lambda path: read_manifest(str(path))),
+    "manifest.csv": (f"files,labels\n{__file__},Drum\n", lambda path: read_manifest(str(path))),
     "a.txt": ("0\t1\tDrum\n", read_events),
     "a.jams": (json.dumps({"annotations": [SCAPER]}), lambda path: read_jams(path).tree),
     "meta/esc50.csv": (
@@ -384,10 +384,12 @@ def test_a_negative_clip_is_no_clip_of_one_class(negative, corpus, tmp_path):
     assert "record 2: has no label. model.type multiclass needs one" in error_line(run_script(*words))
 
 
-@pytest.mark.parametrize("labels", ["", '""'])
-def test_a_manifest_without_a_label_is_a_mistake(labels, tmp_path):
+@pytest.mark.parametrize(
+    "labels, fault", [("", "no label"), ('""', "no label"), ("Drum,Harp", "more columns"), ("Drum,", "more columns")]
+)
+def test_a_manifest_without_a_label_or_with_one_too_many_is_a_mistake(labels, fault, tmp_path):
     (tmp_path / "m.csv").write_text(f"files,labels\na.wav,Drum\nb.wav,{labels}\n")
-    with pytest.raises(UserError, match=r"m\.csv, b\.wav: has no label"):
+    with pytest.raises(UserError, match=rf"m\.csv, b\.wav: has {fault}"):
         read_manifest(str(tmp_path / "m.csv"))
 
 

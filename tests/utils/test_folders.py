@@ -48,6 +48,15 @@ def test_annotations_and_the_recipe_are_not_missed(tmp_path, caplog):
     assert files_in(tmp_path, {".flac"}, "soundscapes") == ["a.flac"] and left_out(caplog) == []
 
 
+def test_of_files_of_one_kind_alone_only_hidden_ones_are_counted(tmp_path, caplog):
+    touch(tmp_path, "a/run.json", "A/Run.JSON", "a/._run.json", "a/b.json", "a/b/c.json", "a/notes.md", "._notes.md")
+    caplog.set_level(logging.INFO)
+    assert files_in(tmp_path, {"/run.json"}, "runs", others=False) == ["A/Run.JSON", "a/run.json"]
+    assert left_out(caplog) == []
+    assert files_in(tmp_path, {".json"}, "runs", levels=range(1, 2), others=False)[1:] == ["a/b.json", "a/run.json"]
+    assert left_out(caplog) == [f"{tmp_path}: left out 1 hidden file (a/._run.json)"]
+
+
 def test_a_line_names_the_commonest_reasons_alone(tmp_path, caplog):
     touch(tmp_path, "a.wav", *(f"{kind}{number}.x{kind}" for kind in range(50) for number in range(1 + kind % 7)))
     caplog.set_level(logging.INFO)

@@ -18,8 +18,7 @@ Source = bytes | str | Path  # the bytes of an audio file, or its path
 Data = bytes | mmap.mmap
 
 LONGEST = 1 << 40  # samples. libsndfile gives a far larger number for a length that it does not know
-PIPED = 0x7FFF0000  # bytes of data from which on a 32-bit header only says that it was written to a pipe
-OGG_PAGE = 65307  # bytes of a page at most (RFC 3533, section 6)
+PIPED = 0x7F000000  # bytes of data from which on a 32-bit header only says that it was written to a pipe
 
 # libsndfile opens a file of which a part is missing, and notes in its log what the header promises: bytes, or samples.
 PROMISED_BYTES = re.compile(r"^ *(?:data|SSND|BODY|riff|Data Size|Data length)[ :]*(\d+) \(?should be (\d+)", re.M)
@@ -41,26 +40,27 @@ def opened(source: Source, where: str = "") -> Iterator[Recording]:
         where: how messages call it. A file is called by its path where `where` is empty.
 
     Raises:
-        UserError: not audio, truncated, empty, or of unknown length. Or in the block, as of `Recording`.
+        UserError: not audio, truncated, empty, of unknown length, or several streams. Or in the block, as of
+            `Recording`.
     """
     where = where or str(source)
     with _bytes_and_handle(source, where) as (data, handle):
+        if _is_flac_without_samples(data):
+            raise UserError(f"{where}: is empty, it has no samples")
         try:
             with InOrder(handle, closefd=False) as file:
-                if _is_flac_without_samples(data):
-                    raise UserError(f"{where}: is empty, it has no samples")
                 if file.frames > LONGEST:
                     raise UserError(f"{where}: does not say how long it is. Was it written to a pipe? Encode it again")
                 if fault := _missing(file, data):
                     raise UserError(f"{where}: is truncated: {fault}")
+                if file.format == "OGG" and (fault := _fault_of_ogg(data)):
+                    raise UserError(f"{where}: {fault}")
                 decoder = _longer_mpeg(data) or file if file.format == "MP3" else file
                 if decoder.frames == 0:
-                    raise UserError(f"{where}: is empty, it has no samples")
+                    raise UserError(f"{where}: is empty, its header says no samples")
                 encoding = f"{file.format} {file.subtype}"
                 yield Recording(AtOnce(file) if encoding in UNDIVIDED else decoder, where, encoding)
         except soundfile.LibsndfileError as error:
-            if _is_flac_without_samples(data):
-                raise UserError(f"{where}: is empty, it has no samples") from None
             reason = error.error_string.rstrip(".")
             raise UserError(f"{where}: is not audio, or is truncated ({reason})") from None
 
@@ -76,7 +76,8 @@ def _bytes_and_handle(source: Source, where: str) -> Iterator[tuple[Data, io.Byt
         yield audio, io.BytesIO(audio)
         return
     if not Path(source).is_file():
-        raise UserError(f"{where}: no such audio file")
+        reason = "is no plain file, and audio was expected" if Path(source).exists() else "no such audio file"
+        raise UserError(f"{where}: {reason}")
     try:
         stream = open(source, "rb", buffering=0)
     except OSError as error:
@@ -139,14 +140,21 @@ def _missing(file: InOrder, data: Data) -> str | None:
             return f"it has {there} of {promised} samples"
     if "truncated file" in log:  # VOC
         return "its last block is cut"
-    return "the last page of its Ogg stream is missing" if file.format == "OGG" and not _ogg_ends(data) else None
+    return None
 
 
-def _ogg_ends(data: Data) -> bool:
-    """Whether an Ogg stream has the page that is marked as its last one (RFC 3533, section 6)."""
-    tail = data[max(0, len(data) - 2 * OGG_PAGE) :]
-    page = tail[tail.rfind(b"OggS") :]
-    return len(page) > 26 and bool(page[5] & 4) and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
+def _fault_of_ogg(data: Data) -> str | None:
+    """What is wrong with the pages of an Ogg file (RFC 3533, section 6)."""
+    position, flags, begun = 0, 0, False
+    while data[position : position + 4] == b"OggS" and position + 27 <= len(data):
+        flags = data[position + 5]  # 2: the first page of a stream, 4: its last one
+        if flags & 2 and begun:
+            return "holds several Ogg streams in a row, and only the first could be read. Encode them as one"
+        begun = not flags & 2
+        content = position + 27 + data[position + 26]
+        position = content + sum(data[position + 27 : content])
+    whole = flags & 4 and position <= len(data)
+    return None if whole else "is truncated: the last page of its Ogg stream is missing"
 
 
 def _longer_mpeg(data: Data) -> MpegStream | None:
