@@ -149,7 +149,7 @@ CELLS = {
     "results_overlap.csv": [("mAP", "abc"), ("mAUC", ""), ("num_timesteps", "")],
 }
 SPOILS = [fifo, folder, empty, head_twice, column_twice, no_text, cut(0.1), cut(0.5), cut(0.9), cut(0.999)]
-NAMES = ["FIFO", "folder", "empty", "head twice", "column twice", "no text", "cut at 10 %", "at half", "at 90 %", "near the end"]
+NAMES = ["FIFO", "folder", "empty", "head twice", "column twice", "no text", "cut at 10 %", "half", "90 %", "99.9 %"]
 CASES = [(table, spoil, f"{table}: {name}") for table in READERS for spoil, name in zip(SPOILS, NAMES)]
 CASES += [(table, cell(*pair), f"{table}: {pair[0]} {pair[1][:9]!r}") for table in CELLS for pair in CELLS[table]]
 CASES += [("results.csv", without(name), f"results.csv without {name}") for name in ("mAP", "Model", "ckpt_path")]
