@@ -116,11 +116,11 @@ def _last_line(error: Exception) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """A command line. Its help shows defaults, and a leading `~` in a value means the home folder, also after `=`."""
+    """A command line. Its help shows defaults, no value is empty, and a leading `~` means the home folder."""
 
     def __init__(self, description: str | None = None):
         super().__init__(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-        self.register("type", None, os.path.expanduser)  # for flags without a type of their own
+        self.register("type", None, lambda value: os.path.expanduser(text(value)))  # without a type of their own
 
 
 def positive(kind: type) -> Callable[[str], Any]:

@@ -81,10 +81,11 @@ def evaluate(options: EvaluationOptions) -> None:
         held = f"{len(candidates) - len(todo)} of {len(candidates)} rows"
         log.info("%s already holds %s (--overwrite scores them again)", options.results_csv, held)
     if todo:
+        paths = {candidate.path.parent: candidate.path for candidate in todo}.values()  # one of each run
         require_writable(
             options.results_csv,
             *(score_tables.beside(options.results_csv, what) for what in further_tables(options)),
-            options.export_dir and export_path(options.export_dir, todo[0].path, 0, 0, 0),
+            *(export_path(options.export_dir, path, 0, 0, 0) for path in paths if options.export_dir),
         )
     for prediction in predictions(todo, options):
         write_up(prediction, table, options)

@@ -180,7 +180,8 @@ def _plan(options: TrainingOptions) -> RunPlan:
     plan = replace(plan, resume=point)
     if plan.is_finished:
         return plan
-    require_writable(options.cache_samples and Path(options.cache_samples) / "samples")
+    places = [folder.record_file, folder.metrics_file, folder.resume_file, folder.checkpoints / "a.ckpt"]
+    require_writable(*places, options.cache_samples and Path(options.cache_samples) / "samples")
     if point:
         point.require_trainable(outline(*architecture(config.model)), options.epochs)
     if options.check_data:

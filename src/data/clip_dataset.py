@@ -153,4 +153,4 @@ class ClipDataset(Dataset, ABC):
                 clips.append(torch.from_numpy(self.features(self.waveform(index)).T))  # (T, F)
                 bar.update()
         starts = np.cumsum([0] + [len(clip) for clip in clips]).tolist()
-        return torch.cat(clips).share_memory_(), starts
+        return torch.cat(clips), starts  # which forked workers share

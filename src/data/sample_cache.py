@@ -129,7 +129,7 @@ def open_cache(
 
 def _write(path: Path, clips: Iterable[bytes]) -> None:
     starts, sums = [0], []
-    with whole_file(path) as temporary, open(temporary, "wb") as stream:
+    with whole_file(path, follow=False) as temporary, open(temporary, "wb") as stream:
         for samples in clips:
             stream.write(samples)
             starts.append(starts[-1] + len(samples) // 2)

@@ -144,8 +144,8 @@ def load_class_weights(path: str | None, num_classes: int) -> torch.Tensor | Non
     if not isinstance(weights, torch.Tensor) or weights.shape != (num_classes,):
         shape = tuple(weights.shape) if isinstance(weights, torch.Tensor) else type(weights).__name__
         raise UserError(f"--cw {path}: holds {shape}, where a tensor of {num_classes} class weights was expected")
-    if not is_usable(weights) or (weights < 0).any():
+    if not is_usable(weights) or not is_usable(weights := weights.detach().float()) or (weights < 0).any():
         raise UserError(f"--cw {path}: holds something else than finite numbers of 0 or more, one a class")
     if not weights.any():
         raise UserError(f"--cw {path}: all weights are 0, and nothing could be learnt")
-    return weights.detach().float()
+    return weights

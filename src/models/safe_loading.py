@@ -65,8 +65,9 @@ def read_torch_file(path: str | Path, what: str, mapped: bool = False) -> Any:
     Raises:
         UserError: no such file, or not one that torch.save wrote from plain data.
     """
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file ({what} was expected)")
+    if not os.path.isfile(path):
+        problem = "is no plain file" if os.path.exists(path) else "no such file"
+        raise UserError(f"{path}: {problem} ({what} was expected)")
     require_plausible_size(path)
     try:
         with torch.serialization.safe_globals(STAND_INS):

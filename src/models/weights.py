@@ -19,15 +19,7 @@ from src.models.safe_loading import read_torch_file
 log = logging.getLogger(__name__)
 
 NAMED = 3  # keys of each kind that a message names
-CONTAINERS = (
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "weights",
-    "net",
-    "network",
-    "module",
-)  # keys of what is around
+CONTAINERS = "state_dict model_state_dict model weights net network module".split()  # keys of what is around
 NESTED = 3  # of them at most
 WRAPPERS = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")  # PyTorch's, within names
 COUNTER = "num_batches_tracked"  # of batch norm, which not all programs keep

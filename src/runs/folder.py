@@ -51,6 +51,8 @@ class RunFolder:
     def record(self) -> dict[str, Any] | None:
         """What `run.json` says, or None in a new folder."""
         try:
+            if self.record_file.exists() and not self.record_file.is_file():  # a FIFO would be waited for
+                raise ValueError("it is no plain file")
             record = read_json(self.record_file)
             if not all(isinstance(record[name], kind) for name, kind in (("cfg", dict), ("seed", int))):
                 raise TypeError("cfg or seed is of another type")
@@ -112,6 +114,7 @@ def require_same_run(folder: RunFolder, earlier: dict[str, Any] | None, settings
         earlier: the folder's record, if it has one.
         settings: what of a record must be the same.
     """
+    folder.epochs()  # a damaged table is refused now, not after an epoch
     if earlier is None:
         if folder.checkpoint_files():
             raise UserError(
@@ -119,7 +122,6 @@ def require_same_run(folder: RunFolder, earlier: dict[str, Any] | None, settings
                 "of which run. Choose another --expdir"
             )
         return
-    folder.epochs()  # a damaged table is refused now, not after an epoch
     now = without_folders(flattened(settings))
     then = without_folders(flattened({name: earlier[name] for name in settings if name in earlier}))
     for name in sorted(now):

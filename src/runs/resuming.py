@@ -92,7 +92,7 @@ def last_resume_point(folder: RunFolder) -> ResumePoint | None:
     """The whole checkpoint of a run folder that came furthest."""
     whole = [file for file in folder.checkpoint_files() if zipfile.is_zipfile(file)]
     newest = whole[-1] if whole else None
-    if zipfile.is_zipfile(folder.resume_file):
+    if folder.resume_file.is_file() and zipfile.is_zipfile(folder.resume_file):  # a FIFO would be waited for
         point = read_resume_point(folder.resume_file)
         if newest is None or (point.epochs, point.batches) > ((epoch_of(newest) or 0) + 1, 0):
             return point

@@ -120,7 +120,10 @@ def require_writable(*paths: str | os.PathLike | None) -> None:
             folder = next(parent for parent in file.absolute().parents if parent.exists())
             if not folder.is_dir():
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
-            for part in file.absolute().relative_to(folder).parts:
+            missing = file.absolute().relative_to(folder).parts
+            if len(missing) > 1 and (folder / missing[0]).is_symlink():
+                raise FileNotFoundError(errno.ENOENT, "it is a link to nothing", str(folder / missing[0]))
+            for part in missing:
                 with suppress(FileNotFoundError):
                     os.lstat(folder / part)  # a name may be too long
             with tempfile.NamedTemporaryFile(prefix=".", suffix=".partial", dir=folder, buffering=0) as probe:

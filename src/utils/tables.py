@@ -54,6 +54,8 @@ def read_csv(
         raise UserError(f"{path}: no such file ({what} was expected)") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: is not a CSV table ({error})") from None
+    if not columns:
+        raise UserError(f"{path}: is empty, and {what} was expected")
     for name in needed:
         if name not in columns:
             raise UserError(f"{path}: is a table without the column '{name}', and {what} was expected")

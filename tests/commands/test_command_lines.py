@@ -1,5 +1,6 @@
 """What all command lines share: home folders, seeds, names with `$`, lists in messages, and Ctrl-C at any moment."""
 
+import argparse
 import csv
 import json
 import os
@@ -44,6 +45,8 @@ def test_every_path_may_begin_at_home(name, action, monkeypatch):
     value = parser._get_values(action, ["~/a b/c"])
     assert value in ("/home/somebody/a b/c", ["/home/somebody/a b/c"])
     assert parser._get_values(action, ["a~/~"]) in ("a~/~", ["a~/~"])
+    with pytest.raises(argparse.ArgumentError, match="is empty"):  # as of "$OUT" that is not set
+        parser._get_values(action, [""])
 
 
 def test_lists_of_paths_too(monkeypatch):

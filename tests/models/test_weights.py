@@ -202,10 +202,18 @@ def test_class_weights_of_other_kinds_are_the_same(corpus, tmp_path, weights):
     run_script(*train_command(corpus, tmp_path / "run", "--cw", tmp_path / "cw.pt"), check=0)
 
 
-def test_weights_of_which_all_are_0_are_refused(corpus, tmp_path):
-    torch.save(torch.zeros(3), tmp_path / "cw.pt")
+@pytest.mark.parametrize(
+    "weights, message",
+    [
+        (torch.zeros(3), "all weights are 0"),
+        (torch.full((3,), 1e-50, dtype=torch.float64), "all weights are 0"),
+        (torch.tensor([1e300, 1, 1], dtype=torch.float64), "holds something else than finite numbers of 0 or more"),
+    ],
+)
+def test_weights_with_which_nothing_could_be_learnt_are_refused(corpus, tmp_path, weights, message):
+    torch.save(weights, tmp_path / "cw.pt")
     line = error_line(run_script(*train_command(corpus, tmp_path / "run", "--cw", tmp_path / "cw.pt")))
-    assert "cw.pt: all weights are 0" in line and not (tmp_path / "run").exists()
+    assert f"cw.pt: {message}" in line and not (tmp_path / "run").exists()
 
 
 def test_a_batch_of_classes_without_weight_has_the_loss_0():

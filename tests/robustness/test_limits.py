@@ -73,6 +73,7 @@ COMMANDS = {  # of each kind that takes --num_workers
     "check data": lambda given: training(given, "--check_data"),
     "skip": lambda given: training(given, "--skip_bad_records"),
     "cache": lambda given: training(given, "--cache_samples", given.out / "cache"),
+    "precompute": lambda given: training(given, "--set", "audio_config.precompute_features=True"),
     "evaluate": lambda given: scoring(
         *(given, "eval_gise_mixtures.py", "--ckpt_path", given.checkpoint, "--results_csv", given.out / "r.csv")
     ),

@@ -233,17 +233,43 @@ def test_a_file_that_cannot_be_written_is_refused_at_once(corpus, trained, tmp_p
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("place", ["file", "file/deeper", "link"])
+@pytest.mark.parametrize("place", ["file", "file/deeper", "link", "gone"])
 @pytest.mark.parametrize("what", FOLDERS)
 def test_a_folder_that_cannot_be_written_is_refused_at_once(corpus, trained, tmp_path, what, place):
     other = tmp_path / "other"
     other.mkdir()
     in_the_way(tmp_path)
     (tmp_path / "link").symlink_to("/proc")
+    (tmp_path / "gone").symlink_to("nowhere")
     line = at_once(run_script(*FOLDERS[what](corpus, trained, tmp_path / place, other)))
     assert str(tmp_path / place) in line
     assert not {path.name for path in other.iterdir()} - {"Drum", "ESC-50"}
     assert (tmp_path / "file").read_text() == "in the way"
+
+
+@pytest.mark.parametrize(
+    "name, put",
+    [
+        *[(name, put) for name in ("run.json", "logs/metrics.csv") for put in (os.mkfifo, os.mkdir)],
+        ("resume.ckpt", os.mkdir),
+        *[(name, put) for name in ("ckpts", "logs") for put in (Path.touch, lambda path: path.symlink_to("gone"))],
+    ],
+)
+def test_what_is_in_the_way_in_a_run_folder_is_found_before_training(corpus, tmp_path, name, put):
+    (tmp_path / "run" / name).parent.mkdir(parents=True)
+    put(tmp_path / "run" / name)
+    before = sorted(tmp_path.rglob("*"))
+    assert f"{tmp_path}/run/{name}" in at_once(run_script(*train_command(corpus, tmp_path / "run"), timeout=60))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_folders_of_all_exported_weights_are_tried_at_once(corpus, trained, tmp_path):
+    last = max(folder.parent for folder in (trained / "r1").rglob("ckpts"))
+    (tmp_path / "w" / last.parent.name).mkdir(parents=True)
+    (tmp_path / "w" / last.parent.name / last.name).touch()
+    words = ("eval_all_mixtures.py", "--exp_dir", trained / "r1", *reading(corpus), "--results_csv", tmp_path / "r.csv")
+    line = at_once(run_script(*words, "--export_weights", "--export_dir", tmp_path / "w"))
+    assert f"{tmp_path}/w/{last.parent.name}/{last.name}: Not a directory" in line
 
 
 @pytest.mark.parametrize("what", FILES)

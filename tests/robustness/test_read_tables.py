@@ -6,7 +6,7 @@ import re
 import shutil
 
 import pytest
-from conftest import error_line, run_script
+from conftest import error_line, run_script, train_command
 
 from src.errors import UserError
 from src.scoring.results_table import ResultsTable, read_table
@@ -23,7 +23,7 @@ def scored(corpus, trained, tmp_path_factory):
     return folder
 
 
-def evaluating(corpus, trained, folder):
+def evaluating(corpus, trained, folder, *more):
     return (
         *(
             "eval_all_mixtures.py",
@@ -34,7 +34,7 @@ def evaluating(corpus, trained, folder):
             "--best_only",
         ),
         *("--lmdb_path", corpus / "eval.lmdb", "--num_workers", 0, "--results_csv", folder / "results.csv"),
-        *("--per_class", "--overlap_analysis"),
+        *("--per_class", "--overlap_analysis", *more),
     )
 
 
@@ -105,6 +105,11 @@ def folder(path):
     return f"{path.name}: (is no plain file, and a results table was expected|no run folder in it)"
 
 
+def empty(path):
+    path.write_bytes(b"")
+    return f"{path.name}: is empty, and a results table was expected"
+
+
 def head_twice(path):
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines, lines[0]]))
@@ -143,8 +148,8 @@ CELLS = {
     "results_per_class.csv": [("AP", ""), ("AP", "abc"), ("AUC", "x"), ("num_timesteps", "64.0")],
     "results_overlap.csv": [("mAP", "abc"), ("mAUC", ""), ("num_timesteps", "")],
 }
-SPOILS = [fifo, folder, head_twice, column_twice, no_text, cut(0.1), cut(0.5), cut(0.9), cut(0.999)]
-NAMES = ["FIFO", "folder", "head twice", "column twice", "no text", "cut at 10 %", "at half", "at 90 %", "near the end"]
+SPOILS = [fifo, folder, empty, head_twice, column_twice, no_text, cut(0.1), cut(0.5), cut(0.9), cut(0.999)]
+NAMES = ["FIFO", "folder", "empty", "head twice", "column twice", "no text", "cut at 10 %", "half", "90 %", "99.9 %"]
 CASES = [(table, spoil, f"{table}: {name}") for table in READERS for spoil, name in zip(SPOILS, NAMES)]
 CASES += [(table, cell(*pair), f"{table}: {pair[0]} {pair[1][:9]!r}") for table in CELLS for pair in CELLS[table]]
 CASES += [("results.csv", without(name), f"results.csv without {name}") for name in ("mAP", "Model", "ckpt_path")]
@@ -163,6 +168,27 @@ def test_what_is_wrong_is_told_by_row_and_column_and_nothing_is_lost(corpus, tra
         assert re.search(message, line), line
     assert before is None or (tmp_path / table).read_bytes() == before
     assert not (tmp_path / "summary").exists()
+
+
+FIFOS = {  # commands that look at a file more than once, or at those of a run
+    "check": lambda corpus, trained, fifo: ("scripts/check_lmdb.py", fifo),
+    "--lmdb_path": lambda corpus, trained, fifo: evaluating(corpus, trained, fifo.parent, "--lmdb_path", fifo),
+    "--ckpt_path": lambda corpus, trained, fifo: ("predict.py", "--audio", corpus / "eval", "--ckpt_path", fifo),
+    "--pretrained": lambda corpus, trained, fifo: train_command(corpus, fifo.parent / "run", "--pretrained", fifo),
+    "train_lmdb": lambda corpus, trained, fifo: train_command(
+        corpus, fifo.parent / "run", "--set", f"data.train_lmdb={fifo}"
+    ),
+    "--resume_from": lambda corpus, trained, fifo: train_command(corpus, fifo.parent / "run", "--resume_from", fifo),
+    "run.json": lambda corpus, trained, fifo: ("scripts/summarise_results.py", fifo.parent, "--out_dir", fifo.parent),
+}
+
+
+@pytest.mark.parametrize("what", FIFOS)
+def test_a_fifo_is_told_and_not_waited_for(corpus, trained, tmp_path, what):
+    fifo = tmp_path / "run.json"
+    os.mkfifo(fifo)
+    line = error_line(run_script(*FIFOS[what](corpus, trained, fifo), timeout=60))
+    assert f"{fifo}: " in line and "is no plain file" in line
 
 
 @pytest.mark.parametrize("table", READERS)

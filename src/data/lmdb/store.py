@@ -126,8 +126,9 @@ class LMDBReader:
         self.readahead = readahead
         self._read = 0  # records
         self.file = data_file(path)
-        if not self.file.exists():
+        if not self.file.is_file():  # to open a FIFO is to wait for its writer
             missing = "is a folder without data.mdb in it" if Path(path).is_dir() else "no such LMDB"
+            missing = "is no plain file" if self.file.exists() else missing
             raise UserError(f"{path}: {missing}. Pack one with pack_mixtures_into_lmdb.py")
         self.inode, self._place = self.file.stat().st_ino, os.path.realpath(self.file)
         self._environment()
