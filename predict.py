@@ -1,6 +1,7 @@
 """Tag recordings with a trained network: which classes sound, and when."""
 
 import logging
+import os
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -58,7 +59,8 @@ def main() -> None:
             if arguments.plot:
                 picture = Path(arguments.plot)
                 if len(files) > 1:
-                    picture = picture.with_name(f"{picture.stem}_{number:03d}_{file.stem}{picture.suffix}")
+                    name = os.fsencode(f"{picture.stem}_{number:03d}_{file.stem}")[: 255 - len(picture.suffix)]  # bytes
+                    picture = picture.with_name(os.fsdecode(name) + picture.suffix)
                 draw(picture, tagged, names, arguments.top_k)
             if add_rows:
                 add_rows(tagged)

@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import logging
 import os
+import re
 import select
 import signal
 import sys
@@ -51,7 +52,7 @@ def run(main: Callable[[], None]) -> None:
             with _plain_interrupts():
                 main()
     except UserError as error:
-        sys.exit(f"{script}: error: {_shortened(_last_line(error))}")
+        sys.exit(f"{script}: error: {_shortened(_one_line(error))}")
     except (MemoryError, RuntimeError, OSError) as error:
         line = in_words(error)
         if line is None and isinstance(error, OSError) and (error.filename or error.errno):
@@ -110,9 +111,10 @@ def _shortened(line: str) -> str:
     return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 500]} … {line[-500:]}"
 
 
-def _last_line(error: Exception) -> str:
-    """The message itself where a loader worker's whole traceback was put before it."""
-    return str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
+def _one_line(error: Exception) -> str:
+    """The message itself. PyTorch puts a loader worker's whole traceback before it, and names may hold line breaks."""
+    lines = str(error).strip().splitlines()
+    return re.sub(r"^src(\.\w+)+: ", "", lines[-1]) if lines[0].startswith("Caught ") else " ".join(lines)
 
 
 class Parser(argparse.ArgumentParser):

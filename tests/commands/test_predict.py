@@ -114,3 +114,4 @@ def test_predicting_refuses(tmp_path, trained):
     assert "is not a checkpoint, or is truncated" in line
     assert "no audio files in this folder" in error_line(predict("--audio", tmp_path / "empty"))
     assert "nowhere.wav: no such file or folder" in error_line(predict("--audio", "nowhere.wav"))
+    assert "no where.wav: no such file or folder" in error_line(predict("--audio", "no\nwhere.wav"))

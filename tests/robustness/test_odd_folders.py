@@ -204,6 +204,16 @@ def test_a_folder_that_is_none_gets_the_words_for_that(reader, make, tmp_path):
     assert not [path for path in (tmp_path / "out").rglob("*") if path.suffix != ".json" and path.is_file()]
 
 
+@pytest.mark.parametrize("make", [nowhere, link_to_nothing, link_to_itself])
+@pytest.mark.parametrize("which", ["events", "noises"])
+def test_a_folder_of_sources_that_is_none_gets_the_words_for_that(which, make, tmp_path):
+    sources = write_sources(tmp_path / "sources")
+    shutil.rmtree(sources / which)
+    expected = make(sources / which)
+    for line in map(error_line, (regenerate(sources, tmp_path, tmp_path / "a"), generate(sources, tmp_path / "b"))):
+        assert f"{sources / which}: {expected}" in line
+
+
 @pytest.mark.parametrize(
     "make, expected", [(link_to_nothing, None), (link_to_itself, None), (empty, "no WAV files of")]
 )

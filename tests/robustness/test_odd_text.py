@@ -263,12 +263,12 @@ def test_names_that_are_no_utf_8_go_through_the_chain(corpus, tmp_path):
 def test_a_table_of_scores_holds_the_very_bytes_of_the_names(tmp_path):
     soundfile.write(tmp_path / "x.wav", noise(0.7, 1), SAMPLE_RATE)
     for number in range(2):
-        shutil.copy(tmp_path / "x.wav", tmp_path / f"{ODD}{number}.wav")
+        shutil.copy(tmp_path / "x.wav", tmp_path / f"{ODD}{number}{'é' * 118}.wav")
     (tmp_path / "x.wav").unlink()
     words = ("--ckpt_path", CKPT, "--lbl_map", FIXTURES / "lbl_map.json", "--audio", tmp_path)
     out = ("--csv", tmp_path / "a.csv", "--plot", tmp_path / "a.png")
     run_script("predict.py", *words, *out, check=0)
-    assert os.fsencode(f"{tmp_path / ODD}0.wav,0.000") in (tmp_path / "a.csv").read_bytes()
+    assert os.fsencode(f"{tmp_path / ODD}0{'é' * 118}.wav,0.000") in (tmp_path / "a.csv").read_bytes()
     assert len(list(tmp_path.glob("a_*.png"))) == 2
 
 

@@ -303,6 +303,13 @@ def test_what_is_no_whole_sound_is_named_and_the_others_go_on(tmp_path, corpus, 
     assert command.goes_on() and not list(tmp_path.rglob("*.partial"))
 
 
+@pytest.mark.parametrize("fault", ["NaN", "half"])
+def test_a_loader_worker_has_the_same_words(tmp_path, corpus, soundscapes, fault):
+    words = TrainOnRecords(tmp_path, corpus, soundscapes).words(FAULTS[fault][0])
+    here, there = (error_line(run_script(*words, "--num_workers", number)) for number in (0, 1))
+    assert here == there and "record 1: " in here
+
+
 @pytest.mark.parametrize("encoding", UNUSUAL)
 @every_command
 def test_an_unusual_sound_is_read_to_its_end(tmp_path, corpus, soundscapes, kind, encoding):
