@@ -62,7 +62,10 @@ READERS = {  # file → (its text, what is read of it)
     ),
     "vggsound.csv": ('---g-f_I2yQ,1,"drum",train\n', read_vggsound),
     "run.json": ('{"seed": 3, "cfg": {}}', lambda path: RunFolder(path.parent).record()),
-    "logs/metrics.csv": ("epoch,val_mAP\n0,0.5\n", lambda path: RunFolder(path.parents[1]).epochs()),
+    "logs/metrics.csv": (
+        "epoch,step,lr,train_loss,val_loss,val_mAP\n0,3,1e-3,1,1,0.5\n",
+        lambda path: RunFolder(path.parents[1]).epochs(),
+    ),
     "recipe.json": ('{"a": 1}', lambda path: claim_folder(path.parent, {"a": 1}, "sounds")),
 }
 
