@@ -65,6 +65,7 @@ def without_xing(data):
     return data[data.index(data[:2], 4) :]
 
 
-def id3_tag(size=300):
+def id3_tag(size=300, footer=False):
     """An ID3v2 tag of so many bytes of content."""
-    return b"ID3\x04\0\0" + bytes((0, 0, size >> 7, size & 127)) + b"\0" * size
+    head = b"\x04\0" + bytes((0x10 * footer, 0, 0, size >> 7, size & 127))
+    return b"ID3" + head + b"\0" * size + (b"3DI" + head) * footer

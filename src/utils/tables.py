@@ -52,7 +52,7 @@ def read_csv(
             columns = list(reader.fieldnames or [])
     except FileNotFoundError:
         raise UserError(f"{path}: no such file ({what} was expected)") from None
-    except (UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
         raise UserError(f"{path}: is not a CSV table ({error})") from None
     if not columns:
         raise UserError(f"{path}: is empty, and {what} was expected")

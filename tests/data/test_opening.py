@@ -131,7 +131,7 @@ def test_a_length_that_stands_for_a_pipe_is_no_promise(size):
 
 
 @pytest.mark.parametrize("kind", ["FLAC", "WAV", "AIFF", "OGG"])
-@pytest.mark.parametrize("tag", [id3_tag(), id3_tag(5000), id3_tag() + id3_tag()])
+@pytest.mark.parametrize("tag", [id3_tag(), id3_tag(5000), id3_tag() + id3_tag(), id3_tag(9, footer=True)])
 def test_a_tag_in_front_is_passed_over(tmp_path, kind, tag):
     data = encoded(tone(0.5), kind)
     (tmp_path / "a").write_bytes(tag + data)

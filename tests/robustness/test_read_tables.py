@@ -126,7 +126,7 @@ def column_twice(path):
 
 def no_text(path):
     path.write_bytes(path.read_bytes() + b"\xff\xfe\n")
-    return f"{path.name}: is not a CSV table"
+    return rf"{path.name}: its row \d+ has another number of columns"
 
 
 CELLS = {

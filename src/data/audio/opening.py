@@ -107,7 +107,8 @@ def _tags_end(data: Data) -> int:
     """Where the ID3v2 tags in front of the audio end, in bytes."""
     end = 0
     while data[end : end + 3] == b"ID3":  # 10 bytes, the last four of which are the tag's length, in 7 bits each
-        end += 10 + sum(byte << 7 * place for place, byte in enumerate(reversed(data[end + 6 : end + 10])))
+        length = sum(byte << 7 * place for place, byte in enumerate(reversed(data[end + 6 : end + 10])))
+        end += length + (20 if int.from_bytes(data[end + 5 : end + 6], "big") & 0x10 else 10)  # with a footer, or not
     return end
 
 
