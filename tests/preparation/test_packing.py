@@ -280,18 +280,33 @@ def test_the_file_is_on_the_disk_before_it_gets_its_name_and_the_name_before_pac
     assert events[:3] == [("on the disk", ".a.lmdb.partial"), ("renamed", "a.lmdb"), ("on the disk", "out")]
 
 
+STUCK = """\
+import runpy, sys
+from src.preparation import packing
+
+read_flac, pipe, sys.argv = packing.read_flac, sys.argv[1], sys.argv[2:]
+
+def read_when_the_pipe_is_closed(path, *more):
+    if path.name == "s010.flac":
+        open(pipe).read()
+    return read_flac(path, *more)
+
+packing.read_flac = read_when_the_pipe_is_closed
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 @pytest.fixture
 def stuck(mix, tmp_path):
     """Starts a packing that comes to a halt half-way, reading from a pipe. It continues when the pipe is closed."""
     started, pipes = [], []
-    target = tmp_path / "a.lmdb"
+    target, fifo = tmp_path / "a.lmdb", tmp_path / "fifo"
     pack(mix, target, check=0)
-    (mix / "s010.txt").rename(tmp_path / "s010.txt")
-    os.mkfifo(mix / "s010.txt")
+    os.mkfifo(fifo)
 
     def has_reader():
         try:
-            pipes.append(open(os.open(mix / "s010.txt", os.O_WRONLY | os.O_NONBLOCK), "wb"))
+            pipes.append(open(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK), "wb"))
         except OSError:  # nobody reads yet
             return False
         return True
@@ -300,6 +315,9 @@ def stuck(mix, tmp_path):
         process = subprocess.Popen(
             [
                 sys.executable,
+                "-c",
+                STUCK,
+                fifo,
                 ROOT / "pack_mixtures_into_lmdb.py",
                 "--mixture_dir",
                 mix,
@@ -312,6 +330,7 @@ def stuck(mix, tmp_path):
                 "--write_frequency",
                 "1",
             ],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -357,8 +376,6 @@ def test_a_killed_packing_leaves_the_earlier_lmdb_and_no_process(stuck, mix, tmp
     process.wait()
     wait_until(lambda: not any(map(is_alive, workers_of_it)))  # they would hold the lock
     assert raw(tmp_path / "a.lmdb") == before
-    (mix / "s010.txt").unlink()
-    (tmp_path / "s010.txt").rename(mix / "s010.txt")
     pack(mix, tmp_path / "a.lmdb", check=0)
     assert raw(tmp_path / "a.lmdb") == before and leftovers(tmp_path) == []
 

@@ -364,7 +364,7 @@ def lines_of_error(results):
     "more, said",
     [
         (("--set", "data.val_lmdb=missing.lmdb"), "missing.lmdb: no such LMDB"),
-        (("--cfg_file", "missing.cfg"), "missing.cfg: no such"),
+        (("--cfg_file", "missing.cfg"), "missing.cfg: is missing"),
         (("--devices", 3), "--devices 3 and --num_nodes 1"),
     ],
 )
