@@ -1,5 +1,6 @@
 """The plan of the house: layers, sizes of rooms and pages, plain English, and what imports nothing heavy."""
 
+import logging.config
 import re
 import subprocess
 import sys
@@ -51,7 +52,8 @@ def python_files():
 # ---- the tree ----
 
 
-def test_layers_hold_and_nothing_imports_in_a_circle(capfd):
+def test_layers_hold_and_nothing_imports_in_a_circle(capfd, monkeypatch):
+    monkeypatch.setattr(logging.config, "dictConfig", lambda _: None)  # it would silence the loggers of other tests
     status = lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True, no_logo=True)
     assert status == 0, capfd.readouterr().out
 
