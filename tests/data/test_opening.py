@@ -120,6 +120,15 @@ def test_ogg_streams_in_a_row_are_refused_not_cut(subtype, rate):
     assert np.array_equal(read_audio(one + b"TAG" + b"x" * 125)[0], read_audio(one)[0])  # what taggers add
 
 
+def test_flac_streams_in_a_row_are_refused_not_cut(tmp_path):
+    one, other = (encoded(tone(seconds), "FLAC", "PCM_16") for seconds in (0.5, 1))
+    (tmp_path / "joined.flac").write_bytes(one + other)
+    for joined in (one + other, id3_tag() + other + one, tmp_path / "joined.flac"):
+        with pytest.raises(UserError, match="holds several FLAC streams in a row"):
+            read_audio(joined)
+    assert np.array_equal(read_audio(one + b"TAG" + b"x" * 125)[0], read_audio(one)[0])  # what taggers add
+
+
 @pytest.mark.parametrize("size", [0x7F000008, 0x7FFFFFFF, 0xFFFFFFFF])
 def test_a_length_that_stands_for_a_pipe_is_no_promise(size):
     """SoX, and others, write such into the headers of WAV and AIFF that go to a pipe."""

@@ -26,6 +26,7 @@ NOTED_SAMPLES = re.compile(r"(?:Frames|Cols) *: (\d+)")
 NOTES_SAMPLES = ("AVR", "MAT4", "MAT5", "MPC2K", "NIST", "RF64", "SDS")
 NIST_SAMPLES = re.compile(rb"sample_count -i (\d+)")
 UNDIVIDED = ("PAF PCM_24", "SDS PCM_S8", "SDS PCM_16", "SDS PCM_24")  # not to be read in parts
+FLAC_START = re.compile(rb"fLaC[\x00\x80]\0\0\x22")  # with its first block, of 34 bytes (RFC 9639, section 8)
 # The header of an MPEG frame, its side information, and what stands there in place of sound: flags, number of frames.
 XING = re.compile(rb"\xff[\xe0-\xff]..(?:..)?(?:.{9}|.{17}|.{32})(?:Xing|Info)...(.)(.{4})", re.DOTALL)
 
@@ -53,6 +54,8 @@ def opened(source: Source, where: str = "") -> Iterator[Recording]:
                     raise UserError(f"{where}: does not say how long it is. Was it written to a pipe? Encode it again")
                 if fault := _missing(file, data):
                     raise UserError(f"{where}: is truncated: {fault}")
+                if file.format == "FLAC" and FLAC_START.search(data, 4):
+                    raise UserError(f"{where}: holds several FLAC streams in a row, and only the first could be read")
                 if file.format == "OGG" and (fault := _fault_of_ogg(data)):
                     raise UserError(f"{where}: {fault}")
                 decoder = _longer_mpeg(data) or file if file.format == "MP3" else file
