@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 from pydantic.functional_validators import BeforeValidator, PlainValidator
 
 from src.errors import UserError
+from src.utils.folders import require_folder
 from src.utils.strict_yaml import OCTAL_OR_SEXAGESIMAL, parse_yaml, shown
 from src.utils.text import read_text
 
@@ -246,8 +247,7 @@ def _first_complaint(error: ValidationError) -> str:
 
 def _apply_root(tree: dict[str, Any], root: str) -> None:
     """Put `root` before the relative paths of a .cfg."""
-    if not Path(root).is_dir():
-        raise UserError(f"data root {root}: no such folder (--data_root, or the environment variable {DATA_ROOT})")
+    require_folder(root, f"data (--data_root, or the environment variable {DATA_ROOT})")
     for name, keys in ROOTED_KEYS.items():
         section = tree[name] if isinstance(tree.get(name), dict) else {}
         under_meta_root = section.get("meta_root") not in (None, "None")  # where label_map then is

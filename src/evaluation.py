@@ -15,7 +15,6 @@ from src.runs.folder import epoch_of, validation_figure
 from src.scoring import score_tables
 from src.scoring.predictions import Candidate, InferenceOptions, Prediction, predictions
 from src.scoring.results_table import (
-    SOURCES,
     ResultsTable,
     best_of_each_run,
     export_path,
@@ -31,11 +30,7 @@ COLUMNS = (  # behind those that say which run it is
     "mAP mAUC dprime ckpt_path accuracy top5 epoch val_figure num_train_clips num_eval_clips num_timesteps protocol "
     "fold cfg_file arch model_depth num_classes pretrained train_set_path train_data lmdb_path eval_data evaluated"
 ).split()
-DIGESTS = [
-    "weights_digest",
-    "labels_digest",
-    "ckpt_digest",
-]  # the last columns: a cut is seen in them
+DIGESTS = ["weights_digest", "labels_digest", "ckpt_digest"]  # the last columns: a cut is seen in them
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,10 @@ def evaluate(options: EvaluationOptions) -> None:
     if options.untrained:
         firsts = {path.parent: path for path in reversed(checkpoints)}
         candidates = [Candidate(path, untrained=True) for path in sorted(firsts.values())] + candidates
-    todo = [candidate for candidate in candidates if options.overwrite or not is_scored(candidate, table, options)]
+    todo = candidates
+    if table.rows and not options.overwrite:
+        given = contents_of(options)
+        todo = [candidate for candidate in candidates if not is_scored(candidate, table, given, options)]
     if len(todo) < len(candidates):
         held = f"{len(candidates) - len(todo)} of {len(candidates)} rows"
         log.info("%s already holds %s (--overwrite scores them again)", options.results_csv, held)
@@ -97,32 +95,35 @@ def evaluate(options: EvaluationOptions) -> None:
     log.info("results: %s", options.results_csv)
 
 
-def is_scored(candidate: Candidate, table: ResultsTable, options: EvaluationOptions) -> bool:
+def is_scored(candidate: Candidate, table: ResultsTable, given: dict[str, str], options: EvaluationOptions) -> bool:
     """Whether the table holds the candidate's row, of these very files, and what else is asked for is there.
 
-    The files' own contents decide, by the LMDB's fingerprint and the digests of checkpoint and label map. A row of an
-    earlier version has no digest, and is made anew.
+    The files' own contents decide. A row of an earlier version has no digest, and is made anew.
 
-    Raises:
-        UserError: the LMDB cannot be read.
+    Args:
+        given: what the LMDB and the label map hold, as of `contents_of`.
     """
     key = key_of(candidate, options)
     row = table.get(**key)
-    if row is None or not candidate.path.is_file() or row.get("ckpt_digest") != candidate.digest():
+    if row is None or not candidate.path.is_file():
         return False
-    if row.get("labels_digest") != digest_of(LabelMap.load(options.lbl_map).names):
-        return False
-    if row.get("eval_data") != fingerprint(LMDBReader(options.lmdb_path)):
+    sources = given | {"ckpt_digest": candidate.digest()}
+    if not sources.items() <= row.items():
         return False
     bootstrapped = row.get("bootstrap"), row.get("bootstrap_seed")
     if options.bootstrap and bootstrapped != (str(options.bootstrap), str(options.seed)):
         return False
-    sources = {name: row[name] for name in SOURCES}
     for what in further_tables(options):
         beside = score_tables.table_beside(options.results_csv, what).get(**key)
         if beside is None or not sources.items() <= beside.items():
             return False
     return options.export_dir is None or candidate.untrained or is_exported(row, table, options.export_dir)
+
+
+def contents_of(options: EvaluationOptions) -> dict[str, str]:
+    """The columns of SOURCES that do not depend on the checkpoint."""
+    names = LabelMap.load(options.lbl_map).names
+    return {"eval_data": fingerprint(LMDBReader(options.lmdb_path)), "labels_digest": digest_of(names)}
 
 
 def further_tables(options: EvaluationOptions) -> list[str]:

@@ -54,9 +54,15 @@ def mp3(samples, rate=SAMPLE_RATE):
     return encoded(samples, "MP3", rate=rate, bitrate_mode="VARIABLE", compression_level=0.5)
 
 
+def with_length(flac, count):
+    """FLAC whose header says so many samples (the lowest 36 bits of bytes 18 to 25)."""
+    head = int.from_bytes(flac[18:26], "big") >> 36 << 36 | count
+    return flac[:18] + head.to_bytes(8, "big") + flac[26:]
+
+
 def without_length(flac):
     """FLAC as an encoder writes it to a pipe: the number of samples is 0."""
-    return flac[:21] + bytes([flac[21] & 0xF0, 0, 0, 0, 0]) + flac[26:]
+    return with_length(flac, 0)
 
 
 def without_xing(data):

@@ -277,5 +277,5 @@ def test_a_label_map_without_a_meta_root_is_under_the_data_root(tmp_path, monkey
 
 def test_a_data_root_that_is_not_there_is_named(tmp_path):
     path = write_cfg(tmp_path / "a.cfg", cfg_tree(tmp_path))
-    with pytest.raises(UserError, match="data root nowhere: no such folder"):
+    with pytest.raises(UserError, match="nowhere: no such folder of data .--data_root"):
         load_config(path, data_root="nowhere")

@@ -10,7 +10,7 @@ from src.errors import UserError
 from src.preparation.jams import SCAPERS_RATE, Event, ScaperJams, read_jams, renamed
 from src.preparation.soundscapes import import_scaper, is_complete, mixing, require_source, write_soundscape
 from src.utils.files import claim_folder
-from src.utils.folders import files_in, require_different_stems, subfolders
+from src.utils.folders import files_in, require_different_stems, require_folder
 from src.utils.parallel import make_all
 
 TOLERANCE = 1e-3  # s by which an event may end after its source
@@ -40,7 +40,7 @@ def regenerate_soundscapes(
     """
     jams_path, fg_path, bg_path, out_folder = map(Path, (jams_path, fg_path, bg_path, out_folder))
     for folder, what in ((fg_path, "isolated events"), (bg_path, "backgrounds")):
-        subfolders(folder, what)  # or what is wrong with it
+        require_folder(folder, what)
     files = jams_files(jams_path)
     root = jams_path if jams_path.is_dir() else jams_path.parent
     claim_folder(out_folder, {"made_from": "JAMS files"}, "soundscapes")

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import stat
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
@@ -92,7 +93,7 @@ def _place_of(file: Path) -> str:
 def _copy_into(source: Path, special: Path) -> None:
     own = OPEN_FILE.fullmatch(_place_of(special))
     if own and int(own["process"]) == os.getpid():  # opened anew, a redirected file would be overwritten from its start
-        print(end="", flush=True)
+        sys.stdout.flush()
         descriptor = os.dup(int(own["descriptor"]))
     else:
         descriptor = os.open(special, os.O_WRONLY)
@@ -183,9 +184,10 @@ def claim_folder(folder: str | os.PathLike, recipe: Mapping[str, Any], what: str
         flag: what it was chosen with, for messages.
 
     Raises:
-        UserError: another recipe is noted, or there are WAV or FLAC files and no note.
+        UserError: another recipe is noted, or there are WAV or FLAC files and no note, or nothing can be written there.
     """
     folder, note = Path(folder), Path(folder) / "recipe.json"
+    require_writable(note)
     if note.exists():
         try:
             found = dict(read_json(note))

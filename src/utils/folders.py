@@ -71,6 +71,15 @@ def files_in(
     return sorted(found, key=lambda path: path.replace(os.sep, "\0"))
 
 
+def require_folder(folder: str | Path, what: str) -> None:
+    """Refuse what is no folder, or one that cannot be read.
+
+    Raises:
+        UserError: as of `files_in`.
+    """
+    _entries(str(folder), what)
+
+
 def subfolders(folder: str | Path, what: str) -> list[str]:
     """Sorted names of the folders in a folder, or links to such, but not of hidden ones.
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import tone_clip
+from sounds import with_length
 
 from src.data.audio.files import decode_record
 from src.errors import UserError
@@ -17,12 +18,6 @@ def flac(length, subtype="PCM_16"):
     buffer = io.BytesIO()
     soundfile.write(buffer, tone_clip(["Harp"], 0, length), RATE, subtype=subtype, format="FLAC")
     return buffer.getvalue()
-
-
-def saying(data, num_samples):
-    """FLAC whose first block promises so many samples (the lowest 36 bits of bytes 18 to 25)."""
-    packed = int.from_bytes(data[18:26], "big") >> 36 << 36 | num_samples
-    return data[:18] + packed.to_bytes(8, "big") + data[26:]
 
 
 @pytest.mark.parametrize("length", [1, 16, 4095, 4096, 4097, 110250])
@@ -50,9 +45,9 @@ def test_other_depths_are_floats():
 @pytest.mark.parametrize("promised", [5001, 2**30, 2**36 - 1])
 def test_a_header_that_promises_too_much_is_an_error(promised):
     with pytest.raises(UserError, match="it: "):
-        decode_record(saying(flac(5000), promised), RATE, "it")
+        decode_record(with_length(flac(5000), promised), RATE, "it")
 
 
 def test_a_header_that_does_not_know_the_length_gets_it():
-    samples = decode_record(saying(flac(5000), 0), RATE, "it")
+    samples = decode_record(with_length(flac(5000), 0), RATE, "it")
     assert np.array_equal(samples, soundfile.read(io.BytesIO(flac(5000)), dtype="float32")[0])

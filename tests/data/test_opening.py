@@ -17,6 +17,7 @@ from sounds import (
     noise_then_silence,
     rate_of,
     tone,
+    with_length,
     without_length,
     without_xing,
     write,
@@ -196,7 +197,7 @@ def test_features_of_the_loudest_samples_are_finite(feature):
 
 
 @pytest.mark.parametrize("channels, bits", [(1, 16), (2, 24)])
-def test_flac_from_a_pipe_is_as_long_as_it_is(channels, bits):
+def test_flac_is_as_long_as_it_is_whatever_its_header_says(channels, bits):
     """An encoder that cannot go back leaves the number of samples in the header at 0."""
     sound = np.stack([tone(SECONDS)] * channels, axis=1)
     whole = encoded(sound, "FLAC", f"PCM_{bits}")
@@ -207,6 +208,11 @@ def test_flac_from_a_pipe_is_as_long_as_it_is(channels, bits):
         assert plain(piped) == whole
     cut = read_audio(piped[: len(piped) // 2])[0]  # nothing says that more was there
     assert 0 < len(cut) < len(sound) and np.array_equal(cut, read_audio(whole)[0][: len(cut)])
+    for said in (1, len(sound) // 2, len(sound) - 1):  # fewer than there are
+        short = with_length(whole, said)
+        assert np.array_equal(read_audio(short)[0], read_audio(whole)[0]) and plain(short) == whole
+        if channels == 1:
+            assert np.array_equal(decode_record(short, SAMPLE_RATE, "it"), decode_record(piped, SAMPLE_RATE, "it"))
     headers = piped[: whole.index(b"\xff\xf8")]
     with pytest.raises(UserError, match="it: is empty"):
         read_audio(headers, "it")

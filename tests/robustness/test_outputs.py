@@ -92,6 +92,10 @@ FOLDERS = {  # what writes into a folder, and what it reads or writes besides in
     "strip": lambda corpus, trained, folder, other: (
         *("scripts/strip_silence_sox.py", "--src_dir", sound(other / "Drum"), "--tgt_dir", folder),
     ),
+    "generate": lambda corpus, trained, folder, other: (
+        *("scripts/generate_mixtures.py", "--fg_path", sound(other / "Drum").parent, "--bg_path", other / "Drum"),
+        *("--lbl_map", map_of_drums(other.parent / "map.json"), "--num_soundscapes", 1, "--out_folder", folder),
+    ),
     "esc50": lambda corpus, trained, folder, other: (
         *("scripts/prepare_esc50.py", "--src_dir", esc50(other / "ESC-50"), "--out_dir", folder),
     ),
@@ -106,6 +110,12 @@ def sound(folder):
     folder.mkdir(parents=True, exist_ok=True)
     soundfile.write(folder / "a.wav", np.full(30000, 0.5), 22050)
     return folder
+
+
+def map_of_drums(path):
+    """A label map of one class."""
+    path.write_text('{"Drum": 0}')
+    return path
 
 
 def esc50(folder):

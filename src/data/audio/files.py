@@ -64,7 +64,7 @@ def decode_record(flac: bytes, sample_rate: int, where: str) -> np.ndarray:
 
 
 def _mono_samples(flac: bytes, count: int) -> np.ndarray:
-    """(count,) int16 samples of 16-bit mono FLAC, fewer where it breaks off.
+    """(count,) int16 samples of 16-bit mono FLAC, fewer where it breaks off, and none where there are more.
 
     miniaudio's functions in Python decode to memory of their own first.
     """
@@ -75,7 +75,9 @@ def _mono_samples(flac: bytes, count: int) -> np.ndarray:
     try:
         samples = np.empty(count, np.int16)
         place = miniaudio.ffi.from_buffer("short *", samples)
-        return samples[: miniaudio.lib.ma_dr_flac_read_pcm_frames_s16(decoder, count, place)]
+        read = miniaudio.lib.ma_dr_flac_read_pcm_frames_s16(decoder, count, place)
+        more = miniaudio.lib.ma_dr_flac_read_pcm_frames_s16(decoder, 1, miniaudio.ffi.NULL)
+        return samples[: 0 if more else read]
     finally:
         miniaudio.lib.ma_dr_flac_close(decoder)
 

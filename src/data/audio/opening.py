@@ -116,16 +116,16 @@ def _tags_end(data: Data) -> int:
 
 
 def _flac_with_length(flac: Data) -> Data:
-    """FLAC with the number of its samples, which an encoder that wrote to a pipe left at 0: all whole frames count."""
+    """FLAC with the number of its samples, where its header says fewer. An encoder that writes to a pipe says 0."""
     header = int.from_bytes(flac[18:26], "big")  # the last 36 bits are the number (RFC 9639, section 8.2)
-    if header & (1 << 36) - 1:
-        return flac
     decoder = miniaudio.lib.ma_dr_flac_open_memory(miniaudio.ffi.from_buffer(flac), len(flac), miniaudio.ffi.NULL)
     if not decoder:
         return flac
     try:
-        passed = iter(lambda: miniaudio.lib.ma_dr_flac_read_pcm_frames_s32(decoder, BLOCK, miniaudio.ffi.NULL), 0)
-        return flac[:18] + (header | sum(passed)).to_bytes(8, "big") + flac[26:]
+        if not miniaudio.lib.ma_dr_flac_seek_to_pcm_frame(decoder, header & (1 << 36) - 1):
+            return flac  # which has fewer samples than it says
+        more = sum(iter(lambda: miniaudio.lib.ma_dr_flac_read_pcm_frames_s32(decoder, BLOCK, miniaudio.ffi.NULL), 0))
+        return flac[:18] + (header + more).to_bytes(8, "big") + flac[26:] if more else flac
     finally:
         miniaudio.lib.ma_dr_flac_close(decoder)
 

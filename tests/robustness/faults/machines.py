@@ -34,6 +34,12 @@ except SystemExit:
 figures = {{pathlib.Path(run, "logs/metrics.csv").read_text() for run in {runs}}}
 sys.exit(3 if len(figures) > 1 else 0)
 """
+SHARED_MEMORY = """\
+import contextlib
+from hostile import SharedMemory
+with contextlib.suppress(OSError):  # where no file system may be mounted, it runs as usual
+    SharedMemory({kind!r})()
+"""
 
 
 def command(place: Place, script: str, words: tuple, **more: Any) -> tuple[object, ...]:
@@ -43,12 +49,22 @@ def command(place: Place, script: str, words: tuple, **more: Any) -> tuple[objec
     return (path,)
 
 
-def like_undisturbed(corpus: Path, place: Place, words: tuple, *more: object) -> tuple[object, ...]:
+def like_undisturbed(
+    corpus: Path, place: Place, words: tuple, *more: object, script: str = ACCEPTED, **values: Any
+) -> tuple[object, ...]:
     """A training run that must have the figures of one with other flags, which is made here."""
     undisturbed = Place(place.root / "undisturbed")
     assert run(undisturbed, *training(corpus, undisturbed, *more)).status == 0
     runs = [str(one.named / "run") for one in (undisturbed, place)]
-    return command(place, ACCEPTED, words, runs=runs)
+    return command(place, script, words, runs=runs, **values)
+
+
+def other_shared_memory(corpus: Path, place: Place, rng: Random, turn: int) -> tuple[tuple, str, str]:
+    """A /dev/shm that is small, full, read-only or missing. The figures are those of an undisturbed run."""
+    kind = in_turn(("small", "full", "read-only", "missing"), turn)
+    flags = ("--num_workers", rng.choice((1, 2)), *rng.choice(((), ("--cache_samples", place.named / "cache"))))
+    script, words = SHARED_MEMORY + ACCEPTED, training(corpus, place, *flags)
+    return like_undisturbed(corpus, place, words, script=script, kind=kind), "/dev/shm", f"a {kind} /dev/shm"
 
 
 def limited(corpus: Path, place: Place, rng: Random, turn: int) -> tuple[tuple, str, str]:

@@ -753,6 +753,7 @@ KINDS: dict[str, Maker] = {
     "samples": spoilt_samples,
     "encoding": spoilt_encoding,
     "open files": machines.limited,
+    "shared memory": machines.other_shared_memory,
     "sample cache": machines.spoilt_cache,
     "weights of others": machines.foreign_weights,
 }
