@@ -10,13 +10,14 @@ import torch
 from src.data.audio.opening import opened
 from src.data.audio.recording import Recording
 from src.data.audio.spectrogram import FeatureExtractor
+from src.data.audio.windows import resampled_length, windows
 from src.data.batching import rows_for
 from src.data.labels import LabelMap
 from src.data.transforms import View, evaluation_chain
 from src.errors import UserError
 from src.learning.tasks import build_task
 from src.models.checkpoint import read_checkpoint
-from src.tagging.recordings import resampled_length, window_starts, windows
+from src.tagging.recordings import window_starts
 from src.utils.memory import keep_freed_memory
 from src.utils.progress import progress
 

@@ -27,9 +27,10 @@ from src.data.audio.files import decode_record, read_audio, read_mono
 from src.data.audio.opening import opened, plain
 from src.data.audio.recording import LOUDEST
 from src.data.audio.spectrogram import FeatureExtractor
+from src.data.audio.windows import resampled_length, windows
 from src.data.device_features import DeviceFeatures
 from src.errors import UserError
-from src.tagging.recordings import resampled_length, window_starts, windows
+from src.tagging.recordings import window_starts
 
 SECONDS = 1.5
 BLOCK = 1200  # samples that a codec may pad at the end

@@ -12,7 +12,8 @@ from released import CKPT, clip
 from sounds import mp3, without_xing
 
 from src.data.audio.opening import opened
-from src.tagging.recordings import audio_files, window_starts, windows
+from src.data.audio.windows import windows
+from src.tagging.recordings import audio_files, window_starts
 from src.tagging.tagger import Tagger, maxima
 
 LBL_MAP = FIXTURES / "lbl_map.json"
