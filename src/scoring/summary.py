@@ -25,7 +25,7 @@ UNTRAINED = "untrained"  # the last part of an untrained network's ckpt_path
 NETWORKS = {"resnet": "ResNet-", "cifar_resnet": "CIFAR-style ResNet-", "densenet": "DenseNet-", "timm": ""}
 RUN_INDEX = re.compile(r"r\d+")
 FOLD = re.compile(r"fold_\d+")
-NUM_FOLDS = 5  # ESC-50's
+NUM_FOLDS = {"esc50": 5}  # experiment → how many folds it has. Of others, as many as the last one that has a run
 
 
 @dataclass(frozen=True)
@@ -99,12 +99,21 @@ class Summary:
     @property
     def num_folds(self) -> int:
         """Folds that have a run, or 0 for data without folds."""
-        return len({run.fold for run in self.runs if run.fold is not None})
+        return len(self._folds)
+
+    @property
+    def num_expected_folds(self) -> int:
+        """Folds that the data have, as far as runs show, or 0 for data without folds."""
+        return max(*self._folds, NUM_FOLDS.get(self.setting.experiment, 0)) if self._folds else 0
+
+    @property
+    def _folds(self) -> set[int]:
+        return {run.fold for run in self.runs if run.fold is not None}
 
     @property
     def num_expected(self) -> int:
         """Runs there would be with every fold of every run index."""
-        return self.num_runs * (NUM_FOLDS if self.num_folds else 1)
+        return self.num_runs * (self.num_expected_folds or 1)
 
     @property
     def num_unfinished(self) -> int:

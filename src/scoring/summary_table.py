@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import compress
 from typing import Any
 
-from src.scoring.summary import NUM_FOLDS, SCORES, UNTRAINED, Setting, Summary
+from src.scoring.summary import SCORES, UNTRAINED, Setting, Summary
 
 SETTING_COLUMNS = ("start", "root", "name", "protocol", "num_train_clips", "evaluated_on")  # of summary.csv
 
@@ -34,7 +34,7 @@ def runs_cell(summary: Summary) -> str:
     """How many runs there are, and what is missing."""
     cell = str(summary.num_runs)
     if summary.num_folds:
-        cell += f" × {NUM_FOLDS} folds"
+        cell += f" × {summary.num_expected_folds} folds"
         if len(summary.runs) < summary.num_expected:
             cell += f" ({len(summary.runs)} of {summary.num_expected})"
     return cell + (f" ({summary.num_unfinished} unfinished)" if summary.num_unfinished else "")

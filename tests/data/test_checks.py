@@ -149,7 +149,7 @@ DEFECTS = {
     "negative": (replaced(4, Record(clip(4), "")), (), [4], "no label, as of a negative clip (1 record): record 4"),
     "unknown_label": (replaced(4, Record(clip(4), "Drum,Bagpipe")), (), [4], "record 4: label 'Bagpipe' is not in"),
     "no_clips": ([], (), [], "no clips"),
-    "fold": ([Record(clip(i), i % 3, 1 + i) for i in range(6)], (), [5], "record 5: fold 6"),
+    "fold": ([Record(clip(i), i % 3, i) for i in range(6)], (), [0], "record 0: fold 0"),
     "no_fold": ([Record(clip(i), i % 3, 1 + i if i < 5 else None) for i in range(6)], (), [], "1 of 6"),
     "fold_leak": (
         [Record(clip(i % 5), i % 3, 1 + i % 4) for i in range(6)],
@@ -162,7 +162,7 @@ DEFECTS = {
     "duplicate": (replaced(4, Record(clip(1), "Drum")), (), [4], "record 4: that of record 1"),
     "empty_name": (replaced(4, Record(clip(4), "Drum,,Harp")), (), [4], "record 4: 'Drum,,Harp'"),
     "unused_class": ([Record(clip(i), "Drum") for i in range(3)], (), [], "Harp; Organ"),
-    "empty_fold": ([Record(clip(i), i % 3, 1 + i % 4) for i in range(5)], (), [], "folds without a clip: 5"),
+    "empty_fold": ([Record(clip(i), i % 3, (1, 2, 4, 7)[i % 4]) for i in range(5)], (), [], "a clip: 3; 5; 6"),
 }
 
 

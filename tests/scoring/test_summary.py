@@ -282,3 +282,16 @@ def test_what_is_no_result_is_refused(tmp_path, make, message):
     make(tmp_path / "x")
     line = error_line(run_script("scripts/summarise_results.py", tmp_path / "x", "--out_dir", tmp_path / "s"))
     assert message in line and not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_data_may_have_any_number_of_folds(tmp_path, count):
+    for fold in range(1, count + 1):
+        run = tmp_path / f"own/r1/fold_{fold}"
+        run_folder(run, [fold / 100], fold)
+        record = json.loads((run / "run.json").read_text()) | {"cfg_file": "my_data/mine.cfg"}
+        record["cfg"]["model"]["num_classes"] = 4
+        (run / "run.json").write_text(json.dumps(record))
+    (found,) = summarise([tmp_path / "own"])
+    assert found.mean("val") == pytest.approx((count + 1) / 200) and not found.published
+    assert f"1 × {count} folds |" in as_markdown([found])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from src.data.checks.findings import Findings, Problem
-from src.data.checks.record import FOLDS, Facts, Limits, examine
+from src.data.checks.record import Facts, Limits, examine
 from src.data.lmdb.fingerprint import NOTE, combined
 from src.data.lmdb.notes import FileState, remember
 from src.data.lmdb.store import LMDBReader
@@ -230,6 +230,6 @@ def _conclude(report: Report, limits: Limits) -> None:
     without = report.num_clips - report.folds.total()
     if report.folds and without:
         report.findings.add("no_fold", f"{without} of {report.num_clips}")
-    for fold in FOLDS if report.folds else ():
+    for fold in range(1, max(report.folds, default=0)):
         if not report.folds[fold]:
             report.findings.add("empty_fold", str(fold))

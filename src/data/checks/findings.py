@@ -20,7 +20,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "too_long": ("error", "too long"),
     "no_label": ("error", "nothing but empty names for labels"),
     "unknown_label": ("error", "a label that the map does not have"),
-    "fold": ("error", "a fold other than 1 to 5"),
+    "fold": ("error", "a fold below 1"),
     "no_fold": ("error", "no fold, though others have one"),
     "fold_leak": ("error", "the audio of a record of another fold"),
     "silent": ("warning", "silence"),

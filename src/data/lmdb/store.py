@@ -1,7 +1,7 @@
 """The record format: one LMDB of FLAC bytes and labels, read in place. src/data/lmdb/writer.py writes it.
 
     key  b"0" … b"N-1"  ->  MessagePack (flac bytes, "LabelA,LabelB")
-                            or, for ESC-50, (flac bytes, target int, fold int 1…5)
+                            or, with folds, (flac bytes, label, fold int 1…K), where ESC-50's label is its target int
     key  b"__keys__"    ->  MessagePack list of the N keys (bytes)
     key  b"__len__"     ->  MessagePack N
 
@@ -39,7 +39,7 @@ class Record:
 
     flac: bytes
     label: str | int  # joined label names, or ESC-50's class index
-    fold: int | None = None  # ESC-50's fold, 1 … 5
+    fold: int | None = None  # 1 … K, of data with folds
 
     def pack(self) -> bytes:
         """The record as MessagePack."""
