@@ -92,9 +92,7 @@ def records_of_fold(fold: int, complement: bool, folds: Sequence[int | None], lm
     """Indices of the records of a fold, or of all other folds."""
     present = sorted({found for found in folds if found is not None})
     if not present:
-        raise UserError(
-            f"{lmdb_path}: its records have no folds. Only prepare_esc50.py and prepare_own.py give them"
-        )
+        raise UserError(f"{lmdb_path}: its records have no folds. Only prepare_esc50.py and prepare_own.py give them")
     if fold not in present:
         raise UserError(f"fold {fold}: {lmdb_path} has the folds {', '.join(map(str, present))}")
     return np.flatnonzero((np.array(folds) == fold) != complement)

@@ -3,7 +3,7 @@
 import functools
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -33,6 +33,7 @@ def pack_mixtures(
     delimiter: str = ",",
     num_workers: int = 1,
     allow_empty: bool = False,
+    folds: Mapping[str, int] | None = None,
 ) -> int:
     """Pack every FLAC file of the folders with its `.txt`, in sorted file order, one folder after the other.
 
@@ -42,6 +43,7 @@ def pack_mixtures(
         min_duration: seconds up to which a shorter clip is tiled, and encoded anew.
         num_workers: processes that read and decode.
         allow_empty: pack a clip whose `.txt` lists no event, too: a negative clip, with the label "".
+        folds: name of every clip, without its suffix → the fold that its record gets.
 
     Returns:
         The number of records.
@@ -53,7 +55,7 @@ def pack_mixtures(
     for folder in dict.fromkeys(folder for folder in folders if folders.count(folder) > 1):
         log.warning("%s: is given twice. Its soundscapes are packed as often", folder)
     files = [file for folder in folders for file in soundscape_files(folder)]
-    read = functools.partial(_read, min_duration, sample_rate, delimiter, allow_empty)
+    read = functools.partial(_read, min_duration, sample_rate, delimiter, allow_empty, folds)
     description = f"packing {Path(lmdb_path).name}"
     problems: list[UserError] = []
     with (
@@ -79,12 +81,20 @@ def pack_mixtures(
     return len(writer)
 
 
-def _read(min_duration: float, sample_rate: int, delimiter: str, allow_empty: bool, file: str) -> Record | UserError:
+def _read(
+    min_duration: float,
+    sample_rate: int,
+    delimiter: str,
+    allow_empty: bool,
+    folds: Mapping[str, int] | None,
+    file: str,
+) -> Record | UserError:
     """One soundscape as a record, or what is wrong with it."""
     path = Path(file)
     try:
         labels = read_labels(beside(path, ".txt"), delimiter, allow_empty)
-        return Record(read_flac(path, min_duration, sample_rate), delimiter.join(labels))
+        fold = None if folds is None else folds[path.stem]
+        return Record(read_flac(path, min_duration, sample_rate), delimiter.join(labels), fold)
     except UserError as error:
         return error
     except OSError as error:

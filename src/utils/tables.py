@@ -32,12 +32,25 @@ def read_csv(
     kinds: Mapping[str, Kind],
     filled: Collection[str] = (),
 ) -> list[dict[str, str]]:
-    """Rows as column → text.
+    """Rows as column → text, of `numbered_rows`."""
+    return [row for _, row in numbered_rows(path, what, needed, kinds, filled)]
+
+
+def numbered_rows(
+    path: str | os.PathLike,
+    what: str,
+    needed: Sequence[str],
+    kinds: Mapping[str, Kind],
+    filled: Collection[str] = (),
+    separators: str = ",",
+) -> list[tuple[int, dict[str, str]]]:
+    """(line in the file, column → text) of every row.
 
     Args:
         what: the table is, for messages, such as "a results table".
         needed: columns.
         kinds: of columns, which may be empty cells too unless they are `filled`.
+        separators: of columns. The one that the first line has most often counts.
 
     Raises:
         UserError: no such file, no plain one, no table with these columns, or a cell of another kind.
@@ -47,7 +60,9 @@ def read_csv(
         raise UserError(f"{path}: is no plain file, and {what} was expected")
     try:
         with open(file, newline="", encoding=ENCODING, errors=NAMES) as stream:
-            reader = csv.DictReader(stream)
+            first = stream.readline()
+            stream.seek(0)
+            reader = csv.DictReader(stream, delimiter=max(separators, key=first.count))
             numbered = [(reader.line_num, row) for row in reader]
             columns = list(reader.fieldnames or [])
     except FileNotFoundError:
@@ -69,7 +84,7 @@ def read_csv(
             if name in row and (row[name] or name in filled) and not _fits(row[name], kind):
                 where = f"{path}, line {line}"
                 raise UserError(f"{where}: {name} is {row[name][:100]!r}, and {kind.expected} was expected")
-    return [row for _, row in numbered]
+    return numbered
 
 
 def _fits(text: str, kind: Kind) -> bool:
