@@ -1,4 +1,4 @@
-"""Score all checkpoints of <exp_dir>/*/*/*/ckpts/, the runs of train_all_mixtures.py, on an LMDB."""
+"""Score all checkpoints of a folder, the runs of train_all_mixtures.py, on an LMDB."""
 
 from src import cli
 

@@ -1,4 +1,4 @@
-"""Score one checkpoint, or all of <exp_dir>/*/*/ckpts/, on an LMDB."""
+"""Score one checkpoint, or all of a folder, on an LMDB."""
 
 from src import cli
 

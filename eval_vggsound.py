@@ -1,4 +1,4 @@
-"""Score one checkpoint, or all of <exp_dir>/*/*/ckpts/, on clips of ten seconds and one class each."""
+"""Score one checkpoint, or all of a folder, on clips of ten seconds and one class each."""
 
 from src import cli
 

@@ -15,9 +15,9 @@ log = logging.getLogger(__name__)
 def build_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
     add = parser.add_argument
-    add("--ckpt_path", required=True, help="checkpoint, of this project or released in 2021")
+    add("--ckpt_path", required=True, help=cli.ONE_CHECKPOINT)
     add("--audio", required=True, nargs="+", metavar="FILE_OR_FOLDER", help="recordings, of any rate and length")
-    add("--lbl_map", help="label map, where the checkpoint carries none")
+    add("--lbl_map", help=cli.LABEL_MAP)
     add("--top_k", type=cli.positive(int), default=5, help="classes to show of each recording")
     add("--window", type=cli.positive(float), default=5.0, help="seconds scored at a time")
     add("--hop", type=cli.positive(float), default=2.5, help="seconds from one window to the next")

@@ -133,13 +133,12 @@ def all_batches(folder: Path, workers: int):
     """The clips as an evaluation has them."""
     import torch
 
-    from src.data.labels import LabelMap
     from src.models.checkpoint import read_checkpoint
     from src.scoring.forward_pass import batches_of
     from src.scoring.predictions import open_for
 
     options = evaluation_options(folder, 1, workers, "unused.csv")
-    dataset = open_for(read_checkpoint(checkpoints(folder)[0]), LabelMap.load(options.lbl_map), options)
+    dataset = open_for(read_checkpoint(checkpoints(folder)[0]), options)
     return batches_of(dataset, options.batch_size, workers, torch.device("cpu"))
 
 

@@ -11,9 +11,9 @@ from src import cli
 def build_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
     add = parser.add_argument
-    add("--ckpt_path", required=True, help="the first checkpoint")
-    add("--other_ckpt_path", required=True, help="the second one")
-    add("--lbl_map", default="meta/lbl_map.json", help="label map that the checkpoints were trained with")
+    add("--ckpt_path", required=True, help=cli.ONE_CHECKPOINT)
+    add("--other_ckpt_path", required=True, help="the second one, in the same way")
+    add("--lbl_map", help=cli.LABEL_MAP)
     add("--lmdb_path", required=True, help="clips to score on")
     add("--num_timesteps", type=cli.positive(int), default=501, help="frames, from the clip's centre")
     add("--bootstrap", type=cli.positive(int), default=1000, metavar="R", help="resamples of the clips")

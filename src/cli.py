@@ -31,6 +31,9 @@ Options = TypeVar("Options", bound="DataclassInstance")
 
 log = logging.getLogger(__name__)
 
+ONE_CHECKPOINT = "checkpoint, of this project or released in 2021, or a run folder: its best one"
+LABEL_MAP = "label map that the checkpoint was trained with, by default the one it carries"
+
 LONGEST_LINE = 1500  # characters of an error message
 
 # Lightning's and PyTorch's warnings that say nothing to users here.
@@ -305,9 +308,9 @@ def evaluation_parser(description: str) -> Parser:
     parser = Parser(description)
     add = parser.add_argument
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--ckpt_path", help="one checkpoint")
-    what.add_argument("--exp_dir", help="all checkpoints of the runs below this folder")
-    add("--lbl_map", default="meta/lbl_map.json", help="label map that the checkpoints were trained with")
+    what.add_argument("--ckpt_path", help=ONE_CHECKPOINT)
+    what.add_argument("--exp_dir", help="all checkpoints of a run folder, or of those at any depth below this folder")
+    add("--lbl_map", help=LABEL_MAP)
     add("--lmdb_path", required=True, help="clips to score on")
     add("--results_csv", default="results.csv", help="table to write. Rows of other checkpoints in it are kept")
     add("--export_weights", action="store_true", help="write each scored checkpoint's weights as a .pth")
@@ -338,7 +341,7 @@ def evaluation_options(arguments: argparse.Namespace, levels: int, num_timesteps
     """The options of an evaluation script's parsed flags.
 
     Args:
-        levels: folders between --exp_dir and a run's `ckpts/`.
+        levels: folders above `ckpts/` that name a row of results.csv.
         num_timesteps: frames of a clip.
     """
     from src.evaluation import EvaluationOptions

@@ -6,12 +6,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from src.data.labels import LabelMap
 from src.data.lmdb.fingerprint import fingerprint
 from src.data.lmdb.store import LMDBReader
 from src.learning.metrics import ranking_scores
+from src.models.checkpoint import read_checkpoint
 from src.models.torch_files import digest_of, torch_file_digest, write_torch_file
-from src.runs.folder import epoch_of, validation_figure
+from src.runs.folder import checkpoint_at, epoch_of, validation_figure
 from src.scoring import score_tables
 from src.scoring.predictions import Candidate, InferenceOptions, Prediction, predictions
 from src.scoring.results_table import (
@@ -39,7 +39,7 @@ class EvaluationOptions(InferenceOptions):
 
     ckpt_path: str | None = None  # one checkpoint, or …
     exp_dir: str | None = None  # … all of the runs below this folder
-    levels: int = 2  # folders between exp_dir and a run's ckpts/
+    levels: int = 2  # folders above ckpts/ that name a row, see `row_name`
     results_csv: str = "results.csv"
     export_dir: str | None = None  # where weights are exported to, if they are
     overlap_analysis: bool = False
@@ -60,9 +60,9 @@ def evaluate(options: EvaluationOptions) -> None:
         UserError: a file is missing, does not fit or cannot be written. Rows written before stay.
     """
     if options.exp_dir is None:
-        checkpoints = [Path(options.ckpt_path or "")]
+        checkpoints = [checkpoint_at(options.ckpt_path or "")]
     else:
-        checkpoints = find_checkpoints(options.exp_dir, options.levels)
+        checkpoints = find_checkpoints(options.exp_dir)
         if options.best_only:
             checkpoints = best_of_each_run(checkpoints)
     columns = list(row_name(checkpoints[0], options.levels)) + COLUMNS + INTERVALS * bool(options.bootstrap) + DIGESTS
@@ -73,8 +73,8 @@ def evaluate(options: EvaluationOptions) -> None:
         candidates = [Candidate(path, untrained=True) for path in sorted(firsts.values())] + candidates
     todo = candidates
     if table.rows and not options.overwrite:
-        given = contents_of(options)
-        todo = [candidate for candidate in candidates if not is_scored(candidate, table, given, options)]
+        eval_data = fingerprint(LMDBReader(options.lmdb_path))
+        todo = [candidate for candidate in candidates if not is_scored(candidate, table, eval_data, options)]
     if len(todo) < len(candidates):
         held = f"{len(candidates) - len(todo)} of {len(candidates)} rows"
         log.info("%s already holds %s (--overwrite scores them again)", options.results_csv, held)
@@ -95,19 +95,20 @@ def evaluate(options: EvaluationOptions) -> None:
     log.info("results: %s", options.results_csv)
 
 
-def is_scored(candidate: Candidate, table: ResultsTable, given: dict[str, str], options: EvaluationOptions) -> bool:
+def is_scored(candidate: Candidate, table: ResultsTable, eval_data: str, options: EvaluationOptions) -> bool:
     """Whether the table holds the candidate's row, of these very files, and what else is asked for is there.
 
     The files' own contents decide. A row of an earlier version has no digest, and is made anew.
 
     Args:
-        given: what the LMDB and the label map hold, as of `contents_of`.
+        eval_data: fingerprint of the LMDB.
     """
     key = key_of(candidate, options)
     row = table.get(**key)
     if row is None or not candidate.path.is_file():
         return False
-    sources = given | {"ckpt_digest": candidate.digest()}
+    classes = read_checkpoint(candidate.path).classes(options.lbl_map)
+    sources = {"eval_data": eval_data, "labels_digest": digest_of(classes.names), "ckpt_digest": candidate.digest()}
     if not sources.items() <= row.items():
         return False
     bootstrapped = row.get("bootstrap"), row.get("bootstrap_seed")
@@ -118,12 +119,6 @@ def is_scored(candidate: Candidate, table: ResultsTable, given: dict[str, str], 
         if beside is None or not sources.items() <= beside.items():
             return False
     return options.export_dir is None or candidate.untrained or is_exported(row, table, options.export_dir)
-
-
-def contents_of(options: EvaluationOptions) -> dict[str, str]:
-    """The columns of SOURCES that do not depend on the checkpoint."""
-    names = LabelMap.load(options.lbl_map).names
-    return {"eval_data": fingerprint(LMDBReader(options.lmdb_path)), "labels_digest": digest_of(names)}
 
 
 def further_tables(options: EvaluationOptions) -> list[str]:

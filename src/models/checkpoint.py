@@ -1,5 +1,6 @@
 """Checkpoints read back: configuration, label map and weights, as plain data."""
 
+import logging
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,9 @@ from src.models.safe_loading import read_torch_file, require_as_written
 from src.models.torch_files import digest_of, torch_file_digest
 from src.models.weights import is_usable, load_state
 
+log = logging.getLogger(__name__)
+
+GISE_51 = Path(__file__).parents[2] / "meta" / "lbl_map.json"
 WEIGHTS_PREFIX = "net."  # of the network's tensors in a checkpoint's state_dict
 
 
@@ -29,6 +33,27 @@ class Checkpoint:
     record: dict[str, Any]  # `hyper_parameters`: seed, protocol, command, versions, …
     weights: dict[str, torch.Tensor]  # the network's state dict
     digest: str  # of the file, see src/models/torch_files.py
+
+    def classes(self, lbl_map: str | None = None) -> LabelMap:
+        """The label map of a file, by default the one that the checkpoint carries.
+
+        A checkpoint released in 2021 carries none. One of 51 classes has GISE-51's.
+
+        Raises:
+            UserError: the file is no label map, or another one than the checkpoint was trained with, or none is known.
+        """
+        label_map = LabelMap.load(lbl_map) if lbl_map else self.label_map
+        if label_map is None:
+            label_map = LabelMap.load(GISE_51)
+            classes = self.config.model.num_classes
+            if classes != len(label_map):
+                raise UserError(
+                    f"{self.path}: carries no label map for its {classes} classes. Give the one it was trained with "
+                    "as --lbl_map"
+                )
+            log.info("%s: carries no label map. Taken: GISE-51's, meta/lbl_map.json", self.path)
+        self.require_label_map(label_map)
+        return label_map
 
     def require_label_map(self, label_map: LabelMap) -> None:
         """Refuse a label map other than the one the checkpoint was trained with, as far as it says."""

@@ -1,8 +1,10 @@
 """The folder of one training run: what is in it, and which run may use it."""
 
+import logging
 import math
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ from typing import Any
 from src.errors import UserError
 from src.utils.tables import NUMBER, WHOLE_NUMBER, read_csv
 from src.utils.text import read_json
+
+log = logging.getLogger(__name__)
 
 CHECKPOINT_NAME = re.compile(
     r"epoch=(?P<epoch>\d+)_train_loss=(?P<train_loss>[^_]+)_val_(?:mAP|acc)=(?P<figure>.+?)(?:-v\d+)?\.ckpt"
@@ -105,6 +109,33 @@ def validation_figure(checkpoint: Path) -> float:
         return float(match["figure"])
     except ValueError:
         return math.nan
+
+
+def best(checkpoints: Iterable[Path]) -> Path:
+    """The first of a run's checkpoints with the highest validation figure."""
+    return max(checkpoints, key=lambda checkpoint: lowest_if_nan(validation_figure(checkpoint)))
+
+
+def lowest_if_nan(figure: float) -> float:
+    """The figure, or the lowest number for NaN, which compares with nothing."""
+    return -math.inf if math.isnan(figure) else figure
+
+
+def checkpoint_at(path: str | Path) -> Path:
+    """The checkpoint that a path means: a run folder's best one, or the file itself.
+
+    Raises:
+        UserError: a folder without a run's checkpoints.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    found = RunFolder(path.parent if path.name == "ckpts" else path).checkpoint_files()
+    if not found:
+        raise UserError(f"{path}: is a folder without checkpoints, ckpts/epoch=….ckpt. Is it a run folder?")
+    chosen = best(found)
+    log.info("%s: its best checkpoint is %s", path, chosen.name)
+    return chosen
 
 
 def require_same_run(folder: RunFolder, earlier: dict[str, Any] | None, settings: dict[str, Any]) -> None:

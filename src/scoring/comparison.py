@@ -2,12 +2,12 @@
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from src.errors import UserError
 from src.learning.metrics import ranking_scores
+from src.runs.folder import checkpoint_at
 from src.scoring.bootstrap import bootstrap, interval
 from src.scoring.predictions import Candidate, InferenceOptions, predictions
 
@@ -37,7 +37,7 @@ def compare(first: str, second: str, options: InferenceOptions, resamples: int, 
     Raises:
         UserError: a checkpoint cannot be read, a file is replaced meanwhile, or the two were validated on other folds.
     """
-    candidates = [Candidate(Path(first)), Candidate(Path(second))]
+    candidates = [Candidate(checkpoint_at(first)), Candidate(checkpoint_at(second))]
     one, other = predictions(candidates, options)
     if not np.array_equal(one.dataset.records, other.dataset.records):
         folds = " and ".join(str(each.checkpoint.record.get("fold_index")) for each in (one, other))

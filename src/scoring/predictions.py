@@ -13,7 +13,6 @@ from torch import nn
 
 from src.data.device_features import Features
 from src.data.inmemory_lmdb_dataset import LMDBDataset
-from src.data.labels import LabelMap
 from src.data.lmdb.store import LMDBReader
 from src.data.loading import open_lmdb
 from src.data.transforms import evaluation_chain
@@ -33,7 +32,7 @@ class InferenceOptions:
     """Which clips, and how networks run over them."""
 
     lmdb_path: str
-    lbl_map: str
+    lbl_map: str | None = None  # by default each checkpoint's own
     num_timesteps: int = 501  # frames
     batch_size: int = 32
     num_workers: int = 4
@@ -89,8 +88,7 @@ def predictions(candidates: Sequence[Candidate], options: InferenceOptions) -> I
     Raises:
         UserError: a checkpoint does not fit, or a file was replaced meanwhile.
     """
-    label_map = LabelMap.load(options.lbl_map)
-    checkpoints = read_heads(candidates, label_map)
+    checkpoints = read_heads(candidates, options.lbl_map)
     gpus = present_gpus(options.gpus) if candidates else []
     device = torch.device("cuda", gpus[0]) if gpus else torch.device("cpu")
     if not gpus:
@@ -99,7 +97,7 @@ def predictions(candidates: Sequence[Candidate], options: InferenceOptions) -> I
     for networks in by_data(candidates, checkpoints):
         first = checkpoints[networks[0][0].path]
         task = build_task(first.config)
-        dataset = open_for(first, label_map, options)
+        dataset = open_for(first, options)
         eval_data = eval_data or dataset.fingerprint() or ""
         batches = batches_of(dataset, options.batch_size, options.num_workers, device, options.features)
         loaders = [partial(memory.load, alike[0]) for alike in networks]
@@ -109,7 +107,7 @@ def predictions(candidates: Sequence[Candidate], options: InferenceOptions) -> I
                 if dataset.fingerprint() != eval_data:
                     raise UserError(f"{options.lmdb_path}: was written into while it was in use. Start again")
                 if number == 0:
-                    task.report_undefined(output.targets, label_map, options.lmdb_path)
+                    task.report_undefined(output.targets, dataset.label_map, options.lmdb_path)
                 probabilities = task.probabilities(output.logits).numpy()
                 if not np.isfinite(probabilities).all():
                     cause = "Is it of a run that diverged, or damaged?"
@@ -119,8 +117,8 @@ def predictions(candidates: Sequence[Candidate], options: InferenceOptions) -> I
                     yield Prediction(candidate, head, weights, dataset, probabilities, output.targets, eval_data)
 
 
-def read_heads(candidates: Sequence[Candidate], label_map: LabelMap) -> dict[Path, Checkpoint]:
-    """The candidates' checkpoints without their weights: there may be thousands.
+def read_heads(candidates: Sequence[Candidate], lbl_map: str | None) -> dict[Path, Checkpoint]:
+    """The candidates' checkpoints, with their classes and without their weights: there may be thousands.
 
     Raises:
         UserError: one cannot be read, or does not fit the label map or its own configuration.
@@ -130,20 +128,21 @@ def read_heads(candidates: Sequence[Candidate], label_map: LabelMap) -> dict[Pat
         for candidate in candidates:
             if candidate.path not in heads:
                 checkpoint = read_checkpoint(candidate.path)
-                checkpoint.require_label_map(label_map)
+                classes = checkpoint.classes(lbl_map)
                 require_fit(outline(*architecture(checkpoint.config.model)), checkpoint.weights, str(candidate.path))
-                heads[candidate.path] = replace(checkpoint, weights={})
+                heads[candidate.path] = replace(checkpoint, weights={}, label_map=classes)
             bar.update()
     return heads
 
 
 def by_data(candidates: Sequence[Candidate], checkpoints: dict[Path, Checkpoint]) -> list[list[list[Candidate]]]:
-    """Candidates that share a network, of all that read the same: features, kind of target, and fold."""
+    """Candidates that share a network, of all that read the same: features, kind of target, classes, and fold."""
     kinds: dict[Any, dict[Any, list[Candidate]]] = {}
     for candidate in candidates:
         checkpoint = checkpoints[candidate.path]
         config = checkpoint.config
-        kind = (config.audio_config, config.model.type, checkpoint.record.get("fold_index"))
+        names = checkpoint.classes().names
+        kind = (config.audio_config, config.model.type, names, checkpoint.record.get("fold_index"))
         network = (config.model, checkpoint.seed) if candidate.untrained else candidate.path
         kinds.setdefault(kind, {}).setdefault(network, []).append(candidate)
     return [list(networks.values()) for networks in kinds.values()]
@@ -181,7 +180,7 @@ class OneNetwork:
         return {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
 
 
-def open_for(checkpoint: Checkpoint, label_map: LabelMap, options: InferenceOptions) -> LMDBDataset:
+def open_for(checkpoint: Checkpoint, options: InferenceOptions) -> LMDBDataset:
     """The evaluation clips as the checkpoint's configuration reads them. Of ESC-50, those of its validation fold."""
     config = checkpoint.config
     fold = checkpoint.record.get("fold_index")
@@ -189,4 +188,5 @@ def open_for(checkpoint: Checkpoint, label_map: LabelMap, options: InferenceOpti
         fold = None  # another data set, all of which is new to it
     choice: dict[str, Any] = {"fold": fold, "skip_bad_records": options.skip_bad_records}
     choice["num_workers"] = options.num_workers
+    label_map = checkpoint.classes(options.lbl_map)
     return open_lmdb(config, options.lmdb_path, label_map, evaluation_chain(options.num_timesteps), **choice)

@@ -1,7 +1,6 @@
 """Which checkpoints to score, and the rows of results.csv."""
 
 import logging
-import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
-from src.runs.folder import validation_figure
+from src.runs.folder import best
 from src.utils.files import file_behind
 from src.utils.folders import files_in
 from src.utils.locks import exclusive
@@ -27,17 +26,16 @@ KINDS = (
 )
 
 
-def find_checkpoints(exp_dir: str | Path, levels: int) -> list[Path]:
-    """All checkpoints `levels` folders below `exp_dir`, sorted.
+def find_checkpoints(exp_dir: str | Path) -> list[Path]:
+    """All checkpoints of a run folder, or of the run folders at any depth below `exp_dir`, sorted.
 
     Raises:
         UserError: as of `files_in`, or there are none.
     """
-    files = files_in(exp_dir, {".ckpt"}, "checkpoints", levels=range(levels + 1, levels + 2), others=False)
-    found = [Path(exp_dir, file) for file in files if os.path.dirname(file).endswith("/ckpts")]
+    files = files_in(exp_dir, {".ckpt"}, "checkpoints", others=False)
+    found = [Path(exp_dir, file) for file in files if f"/{os.path.dirname(file)}".endswith("/ckpts")]
     if not found:
-        pattern = "/".join(["*"] * levels + ["ckpts", "*.ckpt"])
-        raise UserError(f"{exp_dir}: no checkpoints match {pattern} in it. Is it the folder of one run index (…/r1)?")
+        raise UserError(f"{exp_dir}: no checkpoints match ckpts/*.ckpt in it, at any depth. Is it a run folder?")
     return found
 
 
@@ -46,12 +44,7 @@ def best_of_each_run(checkpoints: Iterable[Path]) -> list[Path]:
     runs = defaultdict(list)
     for checkpoint in checkpoints:
         runs[checkpoint.parent].append(checkpoint)
-    return [max(run, key=lambda checkpoint: lowest_if_nan(validation_figure(checkpoint))) for run in runs.values()]
-
-
-def lowest_if_nan(figure: float) -> float:
-    """The figure, or the lowest number for NaN, which compares with nothing."""
-    return -math.inf if math.isnan(figure) else figure
+    return [best(run) for run in runs.values()]
 
 
 def folders_above(checkpoint: Path, count: int) -> tuple[str, ...]:

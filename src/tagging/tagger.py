@@ -12,11 +12,11 @@ from src.data.audio.recording import Recording
 from src.data.audio.spectrogram import FeatureExtractor
 from src.data.audio.windows import resampled_length, windows
 from src.data.batching import rows_for
-from src.data.labels import LabelMap
 from src.data.transforms import View, evaluation_chain
 from src.errors import UserError
 from src.learning.tasks import build_task
 from src.models.checkpoint import read_checkpoint
+from src.runs.folder import checkpoint_at
 from src.tagging.recordings import window_starts
 from src.utils.memory import keep_freed_memory
 from src.utils.progress import progress
@@ -44,8 +44,8 @@ class Tagger:
     """A checkpoint's network over windows of recordings, as in evaluation.
 
     Args:
-        checkpoint: a `.ckpt`.
-        lbl_map: needed where the checkpoint carries no label map.
+        checkpoint: a `.ckpt`, or a run folder, whose best one is taken.
+        lbl_map: by default the label map that the checkpoint carries.
         window, hop: seconds.
 
     Raises:
@@ -53,12 +53,8 @@ class Tagger:
     """
 
     def __init__(self, checkpoint: str | Path, lbl_map: str | None = None, window: float = 5.0, hop: float = 2.5):
-        content = read_checkpoint(checkpoint)
-        label_map = LabelMap.load(lbl_map) if lbl_map else content.label_map
-        if label_map is None:
-            raise UserError(f"{checkpoint}: carries no label map. Give the one it was trained with as --lbl_map")
-        content.require_label_map(label_map)
-        self.label_map = label_map
+        content = read_checkpoint(checkpoint_at(checkpoint))
+        self.label_map = content.classes(lbl_map)
         audio = content.config.audio_config
         self.sample_rate = audio.sample_rate
         self.window = max(round(window * audio.sample_rate), 1)  # samples

@@ -72,7 +72,8 @@ def miniature(warm_python, tmp_path_factory):
     folder = tmp_path_factory.mktemp("experiments") / "my miniature"
     result = shell(ROOT / "reproduce_in_miniature.sh", "--short", folder, python=warm_python)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    return folder
+    yield folder
+    shutil.rmtree(folder)  # 4.8 GB of checkpoints
 
 
 def records(folder):

@@ -11,7 +11,6 @@ import torch
 from conftest import ROOT, run_script, train_command, write_folder
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from src.data.labels import LabelMap
 from src.evaluation import EvaluationOptions
 from src.models.checkpoint import read_checkpoint
 from src.models.registry import create
@@ -120,9 +119,8 @@ def test_a_results_row_is_what_the_network_scores(corpus, trained, tmp_path):
     (row,) = rows_of(tmp_path / "r.csv")
     assert list(row)[:5] == ["Model", "mAP", "mAUC", "dprime", "ckpt_path"] and row["Model"] == path.parts[-3]
     checkpoint = read_checkpoint(path)
-    label_map = LabelMap.load(corpus / "meta" / "lbl_map.json")
-    options = EvaluationOptions(str(corpus / "eval.lmdb"), "", num_timesteps=64, num_workers=0, batch_size=1)
-    dataset = open_for(checkpoint, label_map, options)
+    options = EvaluationOptions(str(corpus / "eval.lmdb"), num_timesteps=64, num_workers=0, batch_size=1)
+    dataset = open_for(checkpoint, options)
     network = checkpoint.network().eval()
     with torch.no_grad():
         by_hand = np.concatenate([network(torch.from_numpy(dataset[i][0])[None, None]).sigmoid() for i in range(6)])
@@ -206,8 +204,8 @@ def test_classes_that_the_evaluation_set_lacks_are_left_out_and_named(corpus, tr
     assert "no clip of 1 of the 3 classes" in result.stderr and "(Organ)" in result.stderr
     (row,) = rows_of(tmp_path / "r.csv")
     # The mean over the two classes that are there, not over three.
-    checkpoint, label_map = read_checkpoint(path), LabelMap.load(corpus / "meta" / "lbl_map.json")
-    dataset = open_for(checkpoint, label_map, EvaluationOptions(str(tmp_path / "e.lmdb"), ""))
+    checkpoint = read_checkpoint(path)
+    dataset = open_for(checkpoint, EvaluationOptions(str(tmp_path / "e.lmdb")))
     network = checkpoint.network().eval()
     with torch.no_grad():
         outputs = torch.cat([network(torch.from_numpy(dataset[i][0])[None, None]) for i in range(6)])

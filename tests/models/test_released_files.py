@@ -13,7 +13,6 @@ import torch
 from conftest import FIXTURES, GOLDEN, error_line, run_script, train_command
 from released import CKPT, FIRST_RECORD, LMDB
 
-from src.data.labels import LabelMap
 from src.data.transforms import Compose
 from src.errors import UserError
 from src.evaluation import EvaluationOptions
@@ -60,9 +59,8 @@ def test_a_released_checkpoint_scores_what_it_scored_then(tmp_path):
 
 def test_the_first_record_gets_the_outputs_it_got_then():
     checkpoint = read_checkpoint(CKPT)
-    label_map = LabelMap.load(FIXTURES / "lbl_map.json")
-    options = EvaluationOptions(str(LMDB), "", num_workers=0)
-    dataset = open_for(checkpoint, label_map, options)
+    options = EvaluationOptions(str(LMDB), str(FIXTURES / "lbl_map.json"), num_workers=0)
+    dataset = open_for(checkpoint, options)
     network = checkpoint.network().eval()
     with torch.no_grad():
         outputs = network(torch.from_numpy(dataset[0][0])[None, None]).sigmoid().numpy()[0]
