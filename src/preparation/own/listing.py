@@ -107,7 +107,7 @@ def grouping(group_by: str | None, columns: Collection[str]) -> Callable[[str, M
 
     Args:
         group_by: a column, `folder` for the one that holds the file, `folder:N` for the N-th of its path, or a regular
-            expression, of which the first group counts, or else all that it matches. By default each file is alone.
+            expression. Of that the first group counts, or else all that it matches. By default each file is alone.
         columns: of the table.
 
     Raises:

@@ -136,7 +136,15 @@ def prepare(options: OwnOptions) -> str:
 
 
 def _listing(options: OwnOptions) -> Listing:
-    if os.path.isdir(options.src):
+    """What the source lists."""
+    is_folder = os.path.isdir(options.src)
+    kind, unused = ("folder", ("audio_dir", "split_by")) if is_folder else ("table", ("class_level",))
+    for name in unused:
+        if getattr(options, name) is not None:
+            raise UserError(f"--{name}: is of no use, for --src {options.src} is a {kind}")
+    if os.path.realpath(options.src) == os.path.realpath(options.out_dir):
+        raise UserError(f"--out_dir {options.out_dir}: is --src itself. Choose another folder")
+    if is_folder:
         return read_folder(options.src, options.out_dir, options.class_level, options.group_by)
     return read_table(options.src, options.audio_dir, options.label_separator, options.group_by, options.split_by)
 
@@ -175,8 +183,8 @@ def _dealt(sources: Sequence[Source], shares: Mapping[Side, float], seed: int, r
     unit = connected([each.recording.group for each in sources], [each.facts.sound.hex() for each in sources])
     labels = sorted({label for source in sources for label in source.classes})
     column = {label: index for index, label in enumerate(labels)}
-    counts = np.zeros((unit.max() + 1, len(labels)))  # clips of a class in a unit
-    sizes = np.zeros(unit.max() + 1)
+    counts = np.zeros((unit.max() + 1, len(labels)), np.int32)  # clips of a class in a unit
+    sizes = np.zeros(unit.max() + 1, np.int32)
     for source, number in zip(sources, unit):
         sizes[number] += len(source.clips)
         for clip in source.clips:
@@ -202,6 +210,6 @@ def _write(
                 log.info("%s: deleted, as no recording gives this clip any more", file)
                 file.unlink()
     write = functools.partial(write_clips, options.sample_rate)
-    failed = make_all(write, items, options.num_workers, flac, "recordings")
+    failed = make_all(write, items, options.num_workers, flac.parent, "FLAC files")
     if failed:
         raise next(iter(failed.values()))

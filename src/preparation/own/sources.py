@@ -46,7 +46,7 @@ def read_sources(
     facts: dict[Recording, Facts] = {}
     broken: dict[str, str] = {}
     found = map_in_processes(look, recordings, num_workers, "reading recordings")
-    for recording, known in zip(recordings, found):
+    for known, recording in zip(found, recordings):
         if isinstance(known, UserError):
             log.warning("left out: %s", known)
             broken[recording.name] = str(known)

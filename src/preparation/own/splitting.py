@@ -11,12 +11,12 @@ def stratified(counts: np.ndarray, sizes: np.ndarray, shares: Sequence[float], s
     """The side of every unit, by iterative stratification (Sechidis, Tsoumakas & Vlahavas, ECML PKDD 2011).
 
     The rarest class is dealt out first, its largest units first. Each goes to the side that lacks most clips of the
-    class, then to the one that lacks most clips at all. Where all else is equal, the seed decides. With one class a
-    clip and one clip a unit, no side has a whole clip of a class more or less than its exact share.
+    class, then to the one that lacks most clips at all. Where all else is equal, the seed decides. Where each unit is
+    one clip of one class, no side has a whole clip of a class more or less than its exact share.
 
     Args:
-        counts: (U, C) clips of each class in each unit.
-        sizes: (U,) clips in each unit.
+        counts: (U, C) whole numbers, the clips of each class in each unit.
+        sizes: (U,) clips in each unit, at least 1.
         shares: (S,) of the sides, which sum to 1.
 
     Returns:
@@ -27,8 +27,8 @@ def stratified(counts: np.ndarray, sizes: np.ndarray, shares: Sequence[float], s
     side = np.full(len(sizes), -1)
     lacking = np.outer(shares, counts.sum(axis=0))  # (S, C) clips of a class
     lacking_at_all = np.array(shares) * sizes.sum()  # (S,) clips
+    left = counts.sum(axis=0)  # (C,) clips of units without a side
     while (side < 0).any():
-        left = counts[side < 0].sum(axis=0)  # (C,)
         if left.any():
             rarest = int(np.argmin(np.where(left > 0, left, np.inf)))
             weights, wanted = counts[:, rarest], lacking[:, rarest]
@@ -41,6 +41,7 @@ def stratified(counts: np.ndarray, sizes: np.ndarray, shares: Sequence[float], s
             side[unit] = rng.choice(best)
             lacking[side[unit]] -= counts[unit]
             lacking_at_all[side[unit]] -= sizes[unit]
+            left -= counts[unit]
     return side
 
 

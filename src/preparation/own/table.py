@@ -47,8 +47,7 @@ def read_table(
     if split_column and split_column not in columns:
         raise UserError(f"{path}: has no column '{split_by}' (--split_by), but {', '.join(columns)}")
     found = Listing([])
-    special = NO_CLASSES | {file_column, split_column or "", group_by or ""}
-    events_of = _labels(path, rows, label_separator, special, found)
+    events_of = _labels(path, rows, label_separator, {file_column, split_column, group_by}, found)
     sides: dict[str, Side | None] = {}
     if split_column:
         first_lines: dict[str, str] = {}
@@ -76,7 +75,7 @@ def read_table(
         if file is None:
             found.left_out[name] = "no such file"
         else:
-            found.recordings.append(Recording(name, file, tuple(events), group, side))
+            found.recordings.append(Recording(name, file, tuple(sorted(events)), group, side))
     if not found.recordings:
         example = folder / min(gathered)
         raise UserError(f"{path}: none of its {len(gathered)} files is there, such as {example}. Give --audio_dir")
@@ -98,10 +97,10 @@ def _first(names: Sequence[str], columns: Collection[str]) -> str | None:
     return next((name for name in names if name in columns), None)
 
 
-def _labels(path: str | Path, rows: Sequence[Row], separator: str, special: set[str], found: Listing) -> EventsOf:
+def _labels(path: str | Path, rows: Sequence[Row], separator: str, used: set, found: Listing) -> EventsOf:
     """What gives the events of a row, by the columns that there are."""
     columns = rows[0][1]
-    label = _first([name for name in LABEL_COLUMNS if name not in special], columns)
+    label = _first(LABEL_COLUMNS, columns)
     if label and "onset" in columns and "offset" in columns:
         found.notes.append(f"the columns onset, offset and {label} give events")
         return lambda where, row: _event(where, row, label)
@@ -110,7 +109,8 @@ def _labels(path: str | Path, rows: Sequence[Row], separator: str, special: set[
         return lambda where, row: [
             whole(name) for text in row[label].split(separator) if (name := class_name(text, where))
         ]
-    classes = [name for name in columns if name not in special and all(row[name] in ("0", "1") for _, row in rows)]
+    others = [name for name in columns if name not in NO_CLASSES | used]
+    classes = [name for name in others if all(row[name] in ("0", "1") for _, row in rows)]
     if not classes:
         wanted = f"Expected {', '.join(LABEL_COLUMNS[1:])}, or a column for each class with cells of 0 and 1"
         raise UserError(f"{path}: has no column of labels. {wanted}")
