@@ -408,7 +408,8 @@ def test_a_folder_of_other_settings_is_refused(tmp_path, prepared, more, words):
         (("--class_level", 5), "no recording lies in a class folder"),
         (("--group_by", "folder:9"), "--group_by folder:9: does not fit the file"),
         (("--group_by", "("), "is neither a column, nor folder"),
-        (("--src", "nowhere"), "nowhere: no such file (a folder or a table of recordings was expected)"),
+        (("--src", "nowhere.csv"), "nowhere.csv: no such file (a folder or a table of recordings was expected)"),
+        (("--src", "nowhere"), "nowhere: no such folder of recordings"),
     ],
 )
 def test_mistakes_are_said_in_one_line_and_nothing_is_lost(tmp_path, prepared, more, words):

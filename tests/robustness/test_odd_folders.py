@@ -129,6 +129,15 @@ class Preparing(Reader):
         return raw(out / "lmdbs" / "train.lmdb")
 
 
+class Owning(Reader):
+    def run(self, folder, out):
+        words = ("--src", folder, "--out_dir", out, "--clip_seconds", 0.5)
+        return run_script("scripts/prepare_own.py", *words)
+
+    def made(self, out):
+        return {part: raw(out / f"{part}.lmdb") for part in ("train", "val", "eval")}
+
+
 READERS = {
     "packing": Packing(".flac", False),
     "converting": Converting(".wav", False),
@@ -138,6 +147,7 @@ READERS = {
     "making again": Regenerating(".jams", True),
     "tagging": Tagging(".wav", True),
     "preparing": Preparing(".wav", True),
+    "one's own": Owning(".wav", True),
 }
 readers = pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
 

@@ -33,6 +33,7 @@ from src.errors import UserError
 from src.preparation.annotations import Event, read_events
 from src.preparation.catalogues import read_audioset, read_esc50, read_vggsound
 from src.preparation.jams import read_jams
+from src.preparation.own.table import read_table
 from src.preparation.soundscapes_from_jams import find_source
 from src.runs.folder import RunFolder
 from src.utils.files import claim_folder
@@ -61,6 +62,7 @@ READERS = {  # file → (its text, what is read of it)
         lambda path: read_esc50(path.parents[1]),
     ),
     "vggsound.csv": ('---g-f_I2yQ,1,"drum",train\n', read_vggsound),
+    "own.csv": (f"filename,label\n{__file__},Drum\n", lambda path: read_table(path).recordings),
     "run.json": ('{"seed": 3, "cfg": {}}', lambda path: RunFolder(path.parent).record()),
     "logs/metrics.csv": (
         "epoch,step,lr,train_loss,val_loss,val_mAP\n0,3,1e-3,1,1,0.5\n",

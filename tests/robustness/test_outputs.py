@@ -99,6 +99,9 @@ FOLDERS = {  # what writes into a folder, and what it reads or writes besides in
     "esc50": lambda corpus, trained, folder, other: (
         *("scripts/prepare_esc50.py", "--src_dir", esc50(other / "ESC-50"), "--out_dir", folder),
     ),
+    "own": lambda corpus, trained, folder, other: (
+        *("scripts/prepare_own.py", "--src", sounds(other), "--out_dir", folder),
+    ),
     "download": lambda corpus, trained, folder, other: (
         *("scripts/download_release.py", "--api", "http://127.0.0.1:1/", "--archives", "val", "--out_folder", folder),
     ),
@@ -109,6 +112,13 @@ def sound(folder):
     """A folder with a WAV file."""
     folder.mkdir(parents=True, exist_ok=True)
     soundfile.write(folder / "a.wav", np.full(30000, 0.5), 22050)
+    return folder
+
+
+def sounds(folder):
+    """A folder of a class, with a WAV file for each part."""
+    for number in range(3):
+        soundfile.write(sound(folder / "Drum") / f"{number}.wav", np.full(20000, 0.1 * number), 22050)
     return folder
 
 

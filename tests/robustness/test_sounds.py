@@ -219,6 +219,22 @@ class PrepareAudioSet(Command):
         return soundfile.info(next(self.out.glob("flac/*/bad*.flac"))).duration
 
 
+class PrepareOwn(Command):
+    status, least = 0, SECONDS
+
+    def words(self, data):
+        folder = self.write(data, "Drum/bad.wav", "Drum/good.wav")
+        for k in range(1, 4):
+            (folder / "Drum" / f"good{k}.wav").write_bytes(encoded(SOUND[k:], "WAV"))
+        return "scripts/prepare_own.py", "--src", folder, "--out_dir", self.out, "--clip_seconds", 10
+
+    def goes_on(self):
+        return sum(len(LMDBReader(self.out / f"{part}.lmdb")) for part in ("train", "val", "eval")) == 4
+
+    def seconds(self):
+        return soundfile.info(next(self.out.glob("flac/*/Drum__bad.flac"))).duration
+
+
 class Check(Command):
     named, least = "record 1", SECONDS
 
@@ -280,6 +296,7 @@ COMMANDS = [
     PrepareVGGSound,
     PrepareESC50,
     PrepareAudioSet,
+    PrepareOwn,
     Check,
     Show,
     ShowRecord,

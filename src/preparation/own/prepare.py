@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 DELIMITERS = (",", ";", "|")
 SUFFIXES = (".flac", ".txt")  # of a clip
+TABLES = (".csv", ".tsv", ".txt")  # suffixes of what is a table though it is missing
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,8 @@ def prepare(options: OwnOptions) -> str:
 
 def _listing(options: OwnOptions) -> Listing:
     """What the source lists."""
-    is_folder = os.path.isdir(options.src)
+    is_table = os.path.splitext(options.src)[1].lower() in TABLES
+    is_folder = os.path.isdir(options.src) or not (is_table or os.path.exists(options.src))
     kind, unused = ("folder", ("audio_dir", "split_by")) if is_folder else ("table", ("class_level",))
     for name in unused:
         if getattr(options, name) is not None:

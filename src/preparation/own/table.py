@@ -1,7 +1,8 @@
 """A CSV or TSV of recordings: a label each, several, events with their times, or a column for each class."""
 
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from src.errors import UserError, listed
@@ -70,8 +71,7 @@ def read_table(
             raise UserError(f"{where}: {name} has another part or group here than in {first}")
         events += events_of(where, row)
     for name, (_, (side, group), events) in sorted(gathered.items()):
-        spellings = [folder / name, *(beside(Path(f"{folder / name}.x"), suffix) for suffix in GUESSED_SUFFIXES)]
-        file = next((spelling for spelling in spellings if spelling.is_file()), None)
+        file = next(filter(Path.is_file, _spellings(folder / name)), None)
         if file is None:
             found.left_out[name] = "no such file"
         else:
@@ -80,6 +80,13 @@ def read_table(
         example = folder / min(gathered)
         raise UserError(f"{path}: none of its {len(gathered)} files is there, such as {example}. Give --audio_dir")
     return found
+
+
+def _spellings(file: Path) -> Iterator[Path]:
+    """What a file may be called that a table names: with accents in either form, and perhaps without its suffix."""
+    for form in ("NFC", "NFD"):
+        composed = Path(unicodedata.normalize(form, str(file)))
+        yield from (file, composed, *(beside(Path(f"{composed}.x"), suffix) for suffix in GUESSED_SUFFIXES))
 
 
 def _rows(path: str | Path) -> list[Row]:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import unicodedata
 
 import pytest
 
@@ -215,6 +216,14 @@ def test_a_column_gives_parts_or_folds(tmp_path, column, values, given):
 def test_missing_files_are_left_out(tmp_path):
     found = read_table(table(tmp_path, "filename,label\na.wav,x\nno.wav,x\nsub,x\n"))
     assert classes(found) == {"a.wav": {"x"}} and found.left_out == dict.fromkeys(("no.wav", "sub"), "no such file")
+
+
+@pytest.mark.parametrize("written, on_disk", [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_a_file_is_found_by_its_name_in_either_form(tmp_path, written, on_disk):
+    tree(tmp_path, unicodedata.normalize(on_disk, "gl\u00f6ckchen.wav"))
+    name = unicodedata.normalize(written, "gl\u00f6ckchen.wav")
+    (found,) = read_table(table(tmp_path, f"file,label\n{name},x\n")).recordings
+    assert found.name == name and found.file.exists()
 
 
 def test_names_start_from_another_folder(tmp_path):
