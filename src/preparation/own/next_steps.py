@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ class NextSteps:
 
     out_dir: str  # its folder, as it was given
     kind: str  # multiclass or multilabel
-    folds: int  # 0 without
+    folds: Sequence[int]  # their numbers, if there are any
     clip_seconds: float
     sample_rate: int  # Hz
 
@@ -56,12 +57,12 @@ class NextSteps:
     def commands(self, epochs: int) -> str:
         """Lines for a shell, in the folder that the paths start from."""
         data, run = self.out_dir, os.path.join("my_runs", os.path.basename(os.path.abspath(self.out_dir)))
-        part, run_of_tags = ("all", f"{run}/r1/fold_1") if self.folds else ("eval", run)
+        part, run_of_tags = ("all", f"{run}/r1/fold_{self.folds[0]}") if self.folds else ("eval", run)
         table, tags = quoted(run, "results.csv"), quoted(run, "tags.csv")
         length = f"--random_clip_size {self.frames} --val_clip_size {self.frames}"
         train = f"--cfg_file {quoted(data, 'mine.cfg')} --epochs {epochs} --keep 3 {length}"
         if self.folds:
-            numbers = " ".join(map(str, range(1, self.folds + 1)))
+            numbers = " ".join(map(str, self.folds))
             expdir = f"{quoted(run, 'r1', 'fold_')}$fold"
             train = f"{python('train_esc50_classifier.py')} {train} -e {expdir} --fold_index $fold"
             train = f"for fold in {numbers}; do {train} || break; done"

@@ -126,7 +126,8 @@ def prepare(options: OwnOptions) -> str:
     label_map.save(label_map.path)
     sizes = Counter(sides_of_clips.values())
     num_train = sizes.total() - max(sizes.values()) if folds else sizes["train"]
-    steps = NextSteps(options.out_dir, kind, len(sizes) if folds else 0, options.clip_seconds, options.sample_rate)
+    numbers = sorted(set(folds.values())) if folds else []
+    steps = NextSteps(options.out_dir, kind, numbers, options.clip_seconds, options.sample_rate)
     write_whole(out / "mine.cfg", steps.cfg(len(names), num_train, delimiter))
     limits = Limits(label_map, delimiter, options.sample_rate)
     found = check([out / f"{part}.lmdb" for part in parts], limits, options.num_workers)
@@ -151,28 +152,29 @@ def _listing(options: OwnOptions) -> Listing:
     return read_table(options.src, options.audio_dir, options.label_separator, options.group_by, options.split_by)
 
 
-def _has_folds(sides: Mapping[Recording, Side]) -> bool:
-    return any(isinstance(side, int) for side in sides.values())
-
-
 def _sides(sources: Sequence[Source], options: OwnOptions, report: Report) -> dict[Recording, Side]:
     """The part or fold of each recording: as given, or made here where it is not."""
     given = {each.recording: each.recording.side for each in sources if each.recording.side is not None}
     if given and options.folds:
         report.notes.append(f"the given split is not used, for --folds {options.folds}")
         given = {}
-    missing = [part for part in PARTS if part not in given.values()] if not _has_folds(given) else []
     shares: dict[Side, float] = dict(zip(PARTS, options.split))
     if options.folds:
         shares = dict.fromkeys(range(1, options.folds + 1), 1.0)
     elif given:
-        shares = {part: shares[part] for part in ("train", *missing)} if missing else {}
-    if given and missing:
+        parts = {str(side) for side in given.values()}
+        missing = [part for part in PARTS if part not in parts]
+        report.split = "as given"
+        if not missing or not parts.issubset(PARTS):  # folds
+            return given
+        if "train" in missing:
+            raise UserError(f"{options.src}: gives no recordings to train on, only for {' and '.join(sorted(parts))}")
         report.notes.append(f"no recordings of {' and '.join(missing)} are given: some of train's are taken")
-    report.split = f"made by class, with seed {options.seed}" if shares else "as given"
-    dealt = [source for source in sources if given.get(source.recording, "train") == "train"] if shares else []
-    sides: dict[Recording, Side] = given | (_dealt(dealt, shares, options.seed, report) if dealt else {})
-    for side in set(shares or (sides.values() if _has_folds(sides) else PARTS)) - set(sides.values()):
+        shares = {part: shares[part] for part in ("train", *missing)}
+    report.split = f"made by class, with seed {options.seed}"
+    dealt = [source for source in sources if given.get(source.recording, "train") == "train"]
+    sides = given | _dealt(dealt, shares, options.seed, report)
+    for side in (side for side in shares if side not in sides.values()):
         name = f"fold {side}" if isinstance(side, int) else side
         units = f"{report.units} recordings or groups"
         raise UserError(f"{options.src}: no clip is left for {name}: {units} are too few for {len(shares)} sides")

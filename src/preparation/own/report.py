@@ -13,6 +13,7 @@ from src.preparation.own.listing import Recording, Side
 from src.preparation.own.sources import Source
 
 MUCH = 0.01  # share of a recording's energy, from which on a loss is told
+MOST_LINES = 20  # of one kind, in the text
 
 
 @dataclass
@@ -84,17 +85,21 @@ class Report:
             self.cut > 0
         )
         lines += [f"  {self.unlabelled:,} clips without a class are left out"] * (self.unlabelled > 0)
-        lines += [f"  equal audio: {' = '.join(names)}" for names in self.doubles]
+        lines += shortened([f"equal audio: {' = '.join(names)}" for names in self.doubles])
         if self.lost:
             worst, share = next(iter(self.lost.items()))
-            lines.append(
-                f"  {len(self.lost):,} recordings lose more than {MUCH:.0%} of their energy, which is above "
-                f"{self.sample_rate // 2} Hz. The most: {share:.0%} of {worst}"
-            )
-        lines += [f"  warning: {warning}" for warning in self.warnings]
-        lines += [f"  left out: {name}: {reason}" for name, reason in self.left_out.items()]
+            limit = f"more than {MUCH:.0%} of their energy, above {self.sample_rate // 2} Hz"
+            lines.append(f"  recordings that lose {limit}: {len(self.lost):,}. The most: {share:.0%} of {worst}")
+        lines += shortened([f"warning: {warning}" for warning in self.warnings])
+        lines += shortened([f"left out: {name}: {reason}" for name, reason in self.left_out.items()])
         return "\n".join(lines) + "\n\n" + as_text(check, label_map)
 
     def as_json(self, check: Check, label_map: LabelMap) -> dict[str, Any]:
         """For programs, with all that `check_lmdb.py --json` gives."""
         return vars(self) | {"check": as_json(check, label_map)}
+
+
+def shortened(lines: Sequence[str]) -> list[str]:
+    """The first of some lines, and how many more report.json has."""
+    more = [f"  … and {len(lines) - MOST_LINES:,} more such lines, see report.json"] * (len(lines) > MOST_LINES)
+    return [f"  {line}" for line in lines[:MOST_LINES]] + more

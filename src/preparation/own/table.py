@@ -15,6 +15,7 @@ FILE_COLUMNS = ("filename", "file_name", "file", "files", "filepath", "path", "a
 LABEL_COLUMNS = ("event_label", "label", "labels", "class", "category")
 NO_CLASSES = {*FILE_COLUMNS, "split", "fold", "group"}
 IN_ANY_CASE = NO_CLASSES.union(LABEL_COLUMNS, ("onset", "offset"))
+FLAGS = {"0": False, "0.0": False, "1": True, "1.0": True}
 GUESSED_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")  # of a file that the table names without one
 
 Row = tuple[str, dict[str, str]]  # file and line for messages, column → cell
@@ -117,12 +118,12 @@ def _labels(path: str | Path, rows: Sequence[Row], separator: str, used: set, fo
             whole(name) for text in row[label].split(separator) if (name := class_name(text, where))
         ]
     others = [name for name in columns if name not in NO_CLASSES | used]
-    classes = [name for name in others if all(row[name] in ("0", "1") for _, row in rows)]
+    classes = [name for name in others if all(row[name] in FLAGS for _, row in rows)]
     if not classes:
         wanted = f"Expected {', '.join(LABEL_COLUMNS[1:])}, or a column for each class with cells of 0 and 1"
         raise UserError(f"{path}: has no column of labels. {wanted}")
     found.notes.append(f"{len(classes)} columns of 0 and 1 are the classes: {listed(classes)}")
-    return lambda where, row: [whole(class_name(name, where)) for name in classes if row[name] == "1"]
+    return lambda where, row: [whole(class_name(name, where)) for name in classes if FLAGS[row[name]]]
 
 
 def _event(where: str, row: dict[str, str], label: str) -> list[Event]:

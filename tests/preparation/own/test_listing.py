@@ -165,7 +165,7 @@ TABLES = {
     "excel": '\ufefffname,category\r\na.wav,x\r\nsub/b.WAV,"y z,x"\r\nc.flac,y z\r\n',
     "a row a label": "path,label\na.wav,x\nsub/b.WAV,x\nsub/b.WAV,y z\n./c.flac,y z\n",
     "without suffix": 'fname,labels\na,x\nsub/b,"x,y z"\nc,y z\n',
-    "columns": "filename,x,length,y z\na.wav,1,3.5,0\nsub/b.WAV,1,2,1\nc.flac,0,1,1\n",
+    "columns": "filename,x,length,y z\na.wav,1.0,3.5,0\nsub/b.WAV,1.0,2,1\nc.flac,0,1,1\n",
     "columns and others": "file,split,x,fold,y z\na.wav,train,1,1,0\nsub/b.WAV,val,1,1,1\nc.flac,test,0,1,1\n",
 }
 
