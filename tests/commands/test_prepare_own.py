@@ -171,7 +171,7 @@ def test_a_tree_becomes_clips_of_three_parts(prepared):
     assert config.model.type == "multiclass" and config.model.num_classes == 3
     assert config.opt.batch_size == len(names["train"]) // 4
     found = report(out)
-    assert found["num_listed"] == 18 and found["clips"] == 18 and found["cut"] == 1
+    assert found["recordings"] == 16 and found["clips"] == 18 and found["cut"] == 1
     assert found["left_out"]["loose.wav"] == "lies in no class folder"
     assert "is not audio" in found["left_out"]["rain/broken.flac"]
     assert found["doubles"] == [["rain/0.wav", "rain/copy.wav"]]
@@ -180,7 +180,7 @@ def test_a_tree_becomes_clips_of_three_parts(prepared):
     assert found["check"]["lmdbs"][0]["classes"]["rain"]["clips"] == sum("rain" in name for name in names["train"])
     text = (out / "report.txt").read_text()
     for words in (
-        "18 recordings, 2 left out, 18 clips",
+        "16 recordings, 18 clips, 2 files left out",
         "type: multiclass, for each clip has one class",
         "with seed 1",
         "equal audio: rain/0.wav = rain/copy.wav",
@@ -447,7 +447,7 @@ def test_sources_that_give_nothing_are_refused(tmp_path):
     assert "--type multiclass: clip 1 has the classes bell, rain. Leave --type out" in line
     src = write_given(tmp_path, ["1.wav,bell,val,", "2.wav,rain,val,"])
     line = error_line(prepare(src, tmp_path / "untrained", check=None))
-    assert "t.csv: gives no recordings to train on, only for val" in line
+    assert "no recordings are given to train on, only for val" in line
     own = write_tree(tmp_path / "own")
     assert "is --src itself" in error_line(prepare(own, own, check=None))
     (tmp_path / "foreign" / "flac").mkdir(parents=True)

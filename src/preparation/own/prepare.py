@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from src.data.checks.check import check
 from src.data.checks.record import Limits
 from src.data.labels import LabelMap
@@ -21,8 +19,8 @@ from src.preparation.own.clips import Cutting, write_clips
 from src.preparation.own.listing import PARTS, Listing, Recording, Side, read_folder
 from src.preparation.own.next_steps import NextSteps
 from src.preparation.own.report import Report
+from src.preparation.own.sides import sides_of
 from src.preparation.own.sources import Source, kind_of, labelled, read_sources
-from src.preparation.own.splitting import connected, stratified
 from src.preparation.own.table import read_table
 from src.preparation.packing import pack_mixtures
 from src.utils.files import claim_folder, require_writable, write_whole
@@ -63,6 +61,12 @@ class OwnOptions:
         recipe = dataclasses.asdict(self) | {"src": os.path.realpath(self.src), "split": list(self.split)}
         return {name: recipe[name] for name in recipe if name not in ("out_dir", "epochs", "num_workers", "map_size")}
 
+    @property
+    def is_folder(self) -> bool:
+        """Whether `src` is one, or nothing that could be a table."""
+        is_table = os.path.splitext(self.src)[1].lower() in TABLES
+        return os.path.isdir(self.src) or not (is_table or os.path.exists(self.src))
+
 
 def prepare(options: OwnOptions) -> str:
     """Make a data set of a folder or a table of recordings, and say what became of it.
@@ -78,36 +82,23 @@ def prepare(options: OwnOptions) -> str:
             recordings to split.
     """
     out = Path(options.out_dir)
-    if not 0 <= options.overlap < options.clip_seconds:
-        limit = f"should be 0 or more, and below --clip_seconds {options.clip_seconds:g}"
-        raise UserError(f"--overlap {options.overlap:g}: {limit}")
-    if options.folds == 1:
-        raise UserError("--folds 1: there should be two at least, to train on one and validate on the other")
+    _require_possible(options)
     require_writable(*(out / name for name in ("report.json", "report.txt", "mine.cfg", "lbl_map.json")))
     listing = _listing(options)
     claim_folder(out / "flac", options.recipe(), "clips", "--out_dir")
-    cutting = Cutting(options.sample_rate, options.clip_seconds, options.overlap, options.min_overlap)
-    sources, broken = read_sources(listing.recordings, cutting, options.num_workers)
-    left_out = listing.left_out | broken
-    report = Report(listing.notes, left_out, len(listing.left_out) + len(listing.recordings), options.sample_rate)
-
-    kind, why = kind_of(sources, options.type)
-    report.kind = f"{kind}, for {why}" if options.type == "auto" else f"{kind}, {why}"
-    if kind == "multiclass":
-        all_clips = sum(len(source.clips) for source in sources)
-        sources = labelled(sources)
-        report.unlabelled = all_clips - sum(len(source.clips) for source in sources)
+    report = Report(listing.notes, listing.left_out, options.sample_rate)
+    sources, kind = _sources(listing, options, report)
     names = sorted({label for source in sources for label in source.classes})
     if not names:
         raise UserError(f"{options.src}: no clip has a class")
     delimiter = next((sign for sign in DELIMITERS if not any(sign in name for name in names)), None)
     if delimiter is None:
         raise UserError(f"{options.src}: its classes' names hold all of {' '.join(DELIMITERS)}. Rename one of them")
-    sides = _sides(sources, options, report)
+    sides = sides_of(sources, dict(zip(PARTS, options.split)), options.folds, options.seed, report)
     report.count(sources, sides, {event.label for each in listing.recordings for event in each.events})
 
-    sides_of_clips = {clip.name: sides[source.recording] for source in sources for clip in source.clips}
-    folds = {name: side for name, side in sides_of_clips.items() if isinstance(side, int)} or None
+    side_of_clip = {clip.name: sides[source.recording] for source in sources for clip in source.clips}
+    folds = {name: side for name, side in side_of_clip.items() if isinstance(side, int)} or None
     parts = ("all",) if folds else PARTS
     _write(sources, {} if folds else sides, out / "flac", parts, options)
     for part in parts:
@@ -124,7 +115,7 @@ def prepare(options: OwnOptions) -> str:
         )
     label_map = LabelMap(tuple(names), str(out / "lbl_map.json"))
     label_map.save(label_map.path)
-    sizes = Counter(sides_of_clips.values())
+    sizes = Counter(side_of_clip.values())
     num_train = sizes.total() - max(sizes.values()) if folds else sizes["train"]
     numbers = sorted(set(folds.values())) if folds else []
     steps = NextSteps(options.out_dir, kind, numbers, options.clip_seconds, options.sample_rate)
@@ -137,68 +128,40 @@ def prepare(options: OwnOptions) -> str:
     return f"{text}\n\n{steps.commands(options.epochs)}"
 
 
-def _listing(options: OwnOptions) -> Listing:
-    """What the source lists."""
-    is_table = os.path.splitext(options.src)[1].lower() in TABLES
-    is_folder = os.path.isdir(options.src) or not (is_table or os.path.exists(options.src))
-    kind, unused = ("folder", ("audio_dir", "split_by")) if is_folder else ("table", ("class_level",))
+def _require_possible(options: OwnOptions) -> None:
+    """Refuse flags that do not fit each other or the source."""
+    if not 0 <= options.overlap < options.clip_seconds:
+        limit = f"should be 0 or more, and below --clip_seconds {options.clip_seconds:g}"
+        raise UserError(f"--overlap {options.overlap:g}: {limit}")
+    if options.folds == 1:
+        raise UserError("--folds 1: there should be two at least, to train on one and validate on the other")
+    if os.path.realpath(options.src) == os.path.realpath(options.out_dir):
+        raise UserError(f"--out_dir {options.out_dir}: is --src itself. Choose another folder")
+    kind, unused = ("folder", ("audio_dir", "split_by")) if options.is_folder else ("table", ("class_level",))
     for name in unused:
         if getattr(options, name) is not None:
             raise UserError(f"--{name}: is of no use, for --src {options.src} is a {kind}")
-    if os.path.realpath(options.src) == os.path.realpath(options.out_dir):
-        raise UserError(f"--out_dir {options.out_dir}: is --src itself. Choose another folder")
-    if is_folder:
+
+
+def _listing(options: OwnOptions) -> Listing:
+    """What the source lists."""
+    if options.is_folder:
         return read_folder(options.src, options.out_dir, options.class_level, options.group_by)
     return read_table(options.src, options.audio_dir, options.label_separator, options.group_by, options.split_by)
 
 
-def _sides(sources: Sequence[Source], options: OwnOptions, report: Report) -> dict[Recording, Side]:
-    """The part or fold of each recording: as given, or made here where it is not."""
-    given = {each.recording: each.recording.side for each in sources if each.recording.side is not None}
-    if given and options.folds:
-        report.notes.append(f"the given split is not used, for --folds {options.folds}")
-        given = {}
-    shares: dict[Side, float] = dict(zip(PARTS, options.split))
-    if options.folds:
-        shares = dict.fromkeys(range(1, options.folds + 1), 1.0)
-    elif given:
-        parts = {str(side) for side in given.values()}
-        missing = [part for part in PARTS if part not in parts]
-        report.split = "as given"
-        if not missing or not parts.issubset(PARTS):  # folds
-            return given
-        if "train" in missing:
-            raise UserError(f"{options.src}: gives no recordings to train on, only for {' and '.join(sorted(parts))}")
-        report.notes.append(f"no recordings of {' and '.join(missing)} are given: some of train's are taken")
-        shares = {part: shares[part] for part in ("train", *missing)}
-    report.split = f"made by class, with seed {options.seed}"
-    dealt = [source for source in sources if given.get(source.recording, "train") == "train"]
-    sides = given | _dealt(dealt, shares, options.seed, report)
-    for side in (side for side in shares if side not in sides.values()):
-        name = f"fold {side}" if isinstance(side, int) else side
-        units = f"{report.units} recordings or groups"
-        raise UserError(f"{options.src}: no clip is left for {name}: {units} are too few for {len(shares)} sides")
-    return sides
-
-
-def _dealt(sources: Sequence[Source], shares: Mapping[Side, float], seed: int, report: Report) -> dict[Recording, Side]:
-    """A stratified split of sources. Those of one group, or of equal audio, are on one side."""
-    sources = sorted(sources, key=lambda source: source.recording.name)
-    unit = connected([each.recording.group for each in sources], [each.facts.sound.hex() for each in sources])
-    labels = sorted({label for source in sources for label in source.classes})
-    column = {label: index for index, label in enumerate(labels)}
-    counts = np.zeros((unit.max() + 1, len(labels)), np.int32)  # clips of a class in a unit
-    sizes = np.zeros(unit.max() + 1, np.int32)
-    for source, number in zip(sources, unit):
-        sizes[number] += len(source.clips)
-        for clip in source.clips:
-            counts[number, [column[label] for label in clip.classes]] += 1
-    exact = np.array(list(shares.values()))
-    side = stratified(counts, sizes, exact / exact.sum(), seed)
-    report.units = len(sizes)
-    units_of_class = (counts > 0).sum(axis=0)
-    report.too_small = {label: int(few) for label, few in zip(labels, units_of_class) if few < len(shares)}
-    return {source.recording: list(shares)[side[number]] for source, number in zip(sources, unit)}
+def _sources(listing: Listing, options: OwnOptions, report: Report) -> tuple[list[Source], str]:
+    """What can be read of a listing, and the kind of labels that its clips have."""
+    cutting = Cutting(options.sample_rate, options.clip_seconds, options.overlap, options.min_overlap)
+    sources, broken = read_sources(listing.recordings, cutting, options.num_workers)
+    report.left_out |= broken
+    report.recordings = len(sources)
+    kind, why = kind_of(sources, options.type)
+    report.kind = f"{kind}, {why}"
+    if kind == "multiclass":
+        report.unlabelled = sum(not clip.classes for source in sources for clip in source.clips)
+        sources = labelled(sources)
+    return sources, kind
 
 
 def _write(

@@ -18,12 +18,12 @@ MOST_LINES = 20  # of one kind, in the text
 
 @dataclass
 class Report:
-    """What was found, decided and left out. What the LMDBs hold is in `checked`."""
+    """What was found, decided and left out. What the LMDBs hold is checked apart."""
 
     notes: list[str]  # how source and flags were understood
     left_out: dict[str, str]  # recording → reason
-    num_listed: int  # recordings
     sample_rate: int  # Hz, of the clips
+    recordings: int = 0  # that can be read
     kind: str = ""  # multiclass or multilabel, with the reason
     split: str = ""
     units: int = 0  # groups of recordings that stay together, where the split is made here
@@ -78,7 +78,7 @@ class Report:
 
     def as_text(self, check: Check, label_map: LabelMap) -> str:
         """For people."""
-        lines = [f"{self.num_listed:,} recordings, {len(self.left_out):,} left out, {self.clips:,} clips"]
+        lines = [f"{self.recordings:,} recordings, {self.clips:,} clips, {len(self.left_out):,} files left out"]
         lines += [f"  {note}" for note in self.notes]
         lines += [f"  type: {self.kind}", f"  split: {self.split}"]
         lines += [f"  {self.cut:,} recordings are cut, {self.seconds_left_out:.1f} s at their ends are left out"] * (

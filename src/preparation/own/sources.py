@@ -93,11 +93,11 @@ def kind_of(sources: Sequence[Source], wanted: str) -> tuple[str, str]:
     if wanted != "auto":
         return wanted, "as --type says"
     if several:
-        return "multilabel", f"clip {several.name} has {len(several.classes)} classes"
+        return "multilabel", f"for clip {several.name} has {len(several.classes)} classes"
     without = sum(not clip.classes for clip in clips)
     if without:
-        return "multilabel", f"{without} of {len(clips)} clips have no class"
-    return "multiclass", "each clip has one class"
+        return "multilabel", f"for {without} of {len(clips)} clips have no class"
+    return "multiclass", "for each clip has one class"
 
 
 def labelled(sources: Sequence[Source]) -> list[Source]:
