@@ -303,8 +303,12 @@ def add_preparation_flags(parser: Parser, out_dir: str) -> None:
     add("--map_size", type=positive(float), default=5e9, help="bytes an LMDB may grow to at first, such as 2e10")
 
 
-def evaluation_parser(description: str) -> Parser:
-    """The flags of the evaluation scripts, for `evaluation_options`."""
+def evaluation_parser(description: str, num_timesteps: int) -> Parser:
+    """The flags of the evaluation scripts, for `evaluation_options`.
+
+    Args:
+        num_timesteps: frames of a clip by default, those of the published evaluation.
+    """
     parser = Parser(description)
     add = parser.add_argument
     what = parser.add_mutually_exclusive_group(required=True)
@@ -312,6 +316,7 @@ def evaluation_parser(description: str) -> Parser:
     what.add_argument("--exp_dir", help="all checkpoints of a run folder, or of those at any depth below this folder")
     add("--lbl_map", help=LABEL_MAP)
     add("--lmdb_path", required=True, help="clips to score on")
+    add("--num_timesteps", type=positive(int), default=num_timesteps, help="frames, from the clip's centre")
     add("--results_csv", default="results.csv", help="table to write. Rows of other checkpoints in it are kept")
     add("--export_weights", action="store_true", help="write each scored checkpoint's weights as a .pth")
     add("--export_dir", default="exported_weights", help="folder for --export_weights")
@@ -337,15 +342,14 @@ def add_loading_flags(parser: Parser) -> None:
     add_clip_flags(parser)
 
 
-def evaluation_options(arguments: argparse.Namespace, levels: int, num_timesteps: int) -> "EvaluationOptions":
+def evaluation_options(arguments: argparse.Namespace, levels: int) -> "EvaluationOptions":
     """The options of an evaluation script's parsed flags.
 
     Args:
         levels: folders above `ckpts/` that name a row of results.csv.
-        num_timesteps: frames of a clip.
     """
     from src.evaluation import EvaluationOptions
 
     export_dir = arguments.export_dir if arguments.export_weights else None
-    more = {"levels": levels, "num_timesteps": num_timesteps, "export_dir": export_dir, "gpus": tuple(arguments.gpus)}
+    more = {"levels": levels, "export_dir": export_dir, "gpus": tuple(arguments.gpus)}
     return options_of(EvaluationOptions, arguments, **more)

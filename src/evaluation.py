@@ -37,6 +37,7 @@ DIGESTS = ["weights_digest", "labels_digest", "ckpt_digest"]  # the last columns
 class EvaluationOptions(InferenceOptions):
     """The flags of an evaluation script."""
 
+    num_timesteps: int = 501  # frames
     ckpt_path: str | None = None  # one checkpoint, or …
     exp_dir: str | None = None  # … all of the runs below this folder
     levels: int = 2  # folders above ckpts/ that name a row, see `row_name`

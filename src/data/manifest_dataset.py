@@ -25,14 +25,18 @@ class ManifestDataset(ClipDataset):
     def __init__(self, manifest: str, *args, **kwargs):
         self.manifest = manifest
         self.rows = read_manifest(manifest)
+        self.records = np.arange(len(self.rows))
         super().__init__((label for _, label in self.rows), *args, **kwargs)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def waveform(self, index: int) -> np.ndarray:
-        samples = decode(self.rows[index][0], self.audio.sample_rate, self.where(index))
+        samples = decode(self.stored(index), self.audio.sample_rate, self.where(index))
         return tile(samples, round((self.audio.min_duration or 0) * self.audio.sample_rate))
+
+    def stored(self, index: int) -> str:
+        return self.rows[index][0]
 
     def where(self, index: int) -> str:
         return f"{self.manifest}, {self.rows[index][0]}"

@@ -23,6 +23,7 @@ from src.models.torch_files import torch_file_digest
 from src.models.weights import require_fit
 from src.runs.devices import present_gpus
 from src.scoring.forward_pass import batches_of, most_to_keep, outputs_of
+from src.scoring.frames import frames_to_score, report_frames
 from src.utils.memory import keep_freed_memory
 from src.utils.progress import progress
 
@@ -33,7 +34,7 @@ class InferenceOptions:
 
     lmdb_path: str
     lbl_map: str | None = None  # by default each checkpoint's own
-    num_timesteps: int = 501  # frames
+    num_timesteps: int | None = None  # frames, by default those of `frames_to_score`
     batch_size: int = 32
     num_workers: int = 4
     gpus: tuple[int, ...] = (0,)  # the first that is there is used
@@ -189,4 +190,8 @@ def open_for(checkpoint: Checkpoint, options: InferenceOptions) -> LMDBDataset:
     choice: dict[str, Any] = {"fold": fold, "skip_bad_records": options.skip_bad_records}
     choice["num_workers"] = options.num_workers
     label_map = checkpoint.classes(options.lbl_map)
-    return open_lmdb(config, options.lmdb_path, label_map, evaluation_chain(options.num_timesteps), **choice)
+    dataset = open_lmdb(config, options.lmdb_path, label_map, evaluation_chain(options.num_timesteps or 1), **choice)
+    num_timesteps = options.num_timesteps or frames_to_score(dataset)
+    dataset.transform = evaluation_chain(num_timesteps)
+    report_frames(dataset, num_timesteps)
+    return dataset
