@@ -315,7 +315,7 @@ def evaluation_parser(description: str, num_timesteps: int) -> Parser:
     what.add_argument("--ckpt_path", help=ONE_CHECKPOINT)
     what.add_argument("--exp_dir", help="all checkpoints of a run folder, or of those at any depth below this folder")
     add("--lbl_map", help=LABEL_MAP)
-    add("--lmdb_path", required=True, help="clips to score on")
+    add_storage_flags(parser)
     add("--num_timesteps", type=positive(int), default=num_timesteps, help="frames, from the clip's centre")
     add("--results_csv", default="results.csv", help="table to write. Rows of other checkpoints in it are kept")
     add("--export_weights", action="store_true", help="write each scored checkpoint's weights as a .pth")
@@ -331,6 +331,15 @@ def evaluation_parser(description: str, num_timesteps: int) -> Parser:
     add("--seed", type=seed, default=0, help="of the resamples")
     add_loading_flags(parser)
     return parser
+
+
+def add_storage_flags(parser: Parser) -> None:
+    """Which clips a script scores."""
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--lmdb_path", help="clips to score on")
+    where.add_argument("--manifest", metavar="FILE.csv", help="clips to score on, a CSV with the columns files,labels")
+    resample = "take a manifest's files of any rate and number of channels, as audio_config.resample: True does"
+    parser.add_argument("--resample", action="store_true", help=resample)
 
 
 def add_loading_flags(parser: Parser) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints -> scores on an LMDB, rows of results.csv, and exported weights."""
+"""Checkpoints -> scores on an LMDB or a manifest, rows of results.csv, and exported weights."""
 
 import logging
 from dataclasses import dataclass
@@ -6,8 +6,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from src.data.lmdb.fingerprint import fingerprint
-from src.data.lmdb.store import LMDBReader
 from src.learning.metrics import ranking_scores
 from src.models.checkpoint import read_checkpoint
 from src.models.torch_files import digest_of, torch_file_digest, write_torch_file
@@ -55,7 +53,7 @@ class EvaluationOptions(InferenceOptions):
 def evaluate(options: EvaluationOptions) -> None:
     """Score checkpoints and write a row for each into `options.results_csv`, as soon as it is known.
 
-    What the table already holds is not scored again, unless the checkpoint or the LMDB is another one.
+    What the table already holds is not scored again, unless the checkpoint or the clips are others.
 
     Raises:
         UserError: a file is missing, does not fit or cannot be written. Rows written before stay.
@@ -74,7 +72,7 @@ def evaluate(options: EvaluationOptions) -> None:
         candidates = [Candidate(path, untrained=True) for path in sorted(firsts.values())] + candidates
     todo = candidates
     if table.rows and not options.overwrite:
-        eval_data = fingerprint(LMDBReader(options.lmdb_path))
+        eval_data = options.fingerprint()
         todo = [candidate for candidate in candidates if not is_scored(candidate, table, eval_data, options)]
     if len(todo) < len(candidates):
         held = f"{len(candidates) - len(todo)} of {len(candidates)} rows"
@@ -102,7 +100,7 @@ def is_scored(candidate: Candidate, table: ResultsTable, eval_data: str, options
     The files' own contents decide. A row of an earlier version has no digest, and is made anew.
 
     Args:
-        eval_data: fingerprint of the LMDB.
+        eval_data: fingerprint of the clips.
     """
     key = key_of(candidate, options)
     row = table.get(**key)
@@ -143,7 +141,7 @@ def export_target(row: dict[str, Any], export_dir: str) -> Path:
 
 def key_of(candidate: Candidate, options: EvaluationOptions) -> dict[str, Any]:
     """What tells the candidate's row apart."""
-    return {"ckpt_path": candidate.name, "lmdb_path": options.lmdb_path, "num_timesteps": options.num_timesteps}
+    return {"ckpt_path": candidate.name, "lmdb_path": options.source, "num_timesteps": options.num_timesteps}
 
 
 def write_up(prediction: Prediction, table: ResultsTable, options: EvaluationOptions) -> None:

@@ -32,7 +32,7 @@ class Comparison:
 
 
 def compare(first: str, second: str, options: InferenceOptions, resamples: int, seed: int) -> list[Comparison]:
-    """Score two checkpoints on the clips of `options.lmdb_path` and on the same resamples of them.
+    """Score two checkpoints on the clips of `options.source` and on the same resamples of them.
 
     Raises:
         UserError: a checkpoint cannot be read, a file is replaced meanwhile, or the two were validated on other folds.
@@ -41,7 +41,7 @@ def compare(first: str, second: str, options: InferenceOptions, resamples: int, 
     one, other = predictions(candidates, options)
     if not np.array_equal(one.dataset.records, other.dataset.records):
         folds = " and ".join(str(each.checkpoint.record.get("fold_index")) for each in (one, other))
-        where = f"on other clips of {options.lmdb_path}"
+        where = f"on other clips of {options.source}"
         raise UserError(f"{first} and {second} would be scored {where}: their folds are {folds}")
     scores = [ranking_scores(each.probabilities, each.multi_hot) for each in (one, other)]
     bootstrapped = [bootstrap(each.probabilities, each.multi_hot, resamples, seed) for each in (one, other)]

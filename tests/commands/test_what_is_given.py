@@ -1,13 +1,14 @@
-"""Commands that know what they are given: a checkpoint's own classes, run folders and folders of them."""
+"""Commands that know what they are given: a checkpoint's own classes, run folders, manifests and audio of any rate."""
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import SAMPLE_RATE, error_line, run_script
+from conftest import SAMPLE_RATE, error_line, run_script, train_command
 
 from src.models.registry import create
 from src.runs.folder import best
@@ -15,9 +16,10 @@ from src.runs.folder import best
 EVALUATIONS = ("eval_gise_mixtures.py", "eval_all_mixtures.py", "eval_vggsound.py")
 
 
-def evaluate(script, corpus, folder, *flags, check=0):
+def evaluate(script, corpus, folder, *flags, clips=None, check=0):
     """Rows of a new results table, by checkpoint. The current folder has no meta/ in it."""
-    arguments = ("--lmdb_path", corpus / "eval.lmdb", "--results_csv", folder / "r.csv", "--num_workers", 0, *flags)
+    clips = clips or ("--lmdb_path", corpus / "eval.lmdb")
+    arguments = (*clips, "--results_csv", folder / "r.csv", "--num_workers", 0, *flags)
     result = run_script(script, *arguments, check=check, cwd=folder)
     if check:
         return result
@@ -79,3 +81,180 @@ def test_a_checkpoint_of_2021_with_51_classes_has_those_of_gise_51(tmp_path, cla
     assert result.returncode == 0 and "GISE-51's" in result.stderr
     with open(tmp_path / "p.csv", newline="") as stream:
         assert {"Applause", "Zipper_(clothing)"} <= {row["class"] for row in csv.DictReader(stream)}
+
+
+# ---- manifests, and audio of any rate ----
+
+
+def write_manifest(folder, source, name="clips.csv", convert=None):
+    """A manifest of the clips of a folder of soundscapes, of copies of their audio in `folder`."""
+    rows = []
+    for flac in sorted(source.glob("*.flac")):
+        target = folder / flac.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        labels = [line.split("\t")[2] for line in flac.with_suffix(".txt").read_text().splitlines()]
+        target = convert(flac, target) if convert else shutil.copy(flac, target)
+        rows.append(f'{target},"{",".join(labels)}"\n')
+    (folder / name).write_text("files,labels\n" + "".join(rows))
+    return folder / name
+
+
+def stereo_at_44100(flac, target):
+    """Each sample held for two, on two channels: what is below half the old rate stays about as it was."""
+    samples, rate = soundfile.read(flac)
+    target = target.with_suffix(".WAV")
+    soundfile.write(target, np.repeat(samples, 2)[:, None] * [1.0, 0.5], 2 * rate, format="WAV")
+    return target
+
+
+def same_scores(rows, others):
+    """Whether rows are of the same scores, whatever was written when and called how."""
+    called = ("lmdb_path", "evaluated")
+    return [{name: row[name] for name in row if name not in called} for row in rows] == [
+        {name: row[name] for name in row if name not in called} for row in others
+    ]
+
+
+@pytest.mark.parametrize("script", EVALUATIONS)
+def test_a_manifest_and_an_lmdb_of_the_same_files_give_the_same_rows(corpus, trained, tmp_path, script):
+    manifest = write_manifest(tmp_path / "clips", corpus / "eval")
+    flags = ("--ckpt_path", trained / "r1/mixup/tiny/train_8", "--bootstrap", 20, "--per_class", "--overlap_analysis")
+    (of_lmdb,) = evaluate(script, corpus, tmp_path, *flags).values()
+    tables = ("r_per_class.csv", "r_overlap.csv")
+    of_lmdb_beside = [(tmp_path / name).read_text() for name in tables]
+    for name in ("r.csv", *tables):
+        (tmp_path / name).unlink()
+    (of_manifest,) = evaluate(script, corpus, tmp_path, *flags, clips=("--manifest", manifest)).values()
+    assert of_manifest["lmdb_path"] == str(manifest) and of_manifest["eval_data"] == of_lmdb["eval_data"] != ""
+    assert same_scores([of_manifest], [of_lmdb])
+    lmdb = str(corpus / "eval.lmdb")
+    assert [(tmp_path / name).read_text().replace(str(manifest), lmdb) for name in tables] == of_lmdb_beside
+
+
+def changed_audio(manifest):
+    flac = next(manifest.parent.glob("*1.flac"))
+    samples, rate = soundfile.read(flac)
+    soundfile.write(flac, samples[::-1], rate)
+
+
+def changed_label(manifest):
+    text = manifest.read_text()
+    manifest.write_text(text.replace('"Drum', '"Organ', 1))
+
+
+def one_more_clip(manifest):
+    manifest.write_text(manifest.read_text() + manifest.read_text().splitlines()[1] + "\n")
+
+
+@pytest.mark.parametrize("change", [changed_audio, changed_label, one_more_clip])
+def test_a_manifest_is_scored_again_when_a_file_or_a_label_has_changed(corpus, trained, tmp_path, change):
+    manifest = write_manifest(tmp_path / "clips", corpus / "eval")
+    words = ("--ckpt_path", trained / "r1/mixup/tiny/train_8", "--manifest", manifest)
+    words = ("eval_gise_mixtures.py", *words, "--results_csv", tmp_path / "r.csv", "--num_workers", 0)
+    run_script(*words, check=0)
+    assert "already holds 1 of 1" in run_script(*words, check=0).stderr
+    (tmp_path / "copies").mkdir()
+    for file in manifest.parent.glob("*.flac"):  # other files of the same contents
+        shutil.copy(file, tmp_path / "copies")
+        shutil.move(tmp_path / "copies" / file.name, file)
+    assert "already holds 1 of 1" in run_script(*words, check=0).stderr
+    change(manifest)
+    assert "already holds" not in run_script(*words, check=0).stderr
+
+
+def test_two_checkpoints_are_compared_on_a_manifest(corpus, trained, tmp_path):
+    manifest = write_manifest(tmp_path / "clips", corpus / "eval")
+    one, other = trained / "r1/mixup/tiny/train_8", trained / "r1/mixup/tiny/train_4"
+    pair = ("scripts/compare_checkpoints.py", "--ckpt_path", one, "--other_ckpt_path", other, "--num_workers", 0)
+    found = []
+    for clips in (("--manifest", manifest), ("--lmdb_path", corpus / "eval.lmdb")):
+        run_script(*pair, *clips, "--bootstrap", 20, "--json", tmp_path / "c.json", check=0)
+        found.append((tmp_path / "c.json").read_text())
+    assert found[0] == found[1]
+
+
+SCORING = {
+    "eval_gise_mixtures.py": ("--ckpt_path", "RUN"),
+    "eval_all_mixtures.py": ("--ckpt_path", "RUN"),
+    "eval_vggsound.py": ("--ckpt_path", "RUN"),
+    "scripts/compare_checkpoints.py": ("--ckpt_path", "RUN", "--other_ckpt_path", "RUN"),
+}
+
+
+@pytest.fixture
+def score(trained, tmp_path):
+    """Run a command that scores a run's best checkpoint on clips, in a folder of its own."""
+
+    def run(script, *flags):
+        run_folder = trained / "r1/mixup/tiny/train_8"
+        words = [run_folder if word == "RUN" else word for word in SCORING[script]]
+        return run_script(script, *words, *flags, "--num_workers", 0, cwd=tmp_path)
+
+    return run
+
+
+@pytest.mark.parametrize("script", SCORING)
+def test_a_manifest_whose_files_have_another_rate(corpus, tmp_path, score, script):
+    manifest = write_manifest(tmp_path / "clips", corpus / "eval", convert=stereo_at_44100)
+    line = error_line(score(script, "--manifest", manifest))
+    assert "its sample rate is 44100 Hz, not 22050 Hz: resample it first, or set audio_config.resample: True" in line
+    assert "clips.csv" in line and ".WAV" in line and "(--resample in evaluation)" in line
+    result = score(script, "--manifest", manifest, "--resample")
+    assert result.returncode == 0, result.stderr[-2000:]
+
+
+@pytest.mark.parametrize("script", SCORING)
+@pytest.mark.parametrize(
+    "flags, fault",
+    [
+        (("--manifest", "m.csv", "--lmdb_path", "x.lmdb"), "not allowed with"),
+        (("--manifest", "none.csv"), "none.csv"),
+        (("--manifest", "m.csv"), "missing.flac"),
+        (("--manifest", "good.csv", "--skip_bad_records"), "--skip_bad_records are for LMDBs"),
+        (("--manifest", "empty.csv"), "lists no clips"),
+        (("--manifest", "other.csv"), "'Whale' is not in the label map"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_is_refused_in_one_line(corpus, tmp_path, score, script, flags, fault):
+    flac = next((corpus / "eval").glob("*.flac"))
+    tables = {"m": "missing.flac,Drum\n", "good": f"{flac},Drum\n", "empty": "", "other": f"{flac},Whale\n"}
+    for name, rows in tables.items():
+        (tmp_path / f"{name}.csv").write_text("files,labels\n" + rows)
+    result = score(script, *flags)
+    if fault == "not allowed with":
+        assert result.returncode == 2 and fault in result.stderr
+    else:
+        assert fault in error_line(result)
+
+
+def test_files_of_any_rate_train_validate_and_score(corpus, tmp_path):
+    manifests = {}
+    for split in ("train", "val", "eval"):
+        manifests[split] = write_manifest(tmp_path / split, corpus / split, convert=stereo_at_44100)
+    sets = ["data.is_lmdb=False", f"data.train_manifest={manifests['train']}", f"data.val_manifest={manifests['val']}"]
+    sets = [word for value in sets for word in ("--set", value)]
+    line = error_line(run_script(*train_command(corpus, tmp_path / "refused", *sets)))
+    assert "44100 Hz, not 22050 Hz" in line and "set audio_config.resample: True" in line
+    command = train_command(corpus, tmp_path / "run", *sets, "--set", "audio_config.resample=True")
+    run_script(*command, check=0)
+    clips = ("--manifest", manifests["eval"])  # the checkpoint's own configuration counts
+    (row,) = evaluate("eval_gise_mixtures.py", corpus, tmp_path, "--ckpt_path", "run", clips=clips).values()
+    assert row["num_eval_clips"] == "6" and 0 < float(row["mAP"]) <= 1
+    # Files that need no conversion are scored as by a network that allows none.
+    plain = ("--manifest", write_manifest(tmp_path / "plain", corpus / "eval"))
+    of_lmdb = evaluate("eval_gise_mixtures.py", corpus, tmp_path, "--ckpt_path", "run", "--overwrite")
+    of_plain = evaluate("eval_gise_mixtures.py", corpus, tmp_path, "--ckpt_path", "run", clips=plain)
+    assert same_scores(of_lmdb.values(), of_plain.values())
+
+
+def test_a_run_folder_of_before_resampling_was_a_key_is_resumed(corpus, tmp_path):
+    run_script(*train_command(corpus, tmp_path / "run"), check=0)
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    del record["cfg"]["audio_config"]["resample"]
+    (tmp_path / "run/run.json").write_text(json.dumps(record))
+    (checkpoint,) = (tmp_path / "run/ckpts").iterdir()
+    content = torch.load(checkpoint, weights_only=True)
+    del content["hyper_parameters"]["cfg"]["audio_config"]["resample"]
+    torch.save(content, checkpoint)
+    run_script(*train_command(corpus, tmp_path / "run", epochs=2), check=0)
+    assert len(list((tmp_path / "run/ckpts").iterdir())) == 2
