@@ -232,7 +232,8 @@ def training_parser(description: str, random_clip_size: int = 500, val_clip_size
     add("--check_data", action="store_true", help="read and decode all records before training, as check_lmdb.py does")
     root = "folder that the cfg's relative paths start from, by default $GISE_DATA_ROOT, else the current folder"
     add("--data_root", help=root)
-    add("--pretrained", metavar="FILE", help="exported weights to start from, in place of the cfg's model.pretrained")
+    start = "weights to start from, in place of the cfg's model.pretrained: exported ones, a checkpoint or a run folder"
+    add("--pretrained", metavar="PATH", help=start)
     add_clip_flags(parser)
     cache = "keep all clips decoded in this folder, in files about twice as large as the LMDBs, to load faster"
     add("--cache_samples", metavar="FOLDER", help=cache)

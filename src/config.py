@@ -57,8 +57,12 @@ class ModelConfig:
     type: Literal["multilabel", "multiclass"] = Field(description="several classes in a clip, or one")
     pool: Literal["avgpool"] = Field(default="avgpool", description="pooling before the last layer")
     im_size: Count = Field(default=221, description="input side that efficientnet's padding is frozen for")
-    pretrained: File | None = Field(default=None, description=".pth file of the weights to start from")
-    pretrained_fc: Count | None = Field(default=None, description="number of classes of the file in pretrained")
+    pretrained: File | None = Field(
+        default=None, description="weights to start from: a .pth, a checkpoint or a run folder"
+    )
+    pretrained_fc: Count | None = Field(
+        default=None, description="number of classes that pretrained must have. By default any"
+    )
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from conftest import ROOT, cfg_tree, write_cfg
 
-from src.config import AudioConfig, AudioConfig, OptConfig, load_config
+from src.config import AudioConfig, OptConfig, load_config
 from src.data.labels import LabelMap
 from src.errors import UserError
 from src.models.registry import FAMILIES

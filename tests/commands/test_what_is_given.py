@@ -9,7 +9,9 @@ import pytest
 import soundfile
 import torch
 from conftest import SAMPLE_RATE, error_line, run_script, train_command
+from released import CKPT
 
+from src.models.checkpoint import initial_network, read_checkpoint
 from src.models.registry import create
 from src.runs.folder import best
 
@@ -81,6 +83,97 @@ def test_a_checkpoint_of_2021_with_51_classes_has_those_of_gise_51(tmp_path, cla
     assert result.returncode == 0 and "GISE-51's" in result.stderr
     with open(tmp_path / "p.csv", newline="") as stream:
         assert {"Applause", "Zipper_(clothing)"} <= {row["class"] for row in csv.DictReader(stream)}
+
+
+# ---- what training starts from ----
+
+
+def start_from(corpus, folder, path, *more, script="train_classifier.py"):
+    """One epoch from `path`, with four classes of which three are there, and the network that it began with."""
+    names = ["Drum", "Harp", "Organ", "Gong"]
+    (folder / "four.json").write_text(json.dumps({name: index for index, name in enumerate(names)}))
+    sets = ("--set", "model.num_classes=4", "--set", f"data.label_map={folder / 'four.json'}")
+    command = train_command(corpus, folder / "tuned", "--pretrained", path, *sets, *more, script=script)
+    return run_script(*command, cwd=folder)
+
+
+def weights_it_began_with(folder):
+    (checkpoint,) = (folder / "tuned/ckpts").iterdir()
+    config = read_checkpoint(checkpoint).config
+    assert config.model.pretrained_fc is None
+    return initial_network(config, seed=3).state_dict()
+
+
+STARTS = {  # what is made of a released or a new checkpoint, and the checkpoint itself
+    "run folder": lambda run, folder: run,
+    "its ckpts": lambda run, folder: run / "ckpts",
+    "checkpoint": lambda run, folder: best((run / "ckpts").iterdir()),
+    "of 2021": lambda run, folder: CKPT,
+    "weights": lambda run, folder: exported(best((run / "ckpts").iterdir()), folder, ""),
+    "weights under net.": lambda run, folder: exported(CKPT, folder, "net."),
+    "with a criterion's": lambda run, folder: exported(CKPT, folder, "net.", {"criterion.weight": torch.ones(18)}),
+    "compiled, with more": lambda run, folder: exported(CKPT, folder, "net._orig_mod.", {"loss.a": torch.ones(1)}),
+    "of a container": lambda run, folder: exported(CKPT, folder, "module.", around="model"),
+}
+
+
+def exported(checkpoint, folder, prefix, more={}, around=None):
+    state = {prefix + name: value for name, value in read_checkpoint(checkpoint).weights.items()} | more
+    torch.save({around: state} if around else state, folder / "w.pth")
+    return folder / "w.pth"
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_training_starts_from_anything_with_weights_of_any_number_of_classes(corpus, trained, tmp_path, start):
+    run = trained / "r1/mixup/tiny/train_8"
+    path = STARTS[start](run, tmp_path)
+    result = start_from(corpus, tmp_path, path, script="train_gise_mixtures.py")
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "of another number of classes, so the last layer starts fresh (linear.weight, linear.bias)" in result.stderr
+    source = best((run / "ckpts").iterdir()) if start in ("run folder", "its ckpts", "checkpoint", "weights") else CKPT
+    weights, began = read_checkpoint(source).weights, weights_it_began_with(tmp_path)
+    assert began.keys() == weights.keys()
+    assert {name for name in began if not torch.equal(began[name], weights[name])} == {"linear.weight", "linear.bias"}
+    again = start_from(corpus, tmp_path, path, script="train_gise_mixtures.py")  # the same command resumes
+    assert again.returncode == 0 and "finished (1 epochs), skipped" in again.stderr
+
+
+def test_fine_tuning_a_released_checkpoint_on_one_class_a_clip_is_one_flag(corpus, tmp_path):
+    manifest = tmp_path / "clips.csv"
+    files = sorted((corpus / "train").glob("*.flac"))
+    manifest.write_text("files,labels\n" + "".join(f"{file},Drum\n" for file in files))
+    sets = (f"data.{split}_manifest={manifest}" for split in ("train", "val"))
+    sets = [word for value in ("model.type=multiclass", "data.is_lmdb=False", *sets) for word in ("--set", value)]
+    result = start_from(corpus, tmp_path, CKPT, *sets)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "val_acc=" in next((tmp_path / "tuned/ckpts").iterdir()).name
+
+
+@pytest.mark.parametrize("script", ["train_classifier.py", "train_gise_mixtures.py", "train_esc50_classifier.py"])
+@pytest.mark.parametrize(
+    "path, more, fault",
+    [
+        (CKPT, ("--set", "model.pretrained_fc=5"), "linear.weight [18, 128] instead of [5, 128]"),
+        (CKPT, ("--set", "model.model_depth=32"), "missing"),
+        (CKPT, ("--set", "model.arch=resnet", "--set", "model.model_depth=18"), "does not fit the network"),
+        ("empty", (), "empty: is a folder without checkpoints"),
+        ("none", (), "none: no such file"),
+        ("four.json", (), "four.json: is not a .pth of weights"),
+    ],
+)
+def test_what_training_cannot_start_from_is_refused_in_one_line(corpus, tmp_path, script, path, more, fault):
+    (tmp_path / "empty").mkdir()
+    if script != "train_gise_mixtures.py":
+        more += ("--set", "model.type=multiclass")
+    assert fault in error_line(start_from(corpus, tmp_path, path, *more, script=script))
+    assert not (tmp_path / "tuned").exists()
+
+
+def test_a_folder_that_training_started_from_is_recorded_as_its_checkpoint(corpus, trained, tmp_path):
+    run = trained / "r1/mixup/tiny/train_8"
+    assert start_from(corpus, tmp_path, run, script="train_gise_mixtures.py").returncode == 0
+    model = json.loads((tmp_path / "tuned/run.json").read_text())["cfg"]["model"]
+    assert model["pretrained"] == str(best((run / "ckpts").iterdir())) and model["pretrained_fc"] is None
 
 
 # ---- manifests, and audio of any rate ----
