@@ -316,10 +316,11 @@ def evaluation_parser(description: str, num_timesteps: int) -> Parser:
     what.add_argument("--ckpt_path", help=ONE_CHECKPOINT)
     what.add_argument("--exp_dir", help="all checkpoints of a run folder, or of those at any depth below this folder")
     add("--lbl_map", help=LABEL_MAP)
-    add_storage_flags(parser)
+    add_storage_flags(parser, required=False)
     add("--num_timesteps", type=positive(int), default=num_timesteps, help="frames, from the clip's centre")
     add("--results_csv", default="results.csv", help="table to write. Rows of other checkpoints in it are kept")
-    add("--export_weights", action="store_true", help="write each scored checkpoint's weights as a .pth")
+    export = "write each checkpoint's weights as a .pth, without --lmdb_path and --manifest of unscored ones too"
+    add("--export_weights", action="store_true", help=export)
     add("--export_dir", default="exported_weights", help="folder for --export_weights")
     overlap = "also score clips of one, two, three … events apart, into a CSV beside --results_csv"
     add("--overlap_analysis", action="store_true", help=overlap)
@@ -334,9 +335,9 @@ def evaluation_parser(description: str, num_timesteps: int) -> Parser:
     return parser
 
 
-def add_storage_flags(parser: Parser) -> None:
+def add_storage_flags(parser: Parser, required: bool = True) -> None:
     """Which clips a script scores."""
-    where = parser.add_mutually_exclusive_group(required=True)
+    where = parser.add_mutually_exclusive_group(required=required)
     where.add_argument("--lmdb_path", help="clips to score on")
     where.add_argument("--manifest", metavar="FILE.csv", help="clips to score on, a CSV with the columns files,labels")
     resample = "take a manifest's files of any rate and number of channels, as audio_config.resample: True does"
@@ -357,7 +358,12 @@ def evaluation_options(arguments: argparse.Namespace, levels: int) -> "Evaluatio
 
     Args:
         levels: folders above `ckpts/` that name a row of results.csv.
+
+    Raises:
+        UserError: there is nothing to score on, and nothing to export.
     """
+    if not (arguments.lmdb_path or arguments.manifest or arguments.export_weights):
+        raise UserError("--lmdb_path or --manifest is missing, the clips to score on (--export_weights needs none)")
     from src.evaluation import EvaluationOptions
 
     export_dir = arguments.export_dir if arguments.export_weights else None

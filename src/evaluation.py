@@ -1,6 +1,7 @@
 """Checkpoints -> scores on an LMDB or a manifest, rows of results.csv, and exported weights."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any
 from src.learning.metrics import ranking_scores
 from src.models.checkpoint import read_checkpoint
 from src.models.torch_files import digest_of, torch_file_digest, write_torch_file
+from src.models.weights import weights_of
 from src.runs.folder import checkpoint_at, epoch_of, validation_figure
 from src.scoring import score_tables
 from src.scoring.predictions import Candidate, InferenceOptions, Prediction, predictions
 from src.scoring.results_table import (
     ResultsTable,
     best_of_each_run,
+    export_folder,
     export_path,
     find_checkpoints,
     row_name,
@@ -53,7 +56,8 @@ class EvaluationOptions(InferenceOptions):
 def evaluate(options: EvaluationOptions) -> None:
     """Score checkpoints and write a row for each into `options.results_csv`, as soon as it is known.
 
-    What the table already holds is not scored again, unless the checkpoint or the clips are others.
+    What the table already holds is not scored again, unless the checkpoint or the clips are others. Without clips to
+    score on, weights are exported, and nothing else is done.
 
     Raises:
         UserError: a file is missing, does not fit or cannot be written. Rows written before stay.
@@ -64,6 +68,9 @@ def evaluate(options: EvaluationOptions) -> None:
         checkpoints = find_checkpoints(options.exp_dir)
         if options.best_only:
             checkpoints = best_of_each_run(checkpoints)
+    if not options.source:
+        export_alone(checkpoints, options)
+        return
     columns = list(row_name(checkpoints[0], options.levels)) + COLUMNS + INTERVALS * bool(options.bootstrap) + DIGESTS
     table = ResultsTable(options.results_csv, columns, needed=("Model", *SCORES))
     candidates = [Candidate(path) for path in checkpoints]
@@ -92,6 +99,23 @@ def evaluate(options: EvaluationOptions) -> None:
         shown = "  ".join(f"{name} {float(value):.4f}" for name, value in figures.items() if value)
         log.info("%s  %s  %s", row["Model"], shown, Path(candidate.name).name)
     log.info("results: %s", options.results_csv)
+
+
+def export_alone(checkpoints: Sequence[Path], options: EvaluationOptions) -> None:
+    """Write the weights of checkpoints that are not scored, under the checkpoints' own names.
+
+    Raises:
+        UserError: a checkpoint cannot be read or does not fit, or a file cannot be written.
+    """
+    assert options.export_dir is not None
+    folders = [export_folder(options.export_dir, path) for path in checkpoints]
+    require_writable(*(folder / "weights.pth" for folder in dict.fromkeys(folders)))
+    log.info("no --lmdb_path or --manifest: weights are exported, and nothing is scored")
+    for path, folder in zip(checkpoints, folders):
+        checkpoint = read_checkpoint(path)
+        target = folder / f"{path.stem}_num_classes={checkpoint.config.model.num_classes}.pth"
+        write_torch_file(target, weights_of(checkpoint.network()))
+        log.info("weights: %s", target)
 
 
 def is_scored(candidate: Candidate, table: ResultsTable, eval_data: str, options: EvaluationOptions) -> bool:

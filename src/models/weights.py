@@ -52,6 +52,11 @@ def load_weights(network: nn.Module, path: str | Path, fresh: Collection[str] = 
     load_state(network, state, str(path), fresh)
 
 
+def weights_of(network: nn.Module) -> dict[str, torch.Tensor]:
+    """A network's state dict on the CPU, laid out as PyTorch does by default."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+
+
 def load_state(network: nn.Module, state: Mapping[str, torch.Tensor], where: str, fresh: Collection[str] = ()) -> None:
     """Load a state dict that must fit exactly, but for what `adapted` mends. Messages name `where` it is from.
 

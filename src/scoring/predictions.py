@@ -22,7 +22,7 @@ from src.errors import UserError
 from src.learning.tasks import Task, build_task
 from src.models.checkpoint import Checkpoint, architecture, outline, read_checkpoint
 from src.models.torch_files import torch_file_digest
-from src.models.weights import require_fit
+from src.models.weights import require_fit, weights_of
 from src.runs.devices import present_gpus
 from src.scoring.forward_pass import batches_of, most_to_keep, outputs_of
 from src.scoring.frames import frames_to_score, report_frames
@@ -191,9 +191,9 @@ class OneNetwork:
         return self._network
 
     def weights(self, candidate: Candidate) -> dict[str, torch.Tensor]:
-        """The candidate's weights, on the CPU, laid out as PyTorch does by default."""
+        """The candidate's weights, as `weights_of` gives them."""
         network = self._network if self._network is not None and candidate == self._candidate else self.load(candidate)
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+        return weights_of(network)
 
 
 def open_for(checkpoint: Checkpoint, options: InferenceOptions) -> ClipDataset:

@@ -13,6 +13,7 @@ from released import CKPT
 
 from src.models.checkpoint import initial_network, read_checkpoint
 from src.models.registry import create
+from src.models.torch_files import torch_file_digest
 from src.runs.folder import best
 
 EVALUATIONS = ("eval_gise_mixtures.py", "eval_all_mixtures.py", "eval_vggsound.py")
@@ -117,8 +118,8 @@ STARTS = {  # what is made of a released or a new checkpoint, and the checkpoint
 }
 
 
-def exported(checkpoint, folder, prefix, more={}, around=None):
-    state = {prefix + name: value for name, value in read_checkpoint(checkpoint).weights.items()} | more
+def exported(checkpoint, folder, prefix, more=(), around=None):
+    state = {prefix + name: value for name, value in read_checkpoint(checkpoint).weights.items()} | dict(more)
     torch.save({around: state} if around else state, folder / "w.pth")
     return folder / "w.pth"
 
@@ -174,6 +175,42 @@ def test_a_folder_that_training_started_from_is_recorded_as_its_checkpoint(corpu
     assert start_from(corpus, tmp_path, run, script="train_gise_mixtures.py").returncode == 0
     model = json.loads((tmp_path / "tuned/run.json").read_text())["cfg"]["model"]
     assert model["pretrained"] == str(best((run / "ckpts").iterdir())) and model["pretrained_fc"] is None
+
+
+# ---- weights without clips to score on ----
+
+
+@pytest.mark.parametrize("script", EVALUATIONS)
+def test_weights_are_exported_without_clips_to_score_on(corpus, trained, tmp_path, script):
+    flags = ("--export_weights", "--export_dir", "w")
+    result = run_script(script, "--exp_dir", trained, *flags, check=0, cwd=tmp_path)
+    assert "nothing is scored" in result.stderr
+    written = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    runs = trained / "r1/mixup/tiny"
+    names = [f"w/tiny/{path.parts[-3]}/{path.stem}_num_classes=3.pth" for path in runs.glob("*/ckpts/*.ckpt")]
+    assert written == sorted(names) and len(names) == 4
+    of_one = ("--ckpt_path", runs / "train_8", "--export_weights", "--export_dir", "one")
+    run_script(script, *of_one, check=0, cwd=tmp_path)
+    (alone,) = (tmp_path / "one").rglob("*.pth")
+    evaluate(script, corpus, tmp_path, *of_one[:-1], "scored")
+    (scored,) = (tmp_path / "scored").rglob("*.pth")
+    assert scored.name.startswith("mAP=") and torch_file_digest(scored) == torch_file_digest(alone)
+
+
+def test_weights_of_a_released_checkpoint_are_exported_without_clips_or_label_map(tmp_path):
+    shutil.copy(CKPT, tmp_path / "old.ckpt")
+    run_script("eval_gise_mixtures.py", "--ckpt_path", "old.ckpt", "--export_weights", check=0, cwd=tmp_path)
+    (path,) = (tmp_path / "exported_weights").rglob("*.pth")
+    state = torch.load(path, weights_only=True)
+    assert path.name == "old_num_classes=18.pth"
+    assert all(torch.equal(state[name], value) for name, value in read_checkpoint(CKPT).weights.items())
+
+
+@pytest.mark.parametrize("script", EVALUATIONS)
+def test_without_clips_and_without_an_export_the_line_says_what_is_missing(trained, tmp_path, script):
+    line = error_line(run_script(script, "--exp_dir", trained, cwd=tmp_path))
+    assert "--lmdb_path or --manifest is missing" in line and "--export_weights" in line
+    assert not list(tmp_path.iterdir())
 
 
 # ---- manifests, and audio of any rate ----
