@@ -137,6 +137,8 @@ def is_scored(candidate: Candidate, table: ResultsTable, eval_data: str, options
     bootstrapped = row.get("bootstrap"), row.get("bootstrap_seed")
     if options.bootstrap and bootstrapped != (str(options.bootstrap), str(options.seed)):
         return False
+    if options.bootstrap and row.get("accuracy") and not row.get("accuracy_low"):  # of an earlier version
+        return False
     for what in further_tables(options):
         beside = score_tables.table_beside(options.results_csv, what).get(**key)
         if beside is None or not sources.items() <= beside.items():
@@ -201,7 +203,7 @@ def write_up(prediction: Prediction, table: ResultsTable, options: EvaluationOpt
     )
     row |= dict.fromkeys(INTERVALS, "")  # not those of earlier scores
     if options.bootstrap:
-        row |= score_tables.intervals(probabilities, multi_hot, options.bootstrap, options.seed)
+        row |= score_tables.intervals(prediction, options.bootstrap, options.seed)
     if options.export_dir and not candidate.untrained:
         target = export_target(row, options.export_dir)
         write_torch_file(target, prediction.weights())

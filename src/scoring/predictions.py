@@ -24,6 +24,7 @@ from src.models.checkpoint import Checkpoint, architecture, outline, read_checkp
 from src.models.torch_files import torch_file_digest
 from src.models.weights import require_fit, weights_of
 from src.runs.devices import present_gpus
+from src.scoring.bootstrap import BootstrapScores, bootstrap
 from src.scoring.forward_pass import batches_of, most_to_keep, outputs_of
 from src.scoring.frames import frames_to_score, report_frames
 from src.utils.memory import keep_freed_memory
@@ -94,6 +95,11 @@ class Prediction:
     def multi_hot(self) -> np.ndarray:
         """(N, C) targets of 0 and 1."""
         return self.task.multi_hot(self.targets)
+
+    def bootstrap(self, resamples: int, seed: int) -> BootstrapScores:
+        """Scores of resamples of the clips, of accuracy too where they have one class each."""
+        one_class = self.checkpoint.config.model.type == "multiclass"
+        return bootstrap(self.probabilities, self.multi_hot, resamples, seed, one_class)
 
 
 def predictions(candidates: Sequence[Candidate], options: InferenceOptions) -> Iterator[Prediction]:

@@ -201,6 +201,34 @@ def test_eval_vggsound_gives_scikit_learns_scores_of_the_softmax(esc50, tmp_path
     assert np.mean([float(each["AP"]) for each in classes]) == pytest.approx(float(row["mAP"]))
 
 
+def test_accuracy_has_an_interval_and_is_compared(esc50, fold_run, tmp_path):
+    run, clips = fold_run / "r1/mixup/tiny/fold_2", ("--lmdb_path", esc50 / "esc50.lmdb", "--num_workers", 0)
+    table = tmp_path / "r.csv"
+    words = ("eval_vggsound.py", "--exp_dir", run, *clips, "--results_csv", table, "--bootstrap", 50)
+    run_script(*words, check=0)
+    with open(table, newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for row in rows:
+        assert float(row["accuracy_low"]) <= float(row["accuracy"]) <= float(row["accuracy_high"])
+        names = list(row)
+        assert names.index("dprime_high") + 1 == names.index("accuracy_low")
+    assert "already holds 2 of 2" in run_script(*words, check=0).stderr
+    former = [{name: row[name] for name in row if "accuracy_" not in name} for row in rows]
+    with open(table, "w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(former[0]))
+        writer.writeheader()
+        writer.writerows(former)
+    assert "already holds" not in run_script(*words, check=0).stderr  # the intervals of an earlier version lack it
+    one, other = (row["ckpt_path"] for row in rows)
+    pair = ("--ckpt_path", one, "--other_ckpt_path", other, *clips, "--num_timesteps", 1001, "--json")
+    run_script("scripts/compare_checkpoints.py", *pair, tmp_path / "c.json", "--bootstrap", 50, check=0)
+    found = {row["name"]: row for row in json.loads((tmp_path / "c.json").read_text())}
+    assert list(found) == ["mAP", "mAUC", "dprime", "accuracy"]
+    scores = found["accuracy"]
+    assert [scores["first"], scores["second"]] == [float(row["accuracy"]) for row in rows]
+    assert scores["low"] <= scores["difference"] <= scores["high"] and 0 < scores["p"] <= 1
+
+
 def test_top_k_accuracy_is_scikit_learns():
     rng = np.random.default_rng(0)
     p, y = rng.random((50, 12)), rng.integers(12, size=50)
