@@ -328,7 +328,7 @@ def evaluation_parser(description: str, num_timesteps: int) -> Parser:
     add("--untrained", action="store_true", help="also score each run's network as it was before training")
     add("--overwrite", action="store_true", help="score again what --results_csv already holds")
     add("--per_class", action="store_true", help="also write every class's scores, into a CSV beside --results_csv")
-    resamples = "resamples of the clips for 95 %% intervals of mAP, mAUC and d′, such as 1000, or 0 for none"
+    resamples = "resamples of the clips for 95 %% intervals of scores, such as 1000, or 0 for none"
     add("--bootstrap", type=count, default=0, metavar="R", help=resamples)
     add("--seed", type=seed, default=0, help="of the resamples")
     add_loading_flags(parser)

@@ -26,6 +26,7 @@ from src.runs.folder import RunFolder, checkpoint_at, require_same_run
 from src.runs.provenance import provenance
 from src.runs.record import RunRecord
 from src.runs.resuming import ResumePoint, last_resume_point, read_resume_point
+from src.scoring.frames import report_frames
 from src.utils.files import require_writable
 from src.utils.text import is_text
 
@@ -111,7 +112,7 @@ class RunPlan:
         return initial_network(self.config, self.seed)
 
     def data(self) -> ClipDataModule:
-        """The clips, enough of them for all processes."""
+        """The clips, enough of them for all processes. It is said what of each is validated on."""
         options = self.options
         data = ClipDataModule(
             self.config,
@@ -128,6 +129,7 @@ class RunPlan:
             cache_samples=options.cache_samples,
         )
         data.require_enough(options.devices.num_processes)
+        report_frames(data.val_set, options.val_clip_size, "--val_clip_size", options.crop_validation)
         return data
 
     def settings(self) -> dict[str, Any]:

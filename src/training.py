@@ -18,7 +18,6 @@ from src.runs.interrupts import Interrupts
 from src.runs.lock import sole_process
 from src.runs.record import RunRecord
 from src.runs.trainer import build_trainer, run_callbacks
-from src.scoring.frames import report_frames
 from src.utils.processes import is_first
 
 log = logging.getLogger(__name__)
@@ -128,7 +127,6 @@ def announce(plan: RunPlan, recognizer: Recognizer, data: ClipDataModule) -> Non
         f"{len(data.train_set)} training clips ({config.data.source('train')}), {len(data.val_set)} validation clips "
         f"({config.data.source('val')}){fold}, batches of {config.opt.batch_size}{steps}{ranks}"
     )
-    report_frames(data.val_set, options.val_clip_size, "--val_clip_size", options.crop_validation)
     if model.pretrained and not point:
         log.info("starting from the weights in %s", model.pretrained)
     if point:

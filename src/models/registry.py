@@ -36,7 +36,14 @@ def build_network(model: ModelConfig) -> nn.Module:
     if model.pretrained is None:
         return create(model.arch, model.model_depth, model.num_classes, model.im_size)
     network = create(model.arch, model.model_depth, model.pretrained_fc or model.num_classes, model.im_size)
-    load_weights(network, model.pretrained, fresh=() if model.pretrained_fc else last_layer(model))
+    try:
+        load_weights(network, model.pretrained, fresh=() if model.pretrained_fc else last_layer(model))
+    except UserError as error:
+        hint = (
+            f". model.pretrained_fc is {model.pretrained_fc}. With --set model.pretrained_fc=None, any number will do"
+        )
+        wanted = model.pretrained_fc is not None and "of another shape" in str(error)
+        raise UserError(f"{error}{hint * wanted}") from None
     reset: Any = network.reset_classifier  # torch types all of a module's attributes as tensors and modules
     reset(model.num_classes)
     return network

@@ -245,10 +245,11 @@ def test_the_released_esc50_layout_trains(tmp_path, esc50):
     lmdb = str(FIXTURES / "released_esc50_layout.lmdb")
     tree["data"] |= {"train_lmdb": lmdb, "val_lmdb": lmdb}
     cfg = write_cfg(tmp_path / "esc.cfg", tree)
-    run_script(
+    result = run_script(
         *train_command(tmp_path, tmp_path / "run", "--fold_index", 5, script="train_esc50_classifier.py", cfg=cfg),
         check=0,
     )
+    assert "scored: all of each clip, at least 64 frames (0.6 s) (--val_clip_size)" in result.stderr
     assert json.loads((tmp_path / "run/run.json").read_text())["num_train_clips"] == 8
 
 
@@ -299,6 +300,7 @@ def test_fine_tuning_starts_from_the_exported_weights(corpus, trained, esc50, tm
     )
     line = error_line(run_script(*command, "--set", "model.pretrained_fc=5"))
     assert "2 of another shape: linear.weight [3, 128] instead of [5, 128]" in line
+    assert "model.pretrained_fc is 5. With --set model.pretrained_fc=None, any number will do" in line
     result = run_script(*command, "--set", "model.pretrained_fc=3", check=0)
     assert f"starting from the weights in {exported}" in result.stderr
     weights = torch.load(exported, weights_only=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import SAMPLE_RATE, error_line, run_script, train_command
+from conftest import SAMPLE_RATE, error_line, run_script, train_command, write_soundscape
 from released import CKPT
 
 from src.models.checkpoint import initial_network, read_checkpoint
@@ -148,6 +148,15 @@ def test_fine_tuning_a_released_checkpoint_on_one_class_a_clip_is_one_flag(corpu
     result = start_from(corpus, tmp_path, CKPT, *sets)
     assert result.returncode == 0, result.stderr[-2000:]
     assert "val_acc=" in next((tmp_path / "tuned/ckpts").iterdir()).name
+
+
+def test_the_number_of_classes_that_published_cfgs_give_can_be_lifted(corpus, trained, tmp_path):
+    run, given = trained / "r1/mixup/tiny/train_8", ("--set", "model.pretrained_fc=51")
+    lifted = ("--set", "model.pretrained_fc=None")
+    line = error_line(start_from(corpus, tmp_path, run, *given, script="train_gise_mixtures.py"))
+    assert " ".join(lifted) in line
+    result = start_from(corpus, tmp_path, run, *given, *lifted, script="train_gise_mixtures.py")
+    assert result.returncode == 0, result.stderr[-2000:]
 
 
 @pytest.mark.parametrize("script", ["train_classifier.py", "train_gise_mixtures.py", "train_esc50_classifier.py"])
@@ -388,3 +397,51 @@ def test_a_run_folder_of_before_resampling_was_a_key_is_resumed(corpus, tmp_path
     torch.save(content, checkpoint)
     run_script(*train_command(corpus, tmp_path / "run", epochs=2), check=0)
     assert len(list((tmp_path / "run/ckpts").iterdir())) == 2
+
+
+# ---- which frames are scored ----
+
+
+def clips_of(folder, seconds):
+    """The flag of an LMDB of a clip for each class, and one more, of so many seconds."""
+    for number, label in enumerate(("Drum", "Harp", "Organ", "Drum")):
+        write_soundscape(folder / f"clips_{seconds}", f"s{number}", [label], number, round(seconds * SAMPLE_RATE))
+    path = folder / f"clips_{seconds}.lmdb"
+    words = ("--mixture_dir", folder / f"clips_{seconds}", "--lmdb_path", path, "--audio_min_duration", 0.5)
+    run_script("pack_mixtures_into_lmdb.py", *words, check=0)
+    return ("--lmdb_path", path)
+
+
+@pytest.mark.parametrize("seconds, script", [(5, "eval_gise_mixtures.py"), (10, "eval_vggsound.py")])
+def test_the_published_evaluation_of_a_length_and_the_comparison_agree(corpus, trained, tmp_path, seconds, script):
+    clips, run = clips_of(tmp_path, seconds), trained / "r1/mixup/tiny/train_8"
+    (row,) = evaluate(script, corpus, tmp_path, "--ckpt_path", run, clips=clips).values()
+    pair = ("--ckpt_path", run, "--other_ckpt_path", trained / "r1/mixup/tiny/train_4", *clips, "--num_workers", 0)
+    flags = ("--bootstrap", 5, "--json", tmp_path / "c.json")
+    result = run_script("scripts/compare_checkpoints.py", *pair, *flags, check=0)
+    assert [found["first"] for found in json.loads((tmp_path / "c.json").read_text())] == [
+        float(row[name]) for name in ("mAP", "mAUC", "dprime")
+    ]
+    assert f"scored: {row['num_timesteps']} frames ({seconds:.1f} s) from the centre of each clip" in result.stderr
+    assert "clips last" not in result.stderr.lower()
+
+
+@pytest.mark.parametrize("script", SCORING)
+def test_longer_clips_are_warned_of_with_the_flag_that_scores_all(corpus, tmp_path, score, script):
+    clips = clips_of(tmp_path, 1.5)
+    result = score(script, *clips, "--num_timesteps", 100)
+    assert result.returncode == 0 and "scored: 100 frames (1.0 s) from the centre of each clip" in result.stderr
+    assert "clips last 1.5 s, of which 1.0 s are scored: --num_timesteps 151 scores all" in result.stderr
+    result = score(script, *clips, "--num_timesteps", 151)
+    assert result.returncode == 0 and "clips last" not in result.stderr
+    result = score(script, *clips, "--num_timesteps", 300)
+    assert "Clips last 1.5 s: shorter ones are repeated up to it" in result.stderr
+
+
+@pytest.mark.parametrize("script", ["train_gise_mixtures.py", "train_classifier.py", "train_all_mixtures.py"])
+def test_training_says_what_it_validates_on(corpus, tmp_path, script):
+    more = ("--lmdbs_list", corpus / "train.lmdb") if script == "train_all_mixtures.py" else ()
+    command = train_command(corpus, tmp_path / "run", "--val_clip_size", 30, *more, script=script)
+    result = run_script(*command, check=0)
+    assert "scored: 30 frames (0.3 s) from the centre of each clip (--val_clip_size)" in result.stderr
+    assert "clips last 0.7 s, of which 0.3 s are scored: --val_clip_size 69 scores all" in result.stderr
