@@ -15,12 +15,11 @@ from src.errors import UserError
 from src.models.registry import build_network, create
 from src.models.safe_loading import read_torch_file, require_as_written
 from src.models.torch_files import digest_of, torch_file_digest
-from src.models.weights import is_usable, load_state
+from src.models.weights import is_usable, load_state, network_part
 
 log = logging.getLogger(__name__)
 
 GISE_51 = Path(__file__).parents[2] / "meta" / "lbl_map.json"
-WEIGHTS_PREFIX = "net."  # of the network's tensors in a checkpoint's state_dict
 
 
 @dataclass(frozen=True)
@@ -143,8 +142,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         config, label_map = parse_config(published_settings(record["cfg"]), str(path)), None
     if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()):
         raise UserError(f"{path}: its state_dict holds something else than named tensors. The file is damaged")
-    weights = {name.removeprefix(WEIGHTS_PREFIX): state[name] for name in state if name.startswith(WEIGHTS_PREFIX)}
-    return Checkpoint(path, config, label_map, record, weights or state, digest)  # under another prefix, all of them
+    return Checkpoint(path, config, label_map, record, network_part(state), digest)
 
 
 def published_settings(cfg: dict[str, Any]) -> dict[str, Any]:

@@ -68,10 +68,14 @@ def row_name(checkpoint: Path, levels: int) -> dict[str, str]:
     return {"Model": "/".join((run, model, train_set)), "run": run, "train_set": train_set}
 
 
+def export_folder(export_dir: str | Path, checkpoint: Path) -> Path:
+    """`<export_dir>/<two folders above ckpts/>`."""
+    return Path(export_dir, *folders_above(checkpoint, 2))
+
+
 def export_path(export_dir: str | Path, checkpoint: Path, mAP: float, dprime: float, num_classes: int) -> Path:  # noqa: N803
-    """`<export_dir>/<two folders above ckpts/>/mAP=…_dprime=…_num_classes=….pth`."""
-    group, run = folders_above(checkpoint, 2)
-    return Path(export_dir) / group / run / f"mAP={mAP:.4f}_dprime={dprime:.4f}_num_classes={num_classes}.pth"
+    """`<export_folder>/mAP=…_dprime=…_num_classes=….pth`."""
+    return export_folder(export_dir, checkpoint) / f"mAP={mAP:.4f}_dprime={dprime:.4f}_num_classes={num_classes}.pth"
 
 
 class ResultsTable:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from src.learning.metrics import RankingScores, ranking_scores
-from src.scoring.bootstrap import bootstrap, interval
+from src.scoring.bootstrap import interval
 from src.scoring.predictions import Prediction
 from src.scoring.results_table import KEY, SOURCES, ResultsTable
 
@@ -18,7 +18,10 @@ BESIDE = {
     "overlap": ("events", ("clips", "classes", *SCORES)),
     "per_class": ("class", ("clips", "AP", "AUC", "accuracy")),
 }
-INTERVALS = ["bootstrap", "bootstrap_seed", *(f"{name}_{end}" for name in SCORES for end in ("low", "high"))]
+INTERVALS = [
+    *("bootstrap", "bootstrap_seed"),
+    *(f"{name}_{end}" for name in (*SCORES, "accuracy") for end in ("low", "high")),
+]
 
 
 def as_columns(scores: RankingScores) -> dict[str, float]:
@@ -26,10 +29,11 @@ def as_columns(scores: RankingScores) -> dict[str, float]:
     return {name: getattr(scores, name) for name in SCORES}
 
 
-def intervals(probabilities: np.ndarray, multi_hot: np.ndarray, resamples: int, seed: int) -> dict[str, float]:
-    """95 % intervals as the INTERVALS columns of a row."""
-    bootstrapped = bootstrap(probabilities, multi_hot, resamples, seed)
-    ends = [end for name in SCORES for end in interval(getattr(bootstrapped, name))]
+def intervals(prediction: Prediction, resamples: int, seed: int) -> dict[str, float]:
+    """95 % intervals as the INTERVALS columns of a row. Accuracy has one where clips have one class each."""
+    bootstrapped = prediction.bootstrap(resamples, seed)
+    values = [getattr(bootstrapped, name) for name in (*SCORES, "accuracy")]
+    ends = [end for each in values if each is not None for end in interval(each)]
     return dict(zip(INTERVALS, [resamples, seed, *ends]))
 
 
