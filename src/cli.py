@@ -154,6 +154,14 @@ def count(text: str) -> int:
     return value
 
 
+def fraction(text: str) -> float:
+    """An argparse type: a number above 0 and at most 1."""
+    value = positive(float)(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"{text} is above 1")
+    return value
+
+
 def seed(text: str) -> int:
     """An argparse type: a seed as PyTorch takes it, of 64 bits."""
     value = count(text)
@@ -324,6 +332,7 @@ def evaluation_parser(description: str) -> Parser:
     resamples = "resamples of the clips for 95 %% intervals of mAP, mAUC and d′, such as 1000, or 0 for none"
     add("--bootstrap", type=count, default=0, metavar="R", help=resamples)
     add("--seed", type=seed, default=0, help="of the resamples")
+    add("--calibration", action="store_true", help="also the expected calibration error, and a picture of reliability")
     add_loading_flags(parser)
     return parser
 

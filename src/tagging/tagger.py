@@ -62,6 +62,7 @@ class Tagger:
         self.transform = evaluation_chain(max(self.window // audio.hop_len, 1))
         self.network = content.network().eval()
         self.task = build_task(content.config)
+        self.decisions, self.temperature = content.decisions, content.temperature
         keep_freed_memory()
         try:
             self._scores([np.zeros((self.features.num_bins, 1), dtype=np.float32)])
@@ -107,7 +108,7 @@ class Tagger:
         rows = rows_for(views)
         for row, spectrogram, view in zip(rows.numpy(), spectrograms, views):
             view.of(spectrogram, row[0, :, : view.size])
-        return self.task.probabilities(self.network(rows)).numpy()
+        return self.task.probabilities(self.network(rows), self.temperature).numpy()
 
 
 def maxima(spectrogram: np.ndarray, columns: int) -> np.ndarray:

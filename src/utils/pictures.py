@@ -6,13 +6,15 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.errors import listed
+from src.errors import UserError, listed
 from src.utils.files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
+
+KINDS = (".png", ".pdf", ".svg", ".jpg")
 
 
 def blank_figure(width: float, height: float) -> "Figure":
@@ -25,6 +27,16 @@ def blank_figure(width: float, height: float) -> "Figure":
 
     matplotlib.rcParams["text.parse_math"] = False
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def require_kind(flag: str, path: str | None) -> None:
+    """Refuse a picture's name that does not end in a kind. None stands for no picture.
+
+    Raises:
+        UserError: with the flag's name.
+    """
+    if path and Path(path).suffix.lower() not in KINDS:
+        raise UserError(f"{flag} {path}: a picture ends in {', '.join(KINDS)}")
 
 
 def save_figure(figure: "Figure", path: str | PathLike, dpi: int, kind: str | None = None) -> None:
