@@ -34,9 +34,14 @@ class Tagged:
     scores: np.ndarray  # (W, C) probabilities
     picture: np.ndarray  # (F, PICTURE_COLUMNS) dB, the recording's spectrogram, evenly over time
 
+    @property
+    def strongest_scores(self) -> np.ndarray:
+        """(C,) each class's score in its strongest window."""
+        return self.scores.max(axis=0)
+
     def strongest(self, top_k: int) -> np.ndarray:
         """(top_k,) indices of the classes with the highest scores of any window, the highest first."""
-        return np.argsort(-self.scores.max(axis=0), kind="stable")[:top_k]
+        return np.argsort(-self.strongest_scores, kind="stable")[:top_k]
 
 
 class Tagger:
