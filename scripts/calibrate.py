@@ -45,7 +45,8 @@ def main() -> None:
     print(f"| {' | '.join(rows[0])} |\n| --- |" + " ---: |" * (len(rows[0]) - 1))
     for name, clips, *figures in (row.values() for row in rows):
         cells = " | ".join("" if figure is None else f"{figure:.4g}" for figure in figures)
-        print(f"| {name.replace('|', '&#124;')} | {clips} | {cells} |")
+        name = name.replace("|", r"\|")
+        print(f"| {name} | {clips} | {cells} |")
     print()
     for name, curve in found.curves.items():
         print(f"expected calibration error {curve.ece:.4f} ({name})")
