@@ -16,7 +16,7 @@ from src.errors import UserError
 from src.learning.optim import build_optimizer, build_schedule, step_schedule
 from src.learning.tasks import Task
 from src.learning.thresholds import choose, report_missing
-from src.models.decisions import KEY
+from src.models.decisions import DECISIONS
 from src.runs.distributed import gather_objects, gather_over_ranks
 
 
@@ -126,12 +126,12 @@ class Recognizer(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["train_loss"] = gather_objects((self._loss_sum.item(), self._loss_count))
-        checkpoint[KEY] = self._decisions
+        checkpoint[DECISIONS] = self._decisions
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         shares = checkpoint.get("train_loss", [(0.0, 0)])
         if len(shares) != self.trainer.world_size:  # on other ranks: the same mean
             shares = [tuple(sum(values) / self.trainer.world_size for values in zip(*shares))] * self.trainer.world_size
         loss_sum, self._loss_count = shares[self.trainer.global_rank]
-        self._decisions = checkpoint.get(KEY)
+        self._decisions = checkpoint.get(DECISIONS)
         self._loss_sum = torch.tensor(loss_sum)

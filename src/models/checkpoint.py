@@ -12,7 +12,7 @@ from torch import nn
 from src.config import AudioConfig, Config, ModelConfig, OptConfig, parse_config
 from src.data.labels import LabelMap
 from src.errors import UserError
-from src.models.decisions import KEY, Decisions, read_decisions
+from src.models.decisions import DECISIONS, Decisions, read_decisions
 from src.models.registry import build_network, create
 from src.models.safe_loading import StandIn, read_torch_file, require_as_written
 from src.models.torch_files import digest_of, torch_file_digest, write_torch_file
@@ -152,7 +152,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise UserError(f"{path}: its state_dict holds something else than named tensors. The file is damaged")
     weights = {name.removeprefix(WEIGHTS_PREFIX): state[name] for name in state if name.startswith(WEIGHTS_PREFIX)}
     weights = weights or state  # under another prefix, all of them
-    decisions = read_decisions(content.get(KEY), config.model.num_classes, path)
+    decisions = read_decisions(content.get(DECISIONS), config.model.num_classes, path)
     return Checkpoint(path, config, label_map, record, weights, digest, decisions)
 
 
@@ -169,7 +169,7 @@ def keep_decisions(checkpoint: Checkpoint, decisions: Decisions, output: str | P
         raise UserError(f"{checkpoint.path}: was replaced while it was in use. Start again")
     if checkpoint.label_map is None:
         content = without_stand_ins(content)
-    write_torch_file(output or checkpoint.path, content | {KEY: decisions.as_dict()})
+    write_torch_file(output or checkpoint.path, content | {DECISIONS: decisions.as_dict()})
 
 
 def without_stand_ins(tree: Any) -> Any:

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from src.errors import UserError
 
-KEY = "decisions"  # of a checkpoint
+DECISIONS = "decisions"  # key of a checkpoint
 
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
@@ -30,7 +30,7 @@ class Decisions:
         return scores >= np.array(limits, dtype=np.float32)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, as stored under KEY."""
+        """Plain data, as stored under DECISIONS."""
         return asdict(self)
 
 
@@ -38,7 +38,7 @@ VALIDATOR = TypeAdapter(Decisions)
 
 
 def read_decisions(content: Any, num_classes: int, path: Path) -> Decisions | None:
-    """What a checkpoint holds under KEY. Without it, as before there were thresholds, None.
+    """What a checkpoint holds under DECISIONS. Without it, as before there were thresholds, None.
 
     Raises:
         UserError: it is something else, or of another number of classes.

@@ -2,7 +2,10 @@
 
 import csv
 import json
+import resource
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ import torch
 from conftest import (
     CLASSES,
     FIXTURES,
+    ROOT,
     SAMPLE_RATE,
     cfg_tree,
     error_line,
@@ -22,9 +26,10 @@ from conftest import (
 from released import CKPT, LMDB, clip
 from scipy.special import logit
 
+from src.errors import UserError
 from src.learning.thresholds import choose
-from src.models.checkpoint import read_checkpoint
-from src.models.decisions import KEY
+from src.models.checkpoint import keep_decisions, read_checkpoint
+from src.models.decisions import DECISIONS
 from src.models.safe_loading import read_torch_file
 from src.models.torch_files import torch_file_digest, write_torch_file
 from src.runs.folder import best
@@ -65,7 +70,7 @@ def scored(path, lmdb_path):
 def same_but_for_decisions(one, other):
     """Whether two checkpoints hold the same, to the last bit."""
     first, second = (read_torch_file(path, "a checkpoint") for path in (one, other))
-    first.pop(KEY, None), second.pop(KEY, None)
+    first.pop(DECISIONS, None), second.pop(DECISIONS, None)
     return same(first, second)
 
 
@@ -151,7 +156,7 @@ def test_without_thresholds_the_cells_are_empty(run, corpus, tmp_path):
     """Of checkpoints of an earlier version, of those of 2021, and of untrained networks."""
     folder, path = run
     content = read_torch_file(path, "a checkpoint")
-    del content[KEY]
+    del content[DECISIONS]
     write_torch_file(path, content)
     (row,) = evaluate(corpus, path, tmp_path / "r.csv", "--per_class")
     assert row["mAP"] and not any(row[name] for name in ("precision", "recall", "F1"))
@@ -246,7 +251,7 @@ def test_a_run_is_resumed_from_a_calibrated_checkpoint_as_from_the_one_before(co
     ends = [next((tmp_path / name / "ckpts").glob("epoch=01*")) for name in ("plain", "calibrated")]
     assert ends[0].name == ends[1].name
     contents = [read_torch_file(path, "a checkpoint") for path in ends]
-    for name in ("state_dict", "optimizer_states", KEY):
+    for name in ("state_dict", "optimizer_states", DECISIONS):
         assert same(contents[0][name], contents[1][name])
     tables = [(tmp_path / name / "logs" / "metrics.csv").read_text() for name in ("plain", "calibrated")]
     assert tables[0] == tables[1]
@@ -351,3 +356,29 @@ def test_a_summary_with_a_class_called_as_its_first_column_is_refused(run, recor
     run_script(*words, "--summary", tmp_path / "t.csv", "--decisions", tmp_path / "d.csv", check=0)
     assert list(rows_of(tmp_path / "t.csv")[0]) == ["file", "File", "a,b", 'say "x"']
     assert [row["class"] for row in rows_of(tmp_path / "d.csv")] == ["File", "a,b", 'say "x"']
+
+
+def test_a_checkpoint_that_cannot_be_written_back_is_as_it_was(corpus, run):
+    """A limit on the size of files stands for the disk's end."""
+    folder, path = run
+    before = path.read_bytes()
+    words = ("--ckpt_path", path, "--lmdb_path", corpus / "val.lmdb", *FRAMES)
+    result = subprocess.run(
+        [sys.executable, ROOT / "scripts/calibrate.py", *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    )
+    assert f"{path}: File too large" in error_line(result)
+    assert path.read_bytes() == before and not list(folder.rglob("*.partial"))
+
+
+def test_a_checkpoint_that_was_replaced_meanwhile_is_not_written_over(run):
+    folder, path = run
+    checkpoint = read_checkpoint(path)
+    other = next(file for file in (folder / "ckpts").iterdir() if file != path)
+    shutil.copy(other, path)
+    with pytest.raises(UserError, match="was replaced while it was in use"):
+        keep_decisions(checkpoint, checkpoint.decisions)
+    assert path.read_bytes() == other.read_bytes()
