@@ -17,8 +17,7 @@ def build_parser() -> cli.Parser:
     add("--other_ckpt_path", required=True, help="the second one, in the same way")
     add("--lbl_map", help=cli.LABEL_MAP)
     cli.add_storage_flags(parser)
-    frames = "frames, from the clip's centre, by default as published: 501 of clips up to 5 s, 1001 of longer ones"
-    add("--num_timesteps", type=cli.positive(int), help=frames)
+    add("--num_timesteps", type=cli.positive(int), help=cli.FRAMES)
     add(
         "--bootstrap",
         type=cli.positive(int),

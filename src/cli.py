@@ -32,6 +32,7 @@ Options = TypeVar("Options", bound="DataclassInstance")
 log = logging.getLogger(__name__)
 
 ONE_CHECKPOINT = "checkpoint, of this project or released in 2021, or a run folder: its best one"
+FRAMES = "frames, from the clip's centre, by default as published: 501 of clips up to 5 s, 1001 of longer ones"
 LABEL_MAP = "label map that the checkpoint was trained with, by default the one it carries"
 
 LONGEST_LINE = 1500  # characters of an error message
@@ -151,6 +152,14 @@ def count(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return value
+
+
+def fraction(text: str) -> float:
+    """An argparse type: a number above 0 and at most 1."""
+    value = positive(float)(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"{text} is above 1")
     return value
 
 
@@ -331,6 +340,7 @@ def evaluation_parser(description: str, num_timesteps: int) -> Parser:
     resamples = "resamples of the clips for 95 %% intervals of scores, such as 1000, or 0 for none"
     add("--bootstrap", type=count, default=0, metavar="R", help=resamples)
     add("--seed", type=seed, default=0, help="of the resamples")
+    add("--calibration", action="store_true", help="also the expected calibration error, and a picture of reliability")
     add_loading_flags(parser)
     return parser
 

@@ -28,8 +28,9 @@ from src.utils.files import require_writable
 log = logging.getLogger(__name__)
 
 COLUMNS = (  # behind those that say which run it is
-    "mAP mAUC dprime ckpt_path accuracy top5 epoch val_figure num_train_clips num_eval_clips num_timesteps protocol "
-    "fold cfg_file arch model_depth num_classes pretrained train_set_path train_data lmdb_path eval_data evaluated"
+    "mAP mAUC dprime ckpt_path accuracy top5 precision recall F1 epoch val_figure num_train_clips num_eval_clips "
+    "num_timesteps protocol fold cfg_file arch model_depth num_classes pretrained train_set_path train_data lmdb_path "
+    "eval_data evaluated"
 ).split()
 DIGESTS = ["weights_digest", "labels_digest", "ckpt_digest"]  # the last columns: a cut is seen in them
 
@@ -51,6 +52,7 @@ class EvaluationOptions(InferenceOptions):
     per_class: bool = False
     bootstrap: int = 0  # resamples of the clips for 95 % intervals, or 0 for none
     seed: int = 0  # of the resamples
+    calibration: bool = False  # also the expected calibration error, and a picture of it
 
 
 def evaluate(options: EvaluationOptions) -> None:
@@ -71,7 +73,8 @@ def evaluate(options: EvaluationOptions) -> None:
     if not options.source:
         export_alone(checkpoints, options)
         return
-    columns = list(row_name(checkpoints[0], options.levels)) + COLUMNS + INTERVALS * bool(options.bootstrap) + DIGESTS
+    asked_for = INTERVALS * bool(options.bootstrap) + ["ece"] * options.calibration
+    columns = list(row_name(checkpoints[0], options.levels)) + COLUMNS + asked_for + DIGESTS
     table = ResultsTable(options.results_csv, columns, needed=("Model", *SCORES))
     candidates = [Candidate(path) for path in checkpoints]
     if options.untrained:
@@ -139,6 +142,8 @@ def is_scored(candidate: Candidate, table: ResultsTable, eval_data: str, options
         return False
     if options.bootstrap and row.get("accuracy") and not row.get("accuracy_low"):  # of an earlier version
         return False
+    if options.calibration and not (row.get("ece") and picture_of(key, options).is_file()):
+        return False
     for what in further_tables(options):
         beside = score_tables.table_beside(options.results_csv, what).get(**key)
         if beside is None or not sources.items() <= beside.items():
@@ -149,6 +154,12 @@ def is_scored(candidate: Candidate, table: ResultsTable, eval_data: str, options
 def further_tables(options: EvaluationOptions) -> list[str]:
     """The tables beside `results_csv` that are asked for."""
     return ["overlap"] * options.overlap_analysis + ["per_class"] * options.per_class
+
+
+def picture_of(key: dict[str, Any], options: EvaluationOptions) -> Path:
+    """Where the reliability of the checkpoint with this key is drawn."""
+    table = Path(options.results_csv)
+    return table.with_name(f"{table.stem}_reliability_{digest_of(sorted(key.items()))}.png")
 
 
 def is_exported(row: dict[str, str], table: ResultsTable, export_dir: str) -> bool:
@@ -200,8 +211,16 @@ def write_up(prediction: Prediction, table: ResultsTable, options: EvaluationOpt
             "ckpt_digest": checkpoint.untrained_digest if candidate.untrained else checkpoint.digest,
         }
         | prediction.task.more_scores(probabilities, prediction.targets)
+        | score_tables.decision_columns(prediction)
     )
-    row |= dict.fromkeys(INTERVALS, "")  # not those of earlier scores
+    row |= dict.fromkeys([*INTERVALS, "ece"], "")  # not those of earlier scores
+    if options.calibration:
+        from src.scoring.calibration import draw_reliability, reliability
+
+        curve = reliability(*prediction.task.confidences(probabilities, prediction.targets))
+        row["ece"], picture = curve.ece, picture_of(key_of(candidate, options), options)
+        draw_reliability(picture, {Path(candidate.name).name: curve}, row["Model"])
+        log.info("reliability: %s", picture)
     if options.bootstrap:
         row |= score_tables.intervals(prediction, options.bootstrap, options.seed)
     if options.export_dir and not candidate.untrained:

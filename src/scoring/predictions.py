@@ -21,6 +21,7 @@ from src.data.transforms import evaluation_chain
 from src.errors import UserError
 from src.learning.tasks import Task, build_task
 from src.models.checkpoint import Checkpoint, architecture, outline, read_checkpoint
+from src.models.decisions import Decisions
 from src.models.torch_files import torch_file_digest
 from src.models.weights import require_fit, weights_of
 from src.runs.devices import present_gpus
@@ -83,6 +84,7 @@ class Prediction:
     checkpoint: Checkpoint  # without its weights
     weights: Callable[[], dict[str, torch.Tensor]]  # the network's, read again unless it is still in memory
     dataset: ClipDataset
+    logits: torch.Tensor  # (N, C) float32, on the CPU
     probabilities: np.ndarray  # (N, C) float32
     targets: np.ndarray  # (N, C) of 0 and 1, or (N,) class indices
     eval_data: str  # fingerprint of the clips that were scored
@@ -90,6 +92,11 @@ class Prediction:
     @property
     def task(self) -> Task:
         return build_task(self.checkpoint.config)
+
+    @property
+    def decisions(self) -> Decisions | None:
+        """The checkpoint's thresholds. They are not of the network that its run began with."""
+        return None if self.candidate.untrained else self.checkpoint.decisions
 
     @property
     def multi_hot(self) -> np.ndarray:
@@ -130,13 +137,15 @@ def predictions(candidates: Sequence[Candidate], options: InferenceOptions) -> I
                     raise UserError(f"{options.source}: was written into while it was in use. Start again")
                 if number == 0:
                     task.report_undefined(output.targets, dataset.label_map, options.source)
-                probabilities = task.probabilities(output.logits).numpy()
+                head, untrained = checkpoints[alike[0].path], alike[0].untrained
+                temperature = 1.0 if untrained else head.temperature
+                probabilities = task.probabilities(output.logits, temperature).numpy()
                 if not np.isfinite(probabilities).all():
                     cause = "Is it of a run that diverged, or damaged?"
                     raise UserError(f"{alike[0].path}: its network's outputs are not finite. {cause}")
                 for candidate in alike:
-                    head, weights = checkpoints[candidate.path], partial(memory.weights, candidate)
-                    yield Prediction(candidate, head, weights, dataset, probabilities, output.targets, eval_data)
+                    scored = candidate, checkpoints[candidate.path], partial(memory.weights, candidate), dataset
+                    yield Prediction(*scored, output.logits, probabilities, output.targets, eval_data)
 
 
 def read_heads(candidates: Sequence[Candidate], lbl_map: str | None) -> dict[Path, Checkpoint]:

@@ -193,7 +193,7 @@ def scored_as(tmp_path, monkeypatch):
     def patch(first, second, targets):
         config = load_config(write_cfg(tmp_path / "tiny.cfg", cfg_tree(tmp_path)))
         head, dataset = SimpleNamespace(config=config), SimpleNamespace(records=np.arange(len(targets)))
-        found = [Prediction(None, head, None, dataset, scores, targets, "") for scores in (first, second)]
+        found = [Prediction(None, head, None, dataset, None, scores, targets, "") for scores in (first, second)]
         monkeypatch.setattr(comparison, "predictions", lambda *_: found)
 
     return patch
