@@ -17,7 +17,7 @@ PATHS = [
     "0x10",
     "- x",
     "!tag *star",
-    "caf\u00e9 \U0001f600",
+    "k\u00f6ln \U0001f600",
     "ends in:",
     "tab\there",
     "line\nbreak",
