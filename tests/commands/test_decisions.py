@@ -22,6 +22,7 @@ from conftest import (
     train_command,
     write_cfg,
     write_lbl_map,
+    write_soundscape,
 )
 from released import CKPT, LMDB, clip
 from scipy.special import logit
@@ -381,6 +382,17 @@ def test_a_checkpoint_that_cannot_be_written_back_is_as_it_was(corpus, run):
     )
     assert f"{path}: File too large" in error_line(result)
     assert path.read_bytes() == before and not list(folder.rglob("*.partial"))
+
+
+def test_clips_without_any_class_choose_nothing(run, tmp_path):
+    _, path = run
+    before = path.read_bytes()
+    write_soundscape(tmp_path / "mix", "a", [])
+    words = ("--mixture_dir", tmp_path / "mix", "--lmdb_path", tmp_path / "none.lmdb", "--audio_min_duration", 0.5)
+    run_script("pack_mixtures_into_lmdb.py", *words, "--allow_empty", check=0)
+    words = ("--ckpt_path", path, "--lmdb_path", tmp_path / "none.lmdb", *FRAMES)
+    assert "none.lmdb: has no clip of any class" in error_line(run_script("scripts/calibrate.py", *words))
+    assert path.read_bytes() == before
 
 
 def test_a_checkpoint_that_was_replaced_meanwhile_is_not_written_over(run):
