@@ -103,6 +103,8 @@ def calibrate(
     if checkpoint.label_map is None and output is None:
         raise UserError(f"{path}: was released in 2021, and is left as it is. Give --output FILE.ckpt for a copy")
     (found,) = predictions([Candidate(path)], options)
+    if not found.multi_hot.any():
+        raise UserError(f"{options.lmdb_path}: has no clip of any class, and so nothing to choose thresholds by")
     task, names, kept = found.task, found.dataset.label_map.names, checkpoint.temperature
     divisor = fitted_temperature(task, found.logits, found.targets) if temperature else kept
     probabilities = task.probabilities(found.logits, divisor).numpy()

@@ -22,6 +22,7 @@ from conftest import (
     train_command,
     write_cfg,
     write_lbl_map,
+    write_soundscape,
 )
 from released import CKPT, LMDB, clip
 from scipy.special import logit
@@ -153,8 +154,8 @@ def test_precision_recall_and_f1_stand_in_both_tables(corpus, run, tmp_path):
 
 
 def test_without_thresholds_the_cells_are_empty(run, corpus, tmp_path):
-    """Of checkpoints of an earlier version, of those of 2021, and of untrained networks."""
-    folder, path = run
+    """Of checkpoints of an earlier version, and of those of 2021."""
+    _, path = run
     content = read_torch_file(path, "a checkpoint")
     del content[DECISIONS]
     write_torch_file(path, content)
@@ -164,13 +165,20 @@ def test_without_thresholds_the_cells_are_empty(run, corpus, tmp_path):
     words = ("--ckpt_path", CKPT, "--lbl_map", FIXTURES / "lbl_map.json", "--lmdb_path", LMDB, "--num_workers", 0)
     run_script("eval_gise_mixtures.py", *words, "--results_csv", tmp_path / "old.csv", check=0)
     assert rows_of(tmp_path / "old.csv")[0]["F1"] == ""
-    words = ("--exp_dir", tmp_path / "new", "--untrained", "--best_only")
-    shutil.copytree(folder, tmp_path / "new")
-    calibrate(corpus, tmp_path / "new", "--temperature")
-    words += ("--lmdb_path", corpus / "eval.lmdb", "--results_csv", tmp_path / "u.csv", *FRAMES)
-    run_script("eval_gise_mixtures.py", *words, check=0)
-    untrained, trained = rows_of(tmp_path / "u.csv")
-    assert untrained["ckpt_path"].endswith("untrained") and untrained["F1"] == "" and trained["F1"]
+
+
+def test_an_untrained_network_has_neither_thresholds_nor_temperature(run, corpus, tmp_path):
+    folder, _ = run
+    words = ("--exp_dir", folder, "--untrained", "--best_only", "--calibration", "--lmdb_path", corpus / "eval.lmdb")
+    tables = []
+    for name in ("before.csv", "after.csv"):
+        run_script("eval_gise_mixtures.py", *words, *FRAMES, "--results_csv", tmp_path / name, check=0)
+        tables.append(rows_of(tmp_path / name))
+        calibrate(corpus, folder, "--temperature")
+    (untrained, trained), (untrained_after, trained_after) = tables
+    assert untrained["ckpt_path"].endswith("untrained") and untrained["F1"] == untrained_after["F1"] == ""
+    assert untrained["ece"] == untrained_after["ece"] and trained["ece"] != trained_after["ece"]
+    assert trained["F1"] and trained_after["F1"]
 
 
 def test_the_calibration_error_and_its_picture_are_made_on_request_and_anew_if_one_is_gone(corpus, run, tmp_path):
@@ -240,6 +248,8 @@ def test_a_precision_is_reached_where_it_can_be_and_else_the_class_is_named(corp
         ("nan", "nan is not a number above 0"),
     ):
         assert fault in calibrate(corpus, path, "--precision", share, check=2).stderr
+    line = error_line(calibrate(corpus, path, "--plot", tmp_path / "out.xyz", check=1))
+    assert "out.xyz: a picture ends in .png" in line
 
 
 def test_a_run_is_resumed_from_a_calibrated_checkpoint_as_from_the_one_before(corpus, tmp_path):
@@ -372,6 +382,17 @@ def test_a_checkpoint_that_cannot_be_written_back_is_as_it_was(corpus, run):
     )
     assert f"{path}: File too large" in error_line(result)
     assert path.read_bytes() == before and not list(folder.rglob("*.partial"))
+
+
+def test_clips_without_any_class_choose_nothing(run, tmp_path):
+    _, path = run
+    before = path.read_bytes()
+    write_soundscape(tmp_path / "mix", "a", [])
+    words = ("--mixture_dir", tmp_path / "mix", "--lmdb_path", tmp_path / "none.lmdb", "--audio_min_duration", 0.5)
+    run_script("pack_mixtures_into_lmdb.py", *words, "--allow_empty", check=0)
+    words = ("--ckpt_path", path, "--lmdb_path", tmp_path / "none.lmdb", *FRAMES)
+    assert "none.lmdb: has no clip of any class" in error_line(run_script("scripts/calibrate.py", *words))
+    assert path.read_bytes() == before
 
 
 def test_a_checkpoint_that_was_replaced_meanwhile_is_not_written_over(run):
