@@ -2,7 +2,7 @@
 
 import logging
 import os
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 
 from src import cli
@@ -23,6 +23,10 @@ def build_parser() -> cli.Parser:
     add("--hop", type=cli.positive(float), default=2.5, help="seconds from one window to the next")
     add("--threshold", type=float, default=0.0, help="show classes whose score reaches it")
     add("--csv", help="table to write, a row a window and class")
+    add("--embeddings", help="file of arrays to write (.npz): what goes into the network's last layer")
+    of = "a row a window, or a row a recording, the mean over its windows"
+    add("--embeddings_of", choices=("windows", "recordings"), default="windows", help=of)
+    add("--device", default="cpu", help="where the network runs, such as cuda or cuda:1")
     add("--plot", help="picture to write. Of several recordings, one each, with the recording's name added")
     return parser
 
@@ -32,17 +36,24 @@ def main() -> None:
     kinds = (".png", ".pdf", ".svg", ".jpg")
     if arguments.plot and Path(arguments.plot).suffix.lower() not in kinds:
         raise UserError(f"--plot {arguments.plot}: a picture ends in {', '.join(kinds)}")
-    require_writable(arguments.csv, arguments.plot)
+    require_writable(arguments.csv, arguments.embeddings, arguments.plot)
     from src.tagging.pictures import draw
     from src.tagging.recordings import audio_files
-    from src.tagging.tables import score_table
+    from src.tagging.tables import embedding_file, score_table
     from src.tagging.tagger import Tagger
+    from src.utils.memory import keep_freed_memory
 
+    keep_freed_memory()
     files = audio_files(arguments.audio)
-    tagger = Tagger(arguments.ckpt_path, arguments.lbl_map, arguments.window, arguments.hop)
+    tagger = Tagger(arguments.ckpt_path, arguments.lbl_map, arguments.window, arguments.hop, arguments.device)
     names = tagger.label_map.names
     failed = 0
-    with score_table(arguments.csv, names) if arguments.csv else nullcontext() as add_rows:
+    with ExitStack() as outputs:
+        add_rows = arguments.csv and outputs.enter_context(score_table(arguments.csv, names))
+        if arguments.embeddings:
+            tagger.require_embeddings()
+            of = tagger.embedding_size, arguments.embeddings_of == "windows"
+            add_embeddings = outputs.enter_context(embedding_file(arguments.embeddings, *of))
         for number, file in enumerate(files, 1):
             try:
                 tagged = tagger(file)
@@ -64,6 +75,8 @@ def main() -> None:
                 draw(picture, tagged, names, arguments.top_k)
             if add_rows:
                 add_rows(tagged)
+            if arguments.embeddings:
+                add_embeddings(tagged)
     if failed:
         raise UserError(f"{failed} of {len(files)} recordings could not be read. See above")
 

@@ -34,7 +34,7 @@ class Checkpoint:
     weights: dict[str, torch.Tensor]  # the network's state dict
     digest: str  # of the file, see src/models/torch_files.py
 
-    def classes(self, lbl_map: str | None = None) -> LabelMap:
+    def classes(self, lbl_map: str | Path | None = None) -> LabelMap:
         """The label map of a file, by default the one that the checkpoint carries.
 
         A checkpoint released in 2021 carries none. One of 51 classes has GISE-51's.
