@@ -7,9 +7,7 @@ LINEAR = (nn.Linear, nn.Conv2d)  # some of timm's networks end in a 1×1 convolu
 
 
 class Embedder(nn.Module):
-    """(B, 1, F, T) spectrograms -> (B, C) logits and (B, D) embeddings, in one pass.
-
-    D is 0 for a network without a last layer, see `last_layer`.
+    """(B, 1, F, T) spectrograms -> (B, D) embeddings.
 
     Args:
         network: of any family, in evaluation mode.
@@ -21,7 +19,11 @@ class Embedder(nn.Module):
         self._sought = False
         self._embeddings: torch.Tensor | None = None
 
-    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.both(inputs)[1]
+
+    def both(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, C) logits and (B, D) embeddings, in one pass. D is 0 for a network without a last layer."""
         if not self._sought and (last := last_layer(self.network, inputs[:1])) is not None:
             last.register_forward_pre_hook(self._keep)
         self._sought, self._embeddings = True, None

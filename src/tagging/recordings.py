@@ -57,7 +57,7 @@ def in_memory(samples: Any, sample_rate: Any) -> Recording:
         found = f"{samples.dtype} numbers" if isinstance(samples, np.ndarray) else type(samples).__name__
         raise UserError(f"samples: are {found}. A NumPy array or a tensor of real numbers was expected")
     if samples.ndim not in (1, 2) or samples.size == 0:
-        raise UserError(f"samples: have the shape {samples.shape}. Expected: (N,), (N, channels) or (channels, N), N ≥ 1")
+        raise UserError(f"samples: have the shape {samples.shape}. Expected: (N,), (N, channels) or (channels, N)")
     samples = samples.reshape(len(samples), -1)  # (N, channels) of (N,)
     if samples.shape[0] < samples.shape[1]:
         samples = samples.T

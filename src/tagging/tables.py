@@ -36,8 +36,8 @@ def score_table(path: str | Path, names: Sequence[str]) -> Iterator[Callable[[Ta
 def embedding_file(path: str | Path, size: int, of_windows: bool) -> Iterator[Callable[[Tagged], None]]:
     """Yield what adds a recording's embeddings. The `.npz` at `path` is replaced when the block ends.
 
-    It holds `embeddings`, (N, D) float32, and of each row `files`, a string, `starts` and `ends`, in s. `numpy.load` reads
-    it as it stands.
+    It holds `embeddings`, (N, D) float32, and of each row its file, start and end, in s: `files`, `starts` and `ends`.
+    `numpy.load` reads it as it stands.
 
     Args:
         size: D.

@@ -95,9 +95,8 @@ class Tagger:
         """Scores of a recording's windows, equal to those that `predict.py` gives its file.
 
         Args:
-            samples: (N,), (N, channels) or (channels, N), a NumPy array or a tensor of floats, of which full scale is 1,
-                or of integers, of which it is the type's range. Channels, the shorter axis, are averaged. Or a list of
-                recordings.
+            samples: (N,), (N, channels) or (channels, N), a NumPy array or a tensor. Channels, the shorter axis, are
+                averaged. Full scale is 1 for floats, and the type's range for integers. Or a list of such recordings.
             sample_rate: Hz. Any rate is resampled to the network's.
 
         Returns:
@@ -184,7 +183,7 @@ class Tagger:
         rows = rows_for(views)
         for row, spectrogram, view in zip(rows.numpy(), spectrograms, views):
             view.of(spectrogram, row[0, :, : view.size])
-        logits, embeddings = self.network(rows.to(self.device))
+        logits, embeddings = self.network.both(rows.to(self.device))
         return self.task.probabilities(logits).cpu().numpy(), embeddings.cpu().numpy()
 
 
