@@ -235,6 +235,7 @@ def predicted(train: Clips, embeddings: np.ndarray, num_classes: int, strength: 
     from sklearn.multiclass import OneVsRestClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     one_class = train.targets.ndim == 1
     present = (
@@ -247,7 +248,8 @@ def predicted(train: Clips, embeddings: np.ndarray, num_classes: int, strength: 
         raise UserError(f"the {len(train.folds)} clips that a classifier would be trained on {few}")
     regression = LogisticRegression(C=strength, max_iter=1000)
     classifier = make_pipeline(StandardScaler(), regression if one_class else OneVsRestClassifier(regression))
-    classifier.fit(train.embeddings, train.targets if one_class else train.targets[:, present])
+    with threadpool_limits(1, "blas"):  # many small products: threads that wait for each other take five times as long
+        classifier.fit(train.embeddings, train.targets if one_class else train.targets[:, present])
     found = np.zeros((len(embeddings), num_classes))
     probabilities = classifier.predict_proba(embeddings)
     found[:, present] = probabilities[:, -1:] if not one_class and len(present) == 1 else probabilities

@@ -83,7 +83,8 @@ class Tagger:
         self.hop = max(round(hop * audio.sample_rate), 1)  # samples
         self.features = FeatureExtractor.of(audio)
         self.transform = evaluation_chain(max(self.window // audio.hop_len, 1))
-        self.network = Embedder(content.network().eval().to(self.device))
+        with torch.random.fork_rng(devices=[]):  # to make a network is to draw weights, which take no part
+            self.network = Embedder(content.network().eval().to(self.device))
         self.task = build_task(content.config)
         try:
             empty = self._outputs([np.zeros((self.features.num_bins, 1), dtype=np.float32)])
