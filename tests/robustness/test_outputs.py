@@ -42,6 +42,7 @@ def prediction(corpus, trained, *more):
 
 FILES = {  # what writes a file: its name, and the command
     "predict --csv": ("s.csv", lambda corpus, trained, file: prediction(corpus, trained, "--csv", file)),
+    "predict --embeddings": ("e.npz", lambda corpus, trained, file: prediction(corpus, trained, "--embeddings", file)),
     "predict --plot": ("s.png", lambda corpus, trained, file: prediction(corpus, trained, "--plot", file)),
     "check --json": ("c.json", lambda corpus, _, file: ("scripts/check_lmdb.py", corpus / "eval.lmdb", "--json", file)),
     "check --png": ("c.png", lambda corpus, _, file: ("scripts/check_lmdb.py", corpus / "eval.lmdb", "--png", file)),
@@ -50,6 +51,13 @@ FILES = {  # what writes a file: its name, and the command
         lambda corpus, trained, file: (
             *("scripts/compare_checkpoints.py", "--ckpt_path", network(trained), "--bootstrap", 3),
             *("--other_ckpt_path", network(trained), *reading(corpus), "--json", file),
+        ),
+    ),
+    "probe --json": (
+        "p.json",
+        lambda corpus, trained, file: (
+            *("scripts/linear_probe.py", "--ckpt_path", network(trained), "--bootstrap", 3, "--num_workers", 0),
+            *("--lmdb_path", corpus / "val.lmdb", "--eval_lmdb", corpus / "eval.lmdb", "--json", file),
         ),
     ),
     "show --out_png": (
