@@ -3,17 +3,17 @@
 import argparse
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from src import cli
 from src.errors import UserError
 from src.utils.files import require_writable
 
 if TYPE_CHECKING:
-    from src.tagging.tagger import Tagger
+    from src.tagging.tagger import Tagged, Tagger
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,10 @@ def build_parser() -> cli.Parser:
     by = "table to write, each recording's classes as present or absent, by the checkpoint's thresholds"
     add("--decisions", help=by)
     add("--summary", help="table to write, a row a recording and a column a class")
+    add("--embeddings", help="file of arrays to write (.npz): what goes into the network's last layer")
+    of = "a row a window, or a row a recording, the mean over its windows"
+    add("--embeddings_of", choices=("windows", "recordings"), default="windows", help=of)
+    add("--device", default="cpu", help="where the network runs, such as cuda or cuda:1")
     add("--plot", help="picture to write. Of several recordings, one each, with the recording's name added")
     return parser
 
@@ -41,18 +45,19 @@ def main() -> None:
     from src.utils.pictures import require_kind
 
     require_kind("--plot", arguments.plot)
-    require_writable(arguments.csv, arguments.decisions, arguments.summary, arguments.plot)
+    require_writable(arguments.csv, arguments.decisions, arguments.summary, arguments.embeddings, arguments.plot)
     from src.tagging.pictures import draw
     from src.tagging.recordings import audio_files
-    from src.tagging.tables import table
     from src.tagging.tagger import Tagger
+    from src.utils.memory import keep_freed_memory
 
+    keep_freed_memory()
     files = audio_files(arguments.audio)
-    tagger = Tagger(arguments.ckpt_path, arguments.lbl_map, arguments.window, arguments.hop)
-    names, decisions = tagger.label_map.names, tagger.decisions
+    tagger = Tagger(arguments.ckpt_path, arguments.lbl_map, arguments.window, arguments.hop, arguments.device)
+    names, decisions = tagger.classes, tagger.decisions
     failed = 0
     with ExitStack() as stack:
-        add_rows = [stack.enter_context(table(*each)) for each in wanted_tables(arguments, tagger)]
+        outputs = [stack.enter_context(output) for output in wanted_outputs(arguments, tagger)]
         for number, file in enumerate(files, 1):
             try:
                 tagged = tagger(file)
@@ -61,7 +66,7 @@ def main() -> None:
                 failed += 1
                 continue
             print(f"{file}  ({tagged.ends[-1]:.1f} s, {len(tagged.starts)} windows)")
-            present = decisions.present(tagged.strongest_scores) if arguments.decisions else None
+            present = decisions.present(tagged.strongest_scores) if arguments.decisions and decisions else None
             for c in tagged.strongest(arguments.top_k):
                 scores = tagged.scores[:, c]
                 if scores.max() >= arguments.threshold:
@@ -74,30 +79,36 @@ def main() -> None:
                     name = os.fsencode(f"{picture.stem}_{number:03d}_{file.stem}")[: 255 - len(picture.suffix)]  # bytes
                     picture = picture.with_name(os.fsdecode(name) + picture.suffix)
                 draw(picture, tagged, tagger.features.frequencies, names, arguments.top_k)
-            for add in add_rows:
+            for add in outputs:
                 add(tagged)
     if failed:
         raise UserError(f"{failed} of {len(files)} recordings could not be read. See above")
 
 
-def wanted_tables(arguments: argparse.Namespace, tagger: "Tagger") -> Iterator[tuple[Any, ...]]:
-    """Path, columns and rows of the tables that are asked for.
+def wanted_outputs(
+    arguments: argparse.Namespace, tagger: "Tagger"
+) -> Iterator[AbstractContextManager[Callable[["Tagged"], None]]]:
+    """The files that are asked for, each of which gives what adds a recording.
 
     Raises:
-        UserError: the checkpoint has no thresholds, or a class's name is a column's.
+        UserError: the checkpoint has no thresholds, a class's name is a column's, or the network has no embeddings.
     """
     from src.tagging import tables
 
-    names, decisions = tagger.label_map.names, tagger.decisions
+    names, decisions = tagger.classes, tagger.decisions
     if arguments.csv:
-        yield arguments.csv, tables.SCORES, tables.score_rows(names, arguments.threshold)
+        yield tables.table(arguments.csv, tables.SCORES, tables.score_rows(names, arguments.threshold))
     if arguments.decisions:
         if decisions is None:
             mend = "Choose them on validation clips with scripts/calibrate.py"
             raise UserError(f"--decisions: {arguments.ckpt_path} has no thresholds to decide by. {mend}")
-        yield arguments.decisions, tables.DECISIONS, tables.decision_rows(names, decisions)
+        yield tables.table(arguments.decisions, tables.DECISIONS, tables.decision_rows(names, decisions))
     if arguments.summary:
-        yield arguments.summary, tables.summary_columns(names), tables.summary_rows
+        yield tables.table(arguments.summary, tables.summary_columns(names), tables.summary_rows)
+    if arguments.embeddings:
+        tagger.require_embeddings()
+        of_windows = arguments.embeddings_of == "windows"
+        yield tables.embedding_file(arguments.embeddings, tagger.embedding_size, of_windows)
 
 
 if __name__ == "__main__":

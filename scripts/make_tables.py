@@ -14,6 +14,7 @@ from src.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = (".", "scripts", "data/audioset")
+HUB = "hubconf.py"  # which torch.hub reads, and is no script
 
 MADE = "<!-- Made by scripts/make_tables.py: change the code and run it again. -->"
 FLAG_COLUMNS = ("Flag", "Default", "Meaning", "Choices")
@@ -51,7 +52,7 @@ def main() -> None:
 
 def flags_page() -> str:
     """A section a script. The flags that all training scripts share, or all that evaluate, have their own section."""
-    paths = [path for folder in FOLDERS for path in sorted((ROOT / folder).glob("[!_]*.py"))]
+    paths = [path for folder in FOLDERS for path in sorted((ROOT / folder).glob("[!_]*.py")) if path.name != HUB]
     parsers = {path.relative_to(ROOT).as_posix(): runpy.run_path(str(path))["build_parser"]() for path in paths}
     rows = {name: flag_rows(parser) for name, parser in parsers.items()}
     parts = [MADE, "# Flags of all scripts", "Every script also has `--help`."]

@@ -17,6 +17,7 @@ SCRIPTS = sorted(
     path.relative_to(ROOT)
     for folder in (ROOT, ROOT / "scripts", ROOT / "data" / "audioset")
     for path in folder.glob("[!_]*.py")
+    if path.name != "hubconf.py"  # which torch.hub reads
 )
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 PROSE = [

@@ -35,7 +35,7 @@ class Checkpoint:
     digest: str  # of the file, see src/models/torch_files.py
     decisions: Decisions | None = None  # None where nobody has chosen thresholds
 
-    def classes(self, lbl_map: str | None = None) -> LabelMap:
+    def classes(self, lbl_map: str | Path | None = None) -> LabelMap:
         """The label map of a file, by default the one that the checkpoint carries.
 
         A checkpoint released in 2021 carries none. One of 51 classes has GISE-51's.

@@ -1,1 +1,5 @@
 """Recordings -> what sounds in them."""
+
+from src.tagging.tagger import Tagger
+
+__all__ = ["Tagger"]

@@ -1,12 +1,20 @@
-"""Recordings: which files, and where windows of them begin."""
+"""Recordings: which files, samples in memory, and where windows of them begin."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
 
 from src.data.audio.files import AUDIO_SUFFIXES
+from src.data.audio.recording import InMemory, Recording
 from src.errors import UserError
 from src.utils.folders import files_in
+
+MOST_CHANNELS = 16  # of samples in memory. More are rather a batch
+RATES = range(1, 1_000_001)  # Hz of samples in memory
 
 
 def audio_files(paths: Sequence[str]) -> list[Path]:
@@ -28,6 +36,35 @@ def audio_files(paths: Sequence[str]) -> list[Path]:
         else:
             found.append(path)
     return found
+
+
+def in_memory(samples: Any, sample_rate: Any) -> Recording:
+    """Samples that a program has made or read, as a recording.
+
+    Args:
+        samples: a NumPy array or tensor of (N,), (N, channels) or (channels, N) real numbers: the shorter axis is the
+            channels. Full scale is 1 for floats, and the type's range for integers.
+        sample_rate: Hz, a whole number.
+
+    Raises:
+        UserError: they are something else, or empty. The recording itself refuses what is not finite as it is read.
+    """
+    if isinstance(samples, torch.Tensor):
+        samples = (samples.float() if samples.dtype == torch.bfloat16 else samples).numpy(force=True)
+    if not isinstance(samples, np.ndarray) or samples.dtype.kind not in "iuf":
+        found = f"{samples.dtype} numbers" if isinstance(samples, np.ndarray) else type(samples).__name__
+        raise UserError(f"samples: are {found}. A NumPy array or a tensor of real numbers was expected")
+    if samples.ndim not in (1, 2) or samples.size == 0:
+        raise UserError(f"samples: have the shape {samples.shape}. Expected: (N,), (N, channels) or (channels, N)")
+    samples = samples.reshape(len(samples), -1)  # (N, channels) of (N,)
+    if samples.shape[0] < samples.shape[1]:
+        samples = samples.T
+    if samples.shape[1] > MOST_CHANNELS:
+        several = f"{MOST_CHANNELS} at most were expected. Are they several recordings? Give those as a list"
+        raise UserError(f"samples: {samples.shape[1]} channels, and {several}")
+    if np.ndim(sample_rate) or isinstance(sample_rate, bool) or sample_rate not in RATES:
+        raise UserError(f"sample_rate: is {sample_rate!r}. A whole number of Hz from 1 to {RATES[-1]:,} was expected")
+    return Recording(InMemory(samples, int(sample_rate), len(samples)), "samples", "in memory")
 
 
 def window_starts(length: int, window: int, hop: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Tables of recordings as CSV files: scores of windows, decisions, and a summary with a row a recording."""
+"""Files of what was found: tables of windows, decisions or recordings, and embeddings, as arrays."""
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -69,3 +69,31 @@ def summary_columns(names: Sequence[str]) -> list[str]:
 def summary_rows(tagged: Tagged) -> Iterable[Sequence[str]]:
     """One row: every class's score in its strongest window."""
     yield str(tagged.path), *(f"{score:.6f}" for score in tagged.strongest_scores)
+
+
+@contextmanager
+def embedding_file(path: str | Path, size: int, of_windows: bool) -> Iterator[Callable[[Tagged], None]]:
+    """Yield what adds a recording's embeddings. The `.npz` at `path` is replaced when the block ends.
+
+    It holds `embeddings`, (N, D) float32, and of each row its file, start and end, in s: `files`, `starts` and `ends`.
+    `numpy.load` reads it as it stands.
+
+    Args:
+        size: D.
+        of_windows: a row is a window. Otherwise it is a recording, the mean over its windows.
+    """
+    rows: dict[str, list[np.ndarray]] = {"embeddings": [np.empty((0, size), np.float32)]}
+    rows |= {"files": [np.empty(0, str)], "starts": [np.empty(0)], "ends": [np.empty(0)]}
+
+    def add(tagged: Tagged) -> None:
+        found, starts, ends = tagged.embeddings, tagged.starts, tagged.ends
+        if not of_windows:
+            found, starts, ends = found.mean(axis=0, keepdims=True), starts[:1], ends[-1:]
+        for name, values in zip(rows, (found, np.full(len(found), str(tagged.path)), starts, ends)):
+            rows[name].append(values)
+
+    with whole_file(path) as temporary:
+        yield add
+        with open(temporary, "wb") as stream:
+            arrays: Any = {name: np.concatenate(values) for name, values in rows.items()}
+            np.savez(stream, **arrays)

@@ -1,8 +1,10 @@
 """Recordings of any length, rate and number of channels -> scores of every window and class."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +18,13 @@ from src.data.transforms import View, evaluation_chain
 from src.errors import UserError
 from src.learning.tasks import build_task
 from src.models.checkpoint import read_checkpoint
+from src.models.last_layer import Embedder
 from src.runs.folder import checkpoint_at
-from src.tagging.recordings import window_starts
-from src.utils.memory import keep_freed_memory
+from src.tagging.recordings import in_memory, window_starts
 from src.utils.progress import progress
 
 BATCH = 2  # windows at a time: more are hardly faster on a CPU, and take more memory
+Samples = np.ndarray | torch.Tensor | Sequence[Any]
 PICTURE_COLUMNS = 2000  # of the spectrogram drawn, whatever the recording's length
 
 
@@ -33,6 +36,7 @@ class Tagged:
     starts: np.ndarray  # (W,) s
     ends: np.ndarray  # (W,) s
     scores: np.ndarray  # (W, C) probabilities
+    embeddings: np.ndarray  # (W, D) what went into the network's last layer
     picture: np.ndarray  # (F, PICTURE_COLUMNS) dB, the recording's spectrogram, evenly over time
 
     @property
@@ -46,37 +50,103 @@ class Tagged:
 
 
 class Tagger:
-    """A checkpoint's network over windows of recordings, as in evaluation.
+    """A trained network over windows of recordings, as in evaluation.
 
     Args:
-        checkpoint: a `.ckpt`, or a run folder, whose best one is taken.
+        checkpoint: a `.ckpt`, of this project or released in 2021, or a run folder, whose best one is taken.
         lbl_map: by default the label map that the checkpoint carries.
         window, hop: seconds.
+        device: where the network runs, as PyTorch calls it, such as "cuda" or "cuda:1".
+        batch_size: windows that the network gets at a time. Another number may change the last bits of a score.
+
+    Attributes:
+        classes: the C classes' names.
+        sample_rate: Hz, of the network's input. Recordings of other rates are resampled.
+        embedding_size: D. It is 0 where the logits are not the output of one linear layer.
 
     Raises:
-        UserError: the checkpoint or the label map do not fit.
+        UserError: the checkpoint or the label map do not fit, a number is out of range, or there is no such device.
     """
 
-    def __init__(self, checkpoint: str | Path, lbl_map: str | None = None, window: float = 5.0, hop: float = 2.5):
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        lbl_map: str | Path | None = None,
+        window: float = 5.0,
+        hop: float = 2.5,
+        device: str | torch.device = "cpu",
+        batch_size: int = BATCH,
+    ):
+        for name, value in (("window", window), ("hop", hop), ("batch_size", batch_size)):
+            if not 0 < value < math.inf:
+                raise UserError(f"{name}: is {value}. A number above 0 was expected")
+        self.device, self.batch_size = usable_device(device), int(batch_size)
         content = read_checkpoint(checkpoint_at(checkpoint))
         self.label_map = content.classes(lbl_map)
         audio = content.config.audio_config
-        self.sample_rate = audio.sample_rate
+        self.classes, self.sample_rate = self.label_map.names, audio.sample_rate
         self.window = max(round(window * audio.sample_rate), 1)  # samples
         self.hop = max(round(hop * audio.sample_rate), 1)  # samples
         self.features = FeatureExtractor.of(audio)
         self.transform = evaluation_chain(max(self.window // audio.hop_len, 1))
-        self.network = content.network().eval()
+        with torch.random.fork_rng(devices=[]):  # to make a network is to draw weights, which take no part
+            self.network = Embedder(content.network().eval().to(self.device))
         self.task = build_task(content.config)
         self.decisions, self.temperature = content.decisions, content.temperature
-        keep_freed_memory()
         try:
-            self._scores([np.zeros((self.features.num_bins, 1), dtype=np.float32)])
+            empty = self._outputs([np.zeros((self.features.num_bins, 1), dtype=np.float32)])
         except RuntimeError as error:
-            raise UserError(f"--window {window:g}: is too short for the network of {checkpoint} ({error})") from None
+            raise UserError(f"window: {window:g} s are too short for the network of {checkpoint} ({error})") from None
+        self.embedding_size = empty[1].shape[1]
+
+    def scores(self, samples: Samples, sample_rate: int) -> Any:
+        """Scores of a recording's windows, equal to those that `predict.py` gives its file.
+
+        Args:
+            samples: (N,), (N, channels) or (channels, N), a NumPy array or a tensor. Channels, the shorter axis, are
+                averaged. Full scale is 1 for floats, and the type's range for integers. Or a list of such recordings.
+            sample_rate: Hz. Any rate is resampled to the network's.
+
+        Returns:
+            (W, C) float32 probabilities, a row a window of `window_times`, a column a class of `classes`. For a list, a
+            list of these.
+
+        Raises:
+            UserError: the samples are empty, not finite, of another shape or no real numbers, or the rate is none.
+        """
+        return self._of_each("scores", samples, sample_rate)
+
+    def embeddings(self, samples: Samples, sample_rate: int) -> Any:
+        """What goes into the network's last layer, for each window of a recording.
+
+        Arguments and errors are those of `scores`.
+
+        Returns:
+            (W, D) float32 numbers. For a list of recordings, a list of these.
+
+        Raises:
+            UserError: the network's logits are not the output of one linear layer.
+        """
+        self.require_embeddings()
+        return self._of_each("embeddings", samples, sample_rate)
+
+    def window_times(self, num_samples: int, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
+        """(W,) starts and (W,) ends, in s, of the windows of a recording of so many samples of a channel."""
+        length = resampled_length(num_samples, sample_rate, self.sample_rate)
+        starts = np.array(window_starts(length, self.window, self.hop))
+        return starts / self.sample_rate, np.minimum(starts + self.window, length) / self.sample_rate
+
+    def require_embeddings(self) -> None:
+        """Refuse a network without a last layer.
+
+        Raises:
+            UserError: it has none.
+        """
+        if not self.embedding_size:
+            raise UserError("this network has no embeddings: its logits are not the output of one linear layer")
 
     def __call__(self, path: str | Path) -> Tagged:
-        """Score one recording, a few windows at a time.
+        """Score one file, a few windows at a time.
 
         Raises:
             UserError: it cannot be opened, or not read to its end.
@@ -84,37 +154,59 @@ class Tagger:
         with opened(path) as recording:
             return self._tagged(recording, Path(path))
 
-    def _tagged(self, recording: Recording, path: Path) -> Tagged:
-        length = resampled_length(recording, self.sample_rate)
+    def _of_each(self, what: str, samples: Samples, sample_rate: int) -> Any:
+        """A field of `Tagged` for one recording in memory, or for each of a list."""
+        if isinstance(samples, list | tuple):
+            return [self._of_each(what, each, sample_rate) for each in samples]
+        return getattr(self._tagged(in_memory(samples, sample_rate), Path("samples"), disable=True), what)
+
+    def _tagged(self, recording: Recording, path: Path, **of_bar: Any) -> Tagged:
+        length = resampled_length(recording.frames, recording.samplerate, self.sample_rate)
         starts = np.array(window_starts(length, self.window, self.hop))  # samples
         # Results are laid out at once: small arrays kept from every window would fragment the memory.
         scores = np.empty((len(starts), len(self.label_map)), dtype=np.float32)
+        embeddings = np.empty((len(starts), self.embedding_size), dtype=np.float32)
         bounds = np.append(starts, length)  # each window is drawn up to where the next one begins
         columns = np.round(bounds / length * PICTURE_COLUMNS).astype(int)
         picture = np.zeros((self.features.num_bins, PICTURE_COLUMNS), dtype=np.float32)
         samples = windows(recording, map(int, starts), self.window, self.sample_rate)
-        with progress(len(starts), path.name, "window", leave=False) as bar:
-            for first in range(0, len(starts), BATCH):
-                batch = range(first, min(first + BATCH, len(starts)))
+        with progress(len(starts), path.name, "window", leave=False, **of_bar) as bar:
+            for first in range(0, len(starts), self.batch_size):
+                batch = range(first, min(first + self.batch_size, len(starts)))
                 spectrograms = [self.features(next(samples)) for _ in batch]
-                scores[batch.start : batch.stop] = self._scores(spectrograms)
+                scores[batch.start : batch.stop], embeddings[batch.start : batch.stop] = self._outputs(spectrograms)
                 for k, spectrogram in zip(batch, spectrograms):
                     frames = max((bounds[k + 1] - bounds[k]) // self.features.hop_len, 1)
                     drawn = slice(columns[k], columns[k + 1])
                     picture[:, drawn] = maxima(spectrogram[:, :frames], drawn.stop - drawn.start)
                 bar.update(len(batch))
-        ends = np.minimum(starts + self.window, length)
-        return Tagged(path, starts / self.sample_rate, ends / self.sample_rate, scores, picture)
+        times = self.window_times(recording.frames, recording.samplerate)
+        return Tagged(path, *times, scores, embeddings, picture)
 
     @torch.inference_mode()
-    def _scores(self, spectrograms: Sequence[np.ndarray]) -> np.ndarray:
-        """(B, C) probabilities of B spectrograms, through the evaluation chain."""
+    def _outputs(self, spectrograms: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """(B, C) probabilities and (B, D) embeddings of B spectrograms, through the evaluation chain."""
         rng = np.random.default_rng(0)  # the chain draws nothing from it
         views = [self.transform.view(View.whole(*spectrogram.shape), rng) for spectrogram in spectrograms]
         rows = rows_for(views)
         for row, spectrogram, view in zip(rows.numpy(), spectrograms, views):
             view.of(spectrogram, row[0, :, : view.size])
-        return self.task.probabilities(self.network(rows), self.temperature).numpy()
+        logits, embeddings = self.network.both(rows.to(self.device))
+        return self.task.probabilities(logits, self.temperature).cpu().numpy(), embeddings.cpu().numpy()
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """A device as PyTorch calls it.
+
+    Raises:
+        UserError: there is none of that name here.
+    """
+    try:
+        torch.zeros(1, device=device).cpu()  # which PyTorch's device "meta" cannot do
+    except (AssertionError, RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device: PyTorch cannot use {str(device)!r} here ({reason}). 'cpu' is always there") from None
+    return torch.device(device)
 
 
 def maxima(spectrogram: np.ndarray, columns: int) -> np.ndarray:

@@ -22,6 +22,7 @@ SCRIPTS = sorted(
     path.relative_to(ROOT)
     for folder in (ROOT, ROOT / "scripts", ROOT / "data" / "audioset")
     for path in folder.glob("[!_]*.py")
+    if path.name != "hubconf.py"  # which torch.hub reads
 )
 PARSERS = {str(script): runpy.run_path(str(ROOT / script))["build_parser"]() for script in SCRIPTS}
 WITH_SEED = [name for name, parser in PARSERS.items() if "--seed" in parser._option_string_actions]

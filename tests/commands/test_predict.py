@@ -1,13 +1,15 @@
 """predict.py: recordings of any kind, scored as in evaluation."""
 
 import csv
+import os
 
 import numpy as np
+import pytest
 import soundfile
 from conftest import FIXTURES, SAMPLE_RATE, error_line, run_script, write_lbl_map
 from released import CKPT, FIRST_RECORD, clip
 
-from src.tagging.tagger import Tagger
+from src.tagging import Tagger
 
 LBL_MAP = FIXTURES / "lbl_map.json"
 
@@ -115,3 +117,56 @@ def test_predicting_refuses(tmp_path, trained):
     assert "no audio files in this folder" in error_line(predict("--audio", tmp_path / "empty"))
     assert "nowhere.wav: no such file or folder" in error_line(predict("--audio", "nowhere.wav"))
     assert "no where.wav: no such file or folder" in error_line(predict("--audio", "no\nwhere.wav"))
+
+
+@pytest.mark.parametrize("of", ["windows", "recordings"])
+def test_embeddings_are_written_for_windows_or_recordings(tmp_path, of):
+    names = ["long.wav", os.fsdecode(b"odd\xff.wav"), "short.wav"]
+    for name, samples in zip(names, (np.concatenate([clip(0), clip(1)]), clip(2), clip(3)[:2205])):
+        with open(tmp_path / name, "wb") as file:
+            soundfile.write(file, samples, SAMPLE_RATE, format="WAV")
+    (tmp_path / "broken.wav").write_text("not audio")
+    given = ("--audio", tmp_path, "--embeddings", tmp_path / "e.npz", "--csv", tmp_path / "s.csv")
+    result = predict(*given, "--embeddings_of", of)
+    assert "1 of 4 recordings could not be read" in error_line(result)
+    with np.load(tmp_path / "e.npz", allow_pickle=False) as stored:
+        found = dict(stored)
+    tagged = [Tagger(CKPT, LBL_MAP)(tmp_path / name) for name in names]
+    if of == "windows":
+        rows = [(each.path, *row) for each in tagged for row in zip(each.embeddings, each.starts, each.ends)]
+    else:
+        rows = [(each.path, each.embeddings.mean(axis=0), 0, each.ends[-1]) for each in tagged]
+    files, embeddings, starts, ends = zip(*rows)
+    assert found.keys() == {"embeddings", "files", "starts", "ends"}
+    assert found["embeddings"].dtype == np.float32 and np.array_equal(found["embeddings"], embeddings)
+    assert found["files"].tolist() == list(map(str, files))
+    assert np.array_equal(found["starts"], starts) and np.array_equal(found["ends"], ends)
+    # The same windows have their scores in the table.
+    lines = (tmp_path / "s.csv").read_bytes().count(b"\n")
+    assert lines == 1 + 18 * sum(len(each.starts) for each in tagged)
+
+
+def test_embeddings_of_nothing_are_an_empty_array(tmp_path):
+    (tmp_path / "broken.wav").write_text("not audio")
+    error_line(predict("--audio", tmp_path / "broken.wav", "--embeddings", tmp_path / "e.npz"))
+    with np.load(tmp_path / "e.npz", allow_pickle=False) as stored:
+        assert stored["embeddings"].shape == (0, 128) and len(stored["files"]) == 0
+
+
+def test_scores_in_a_program_are_those_of_the_command(tmp_path):
+    samples = np.stack([np.concatenate([clip(0), clip(1)]), np.concatenate([clip(2), clip(3)])], axis=1)
+    soundfile.write(tmp_path / "a.flac", samples, 44100)
+    predict("--audio", tmp_path / "a.flac", "--csv", tmp_path / "s.csv", "--embeddings", tmp_path / "e.npz", check=0)
+    tagger = Tagger(CKPT, LBL_MAP)
+    samples, rate = soundfile.read(tmp_path / "a.flac", dtype="float32")
+    told = [row["score"] for row in rows_of(tmp_path / "s.csv")]
+    assert [f"{score:.6f}" for score in tagger.scores(samples, rate).ravel()] == told
+    with np.load(tmp_path / "e.npz") as stored:
+        assert np.array_equal(stored["embeddings"], tagger.embeddings(samples, rate))
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta"])
+def test_a_device_that_is_not_there_is_refused(tmp_path, device):
+    soundfile.write(tmp_path / "a.wav", clip(), SAMPLE_RATE)
+    line = error_line(predict("--audio", tmp_path / "a.wav", "--device", device))
+    assert f"PyTorch cannot use '{device}' here" in line and "'cpu' is always there" in line

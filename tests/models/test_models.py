@@ -9,6 +9,7 @@ import torch
 
 from src.config import ModelConfig
 from src.errors import UserError
+from src.models.last_layer import Embedder, last_layer
 from src.models.registry import FAMILIES, build_network, create
 from src.models.weights import load_weights
 
@@ -148,3 +149,36 @@ def test_efficientnets_dropout_and_drop_connect():
     network = create("efficientnet", "b0", 5)
     rates = [getattr(block.drop_path, "drop_prob", 0.0) for stage in network.blocks for block in stage]
     assert network.drop_rate == 0.2 and np.allclose(rates, [0.2 * k / 16 for k in range(16)])
+
+
+FIRSTS = [(arch, family.DEPTHS[0]) for arch, family in FAMILIES.items() if arch != "timm"]
+OF_TIMM = ("regnety_002", "convnext_atto", "mobilenetv3_small_050", "vgg11", "ghostnet_050", "tiny_vit_5m_224")
+
+
+@pytest.mark.parametrize("arch, depth", [*FIRSTS, *(("timm", name) for name in OF_TIMM)])
+def test_embeddings_are_what_goes_into_the_last_layer(arch, depth):
+    network = create(arch, depth, 7).eval()
+    inputs = torch.randn(2, 1, 221, 128)
+    with torch.inference_mode():
+        logits, embeddings = Embedder(network).both(inputs)
+        assert torch.equal(logits, network(inputs)) and len(embeddings) == 2 and embeddings.ndim == 2
+        assert torch.equal(last_layer(network, inputs)(embeddings), logits)
+
+
+def test_embeddings_may_go_into_a_convolution():
+    network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Conv2d(1, 7, 1), torch.nn.Flatten())
+    inputs = torch.randn(2, 1, 221, 128)
+    with torch.inference_mode():
+        logits, embeddings = Embedder(network).both(inputs)
+    assert logits.shape == (2, 7) and torch.allclose(embeddings, inputs.mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize(
+    "behind", [torch.nn.Sigmoid(), torch.nn.AvgPool1d(2), torch.nn.Linear(8, 4).requires_grad_(False)]
+)
+def test_what_is_behind_a_layer_counts(behind):
+    """Only a linear layer that gives the logits themselves is the last one."""
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 8), behind)
+    with torch.inference_mode():
+        embeddings = Embedder(network)(torch.randn(2, 1, 3, 4))
+    assert embeddings.shape == (2, 8 if isinstance(behind, torch.nn.Linear) else 0)

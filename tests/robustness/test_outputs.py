@@ -49,6 +49,7 @@ FILES = {  # what writes a file: its name, and the command
     "predict --csv": ("s.csv", lambda corpus, trained, file: prediction(corpus, trained, "--csv", file)),
     "predict --decisions": ("d.csv", lambda corpus, trained, file: prediction(corpus, trained, "--decisions", file)),
     "predict --summary": ("t.csv", lambda corpus, trained, file: prediction(corpus, trained, "--summary", file)),
+    "predict --embeddings": ("e.npz", lambda corpus, trained, file: prediction(corpus, trained, "--embeddings", file)),
     "predict --plot": ("s.png", lambda corpus, trained, file: prediction(corpus, trained, "--plot", file)),
     "check --json": ("c.json", lambda corpus, _, file: ("scripts/check_lmdb.py", corpus / "eval.lmdb", "--json", file)),
     "check --png": ("c.png", lambda corpus, _, file: ("scripts/check_lmdb.py", corpus / "eval.lmdb", "--png", file)),
@@ -68,6 +69,13 @@ FILES = {  # what writes a file: its name, and the command
         lambda corpus, trained, file: calibration(corpus, trained, file.parent / "copy.ckpt", "--plot", file),
     ),
     "calibrate --output": ("a.ckpt", lambda corpus, trained, file: calibration(corpus, trained, file)),
+    "probe --json": (
+        "p.json",
+        lambda corpus, trained, file: (
+            *("scripts/linear_probe.py", "--ckpt_path", network(trained), "--bootstrap", 3, "--num_workers", 0),
+            *("--lmdb_path", corpus / "val.lmdb", "--eval_lmdb", corpus / "eval.lmdb", "--json", file),
+        ),
+    ),
     "show --out_png": (
         "p.png",
         lambda corpus, _, file: ("scripts/show_soundscape.py", corpus / "eval" / "s000.flac", "--out_png", file),

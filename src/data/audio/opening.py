@@ -11,7 +11,7 @@ from pathlib import Path
 import miniaudio
 import soundfile
 
-from src.data.audio.recording import BLOCK, AtOnce, InOrder, MpegStream, Recording
+from src.data.audio.recording import BLOCK, InMemory, InOrder, MpegStream, Recording
 from src.errors import UserError
 
 Source = bytes | str | Path  # the bytes of an audio file, or its path
@@ -62,7 +62,9 @@ def opened(source: Source, where: str = "") -> Iterator[Recording]:
                 if decoder.frames == 0:
                     raise UserError(f"{where}: is empty, its header says no samples")
                 encoding = f"{file.format} {file.subtype}"
-                yield Recording(AtOnce(file) if encoding in UNDIVIDED else decoder, where, encoding)
+                if encoding in UNDIVIDED:
+                    decoder = InMemory(file.read(file.frames, "float64", always_2d=True), file.samplerate, file.frames)
+                yield Recording(decoder, where, encoding)
         except soundfile.LibsndfileError as error:
             reason = error.error_string.rstrip(".")
             raise UserError(f"{where}: is not audio, or is truncated ({reason})") from None

@@ -23,17 +23,26 @@ class InOrder(soundfile.SoundFile):
         return False
 
 
-class AtOnce:
-    """A file of which libsndfile does not read the last block in parts: read as a whole beforehand."""
+class InMemory:
+    """Samples that are all in memory: a caller's, or those of a file whose last block libsndfile would read in parts.
 
-    def __init__(self, file: InOrder):
-        self.frames, self.samplerate, self.channels = file.frames, file.samplerate, file.channels
-        self._left = file.read(file.frames, dtype="float64", always_2d=True)
+    Args:
+        samples: (N, channels) real numbers of any type.
+        samplerate: Hz.
+        frames: how many samples of a channel there should be.
+    """
+
+    def __init__(self, samples: np.ndarray, samplerate: int, frames: int):
+        self.frames, self.samplerate, self.channels = frames, samplerate, samples.shape[1]
+        self._left = samples
 
     def read(self, count: int, dtype: str, always_2d: bool) -> np.ndarray:
         """(≤ count, channels) floats, as of `soundfile.SoundFile.read`."""
         samples, self._left = self._left[:count], self._left[count:]
-        return samples.astype(dtype)
+        if samples.dtype.kind in "iu":  # full scale becomes 1, as soundfile has it of a file of integers
+            half = 2.0 ** (8 * samples.itemsize - 1)
+            samples = (samples.astype(np.float64) - half * (samples.dtype.kind == "u")) / half
+        return np.array(samples, dtype, order="C")  # means over channels depend on the layout, in the last bit
 
 
 class MpegStream:
@@ -77,7 +86,7 @@ class Recording:
         position: how many samples were read or passed over.
     """
 
-    def __init__(self, decoder: InOrder | AtOnce | MpegStream, where: str, encoding: str):
+    def __init__(self, decoder: InOrder | InMemory | MpegStream, where: str, encoding: str):
         self.where, self.encoding, self.position = where, encoding, 0
         self.frames, self.samplerate, self.channels = decoder.frames, decoder.samplerate, decoder.channels
         self._decoder = decoder

@@ -11,9 +11,9 @@ from src.data.audio.recording import Recording
 MARGIN = 0.05  # s around a window, for the resampling filter
 
 
-def resampled_length(recording: Recording, sample_rate: int) -> int:
-    """Samples of a recording at another rate."""
-    return math.ceil(recording.frames * sample_rate / recording.samplerate)
+def resampled_length(length: int, old: int, new: int) -> int:
+    """How many samples become of `length` at the rate `old`, at the rate `new`."""
+    return math.ceil(length * new / old)
 
 
 def windows(recording: Recording, starts: Iterable[int], length: int, sample_rate: int) -> Iterator[np.ndarray]:

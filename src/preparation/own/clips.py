@@ -111,7 +111,7 @@ def examine(sample_rate: int, recording: Recording) -> Facts | UserError:
                 if audio.samplerate > sample_rate:
                     powers = energy(samples.mean(axis=1), audio.samplerate, sample_rate / 2)
                     total, above = total + powers[0], above + powers[1]
-            length = resampled_length(audio, sample_rate)
+            length = resampled_length(audio.frames, audio.samplerate, sample_rate)
             return Facts(length, audio.samplerate, sound.digest(), above / total if total else 0.0)
     except UserError as error:
         return error
