@@ -4,14 +4,11 @@ from src import cli
 
 
 def build_parser() -> cli.Parser:
-    parser = cli.evaluation_parser(__doc__)
-    parser.add_argument("--num_timesteps", type=cli.positive(int), default=501, help="frames, from the clip's centre")
-    return parser
+    return cli.evaluation_parser(__doc__, num_timesteps=501)
 
 
 def main() -> None:
-    arguments = build_parser().parse_args()
-    options = cli.evaluation_options(arguments, levels=2, num_timesteps=arguments.num_timesteps)
+    options = cli.evaluation_options(build_parser().parse_args(), levels=2)
     from src.evaluation import evaluate
 
     evaluate(options)

@@ -4,12 +4,11 @@ from src import cli
 
 
 def build_parser() -> cli.Parser:
-    return cli.evaluation_parser(__doc__)
+    return cli.evaluation_parser(__doc__, num_timesteps=1001)
 
 
 def main() -> None:
-    arguments = build_parser().parse_args()
-    options = cli.evaluation_options(arguments, levels=2, num_timesteps=1001)
+    options = cli.evaluation_options(build_parser().parse_args(), levels=2)
     from src.evaluation import evaluate
 
     evaluate(options)

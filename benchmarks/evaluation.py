@@ -206,8 +206,8 @@ def write_checkpoint(path: Path, cfg: dict, label_map: dict[str, int], seed: int
     """A checkpoint as a training run writes it, an optimiser's state included, of a network with random tensors."""
     import torch
 
-    from src.models.checkpoint import WEIGHTS_PREFIX
     from src.models.registry import create
+    from src.models.weights import NETWORK
 
     torch.manual_seed(seed)
     model = cfg["model"]
@@ -222,7 +222,7 @@ def write_checkpoint(path: Path, cfg: dict, label_map: dict[str, int], seed: int
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(
         {
-            "state_dict": {WEIGHTS_PREFIX + name: value for name, value in state.items()},
+            "state_dict": {NETWORK + name: value for name, value in state.items()},
             "hyper_parameters": {"cfg": cfg, "lbl_map": label_map, "seed": seed},
             "optimizer_states": [{"state": moments, "param_groups": []}],
         },

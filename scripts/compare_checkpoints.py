@@ -1,11 +1,13 @@
-"""Compare two checkpoints on the same clips, with 95 % intervals from paired resamples of the clips."""
+"""Compare two checkpoints on the same clips: 95 % intervals, and p of a two-sided paired bootstrap test."""
 
 import json
-from dataclasses import asdict
+import math
 
 import _repository
 
 from src import cli
+
+UNDEFINED = "undefined"
 
 
 def build_parser() -> cli.Parser:
@@ -14,18 +16,24 @@ def build_parser() -> cli.Parser:
     add("--ckpt_path", required=True, help=cli.ONE_CHECKPOINT)
     add("--other_ckpt_path", required=True, help="the second one, in the same way")
     add("--lbl_map", help=cli.LABEL_MAP)
-    add("--lmdb_path", required=True, help="clips to score on")
-    add("--num_timesteps", type=cli.positive(int), default=501, help="frames, from the clip's centre")
-    add("--bootstrap", type=cli.positive(int), default=1000, metavar="R", help="resamples of the clips")
+    cli.add_storage_flags(parser)
+    add("--num_timesteps", type=cli.positive(int), help=cli.FRAMES)
+    add(
+        "--bootstrap",
+        type=cli.positive(int),
+        default=1000,
+        metavar="R",
+        help="resamples of the clips, for intervals and p",
+    )
     add("--seed", type=cli.seed, default=0, help="of the resamples")
-    add("--json", help="file to write the figures to")
+    add("--json", help="file to write the figures to, null for undefined ones")
     cli.add_loading_flags(parser)
     return parser
 
 
 def main() -> None:
     arguments = build_parser().parse_args()
-    from src.scoring.comparison import compare
+    from src.scoring.comparison import TEST, compare
     from src.scoring.predictions import InferenceOptions
     from src.utils.files import require_writable, write_whole
 
@@ -33,13 +41,19 @@ def main() -> None:
     options = cli.options_of(InferenceOptions, arguments, gpus=tuple(arguments.gpus))
     found = compare(arguments.ckpt_path, arguments.other_ckpt_path, options, arguments.bootstrap, arguments.seed)
     if arguments.json:
-        write_whole(arguments.json, json.dumps([asdict(row) for row in found], indent=2) + "\n")
+        write_whole(arguments.json, json.dumps([row.as_dict() for row in found], indent=2) + "\n")
     print("| score | first | second | second - first | 95 % interval | p |\n| --- |" + " ---: |" * 5)
     for row in found:
-        print(
-            f"| {row.name} | {row.first:.4f} | {row.second:.4f} | {row.difference:+.4f} "
-            f"| {row.low:+.4f} … {row.high:+.4f} | {row.p:.3g} |"
-        )
+        difference, low, high = (shown(value, "+.4f") for value in (row.difference, row.low, row.high))
+        scores = f"{row.first:.4f} | {row.second:.4f}".replace("nan", UNDEFINED)
+        print(f"| {row.name} | {scores} | {difference} | {low} … {high} | {shown(row.p, '.3g')} |")
+    resamples = arguments.bootstrap
+    print(f"p: {TEST}, of {resamples} resamples, {2 / (resamples + 1):.2g} at least. No difference is 0.")
+
+
+def shown(value: float, form: str) -> str:
+    """A figure, or a word where it is no finite number."""
+    return f"{value:{form}}" if math.isfinite(value) else UNDEFINED
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ Options = TypeVar("Options", bound="DataclassInstance")
 log = logging.getLogger(__name__)
 
 ONE_CHECKPOINT = "checkpoint, of this project or released in 2021, or a run folder: its best one"
+FRAMES = "frames, from the clip's centre, by default as published: 501 of clips up to 5 s, 1001 of longer ones"
 LABEL_MAP = "label map that the checkpoint was trained with, by default the one it carries"
 
 LONGEST_LINE = 1500  # characters of an error message
@@ -154,6 +155,14 @@ def count(text: str) -> int:
     return value
 
 
+def fraction(text: str) -> float:
+    """An argparse type: a number above 0 and at most 1."""
+    value = positive(float)(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"{text} is above 1")
+    return value
+
+
 def seed(text: str) -> int:
     """An argparse type: a seed as PyTorch takes it, of 64 bits."""
     value = count(text)
@@ -232,7 +241,8 @@ def training_parser(description: str, random_clip_size: int = 500, val_clip_size
     add("--check_data", action="store_true", help="read and decode all records before training, as check_lmdb.py does")
     root = "folder that the cfg's relative paths start from, by default $GISE_DATA_ROOT, else the current folder"
     add("--data_root", help=root)
-    add("--pretrained", metavar="FILE", help="exported weights to start from, in place of the cfg's model.pretrained")
+    start = "weights to start from, in place of the cfg's model.pretrained: exported ones, a checkpoint or a run folder"
+    add("--pretrained", metavar="PATH", help=start)
     add_clip_flags(parser)
     cache = "keep all clips decoded in this folder, in files about twice as large as the LMDBs, to load faster"
     add("--cache_samples", metavar="FOLDER", help=cache)
@@ -303,17 +313,23 @@ def add_preparation_flags(parser: Parser, out_dir: str) -> None:
     add("--map_size", type=positive(float), default=5e9, help="bytes an LMDB may grow to at first, such as 2e10")
 
 
-def evaluation_parser(description: str) -> Parser:
-    """The flags of the evaluation scripts, for `evaluation_options`."""
+def evaluation_parser(description: str, num_timesteps: int) -> Parser:
+    """The flags of the evaluation scripts, for `evaluation_options`.
+
+    Args:
+        num_timesteps: frames of a clip by default, those of the published evaluation.
+    """
     parser = Parser(description)
     add = parser.add_argument
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--ckpt_path", help=ONE_CHECKPOINT)
     what.add_argument("--exp_dir", help="all checkpoints of a run folder, or of those at any depth below this folder")
     add("--lbl_map", help=LABEL_MAP)
-    add("--lmdb_path", required=True, help="clips to score on")
+    add_storage_flags(parser, required=False)
+    add("--num_timesteps", type=positive(int), default=num_timesteps, help="frames, from the clip's centre")
     add("--results_csv", default="results.csv", help="table to write. Rows of other checkpoints in it are kept")
-    add("--export_weights", action="store_true", help="write each scored checkpoint's weights as a .pth")
+    export = "write each checkpoint's weights as a .pth, without --lmdb_path and --manifest of unscored ones too"
+    add("--export_weights", action="store_true", help=export)
     add("--export_dir", default="exported_weights", help="folder for --export_weights")
     overlap = "also score clips of one, two, three … events apart, into a CSV beside --results_csv"
     add("--overlap_analysis", action="store_true", help=overlap)
@@ -321,11 +337,21 @@ def evaluation_parser(description: str) -> Parser:
     add("--untrained", action="store_true", help="also score each run's network as it was before training")
     add("--overwrite", action="store_true", help="score again what --results_csv already holds")
     add("--per_class", action="store_true", help="also write every class's scores, into a CSV beside --results_csv")
-    resamples = "resamples of the clips for 95 %% intervals of mAP, mAUC and d′, such as 1000, or 0 for none"
+    resamples = "resamples of the clips for 95 %% intervals of scores, such as 1000, or 0 for none"
     add("--bootstrap", type=count, default=0, metavar="R", help=resamples)
     add("--seed", type=seed, default=0, help="of the resamples")
+    add("--calibration", action="store_true", help="also the expected calibration error, and a picture of reliability")
     add_loading_flags(parser)
     return parser
+
+
+def add_storage_flags(parser: Parser, required: bool = True) -> None:
+    """Which clips a script scores."""
+    where = parser.add_mutually_exclusive_group(required=required)
+    where.add_argument("--lmdb_path", help="clips to score on")
+    where.add_argument("--manifest", metavar="FILE.csv", help="clips to score on, a CSV with the columns files,labels")
+    resample = "take a manifest's files of any rate and number of channels, as audio_config.resample: True does"
+    parser.add_argument("--resample", action="store_true", help=resample)
 
 
 def add_loading_flags(parser: Parser) -> None:
@@ -337,15 +363,19 @@ def add_loading_flags(parser: Parser) -> None:
     add_clip_flags(parser)
 
 
-def evaluation_options(arguments: argparse.Namespace, levels: int, num_timesteps: int) -> "EvaluationOptions":
+def evaluation_options(arguments: argparse.Namespace, levels: int) -> "EvaluationOptions":
     """The options of an evaluation script's parsed flags.
 
     Args:
         levels: folders above `ckpts/` that name a row of results.csv.
-        num_timesteps: frames of a clip.
+
+    Raises:
+        UserError: there is nothing to score on, and nothing to export.
     """
+    if not (arguments.lmdb_path or arguments.manifest or arguments.export_weights):
+        raise UserError("--lmdb_path or --manifest is missing, the clips to score on (--export_weights needs none)")
     from src.evaluation import EvaluationOptions
 
     export_dir = arguments.export_dir if arguments.export_weights else None
-    more = {"levels": levels, "num_timesteps": num_timesteps, "export_dir": export_dir, "gpus": tuple(arguments.gpus)}
+    more = {"levels": levels, "export_dir": export_dir, "gpus": tuple(arguments.gpus)}
     return options_of(EvaluationOptions, arguments, **more)

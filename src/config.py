@@ -57,8 +57,12 @@ class ModelConfig:
     type: Literal["multilabel", "multiclass"] = Field(description="several classes in a clip, or one")
     pool: Literal["avgpool"] = Field(default="avgpool", description="pooling before the last layer")
     im_size: Count = Field(default=221, description="input side that efficientnet's padding is frozen for")
-    pretrained: File | None = Field(default=None, description=".pth file of the weights to start from")
-    pretrained_fc: Count | None = Field(default=None, description="number of classes of the file in pretrained")
+    pretrained: File | None = Field(
+        default=None, description="weights to start from: a .pth, a checkpoint or a run folder"
+    )
+    pretrained_fc: Count | None = Field(
+        default=None, description="number of classes that pretrained must have. By default any"
+    )
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -89,8 +93,15 @@ class AudioConfig:
         default_factory=lambda data: min(661, data["n_fft"]) if data["feature"] == "melspectrogram" else data["n_fft"],
         description="samples of a window, at most n_fft. By default n_fft (spectrogram) or 661 (melspectrogram)",
     )
-    sample_rate: Count = Field(default=22050, description="Hz. A clip at another rate is refused")
+    sample_rate: Count = Field(
+        default=22050, description="Hz. A clip at another rate is refused, unless resample is True"
+    )
     normalize: StrictBool = Field(default=False, description="not used. The published cfgs have it")
+    resample: StrictBool = Field(  # not in its repr, of which digests are made: what it lets in was refused before
+        default=False,
+        repr=False,
+        description="take a manifest's files of any rate and number of channels. Of LMDBs' records it changes nothing",
+    )
     min_duration: Positive | None = Field(default=None, description="seconds that a manifest's clips are tiled up to")
     delimiter: Separator = Field(default=",", description="between the labels of one clip")
     mixup: StrictBool = Field(default=False, description="mix the clips of a training batch")

@@ -1,22 +1,23 @@
-"""Checkpoints -> scores on an LMDB, rows of results.csv, and exported weights."""
+"""Checkpoints -> scores on an LMDB or a manifest, rows of results.csv, and exported weights."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from src.data.lmdb.fingerprint import fingerprint
-from src.data.lmdb.store import LMDBReader
 from src.learning.metrics import ranking_scores
 from src.models.checkpoint import read_checkpoint
 from src.models.torch_files import digest_of, torch_file_digest, write_torch_file
+from src.models.weights import weights_of
 from src.runs.folder import checkpoint_at, epoch_of, validation_figure
 from src.scoring import score_tables
 from src.scoring.predictions import Candidate, InferenceOptions, Prediction, predictions
 from src.scoring.results_table import (
     ResultsTable,
     best_of_each_run,
+    export_folder,
     export_path,
     find_checkpoints,
     row_name,
@@ -27,8 +28,9 @@ from src.utils.files import require_writable
 log = logging.getLogger(__name__)
 
 COLUMNS = (  # behind those that say which run it is
-    "mAP mAUC dprime ckpt_path accuracy top5 epoch val_figure num_train_clips num_eval_clips num_timesteps protocol "
-    "fold cfg_file arch model_depth num_classes pretrained train_set_path train_data lmdb_path eval_data evaluated"
+    "mAP mAUC dprime ckpt_path accuracy top5 precision recall F1 epoch val_figure num_train_clips num_eval_clips "
+    "num_timesteps protocol fold cfg_file arch model_depth num_classes pretrained train_set_path train_data lmdb_path "
+    "eval_data evaluated"
 ).split()
 DIGESTS = ["weights_digest", "labels_digest", "ckpt_digest"]  # the last columns: a cut is seen in them
 
@@ -37,6 +39,7 @@ DIGESTS = ["weights_digest", "labels_digest", "ckpt_digest"]  # the last columns
 class EvaluationOptions(InferenceOptions):
     """The flags of an evaluation script."""
 
+    num_timesteps: int = 501  # frames
     ckpt_path: str | None = None  # one checkpoint, or …
     exp_dir: str | None = None  # … all of the runs below this folder
     levels: int = 2  # folders above ckpts/ that name a row, see `row_name`
@@ -49,12 +52,14 @@ class EvaluationOptions(InferenceOptions):
     per_class: bool = False
     bootstrap: int = 0  # resamples of the clips for 95 % intervals, or 0 for none
     seed: int = 0  # of the resamples
+    calibration: bool = False  # also the expected calibration error, and a picture of it
 
 
 def evaluate(options: EvaluationOptions) -> None:
     """Score checkpoints and write a row for each into `options.results_csv`, as soon as it is known.
 
-    What the table already holds is not scored again, unless the checkpoint or the LMDB is another one.
+    What the table already holds is not scored again, unless the checkpoint or the clips are others. Without clips to
+    score on, weights are exported, and nothing else is done.
 
     Raises:
         UserError: a file is missing, does not fit or cannot be written. Rows written before stay.
@@ -65,7 +70,11 @@ def evaluate(options: EvaluationOptions) -> None:
         checkpoints = find_checkpoints(options.exp_dir)
         if options.best_only:
             checkpoints = best_of_each_run(checkpoints)
-    columns = list(row_name(checkpoints[0], options.levels)) + COLUMNS + INTERVALS * bool(options.bootstrap) + DIGESTS
+    if not options.source:
+        export_alone(checkpoints, options)
+        return
+    asked_for = INTERVALS * bool(options.bootstrap) + ["ece"] * options.calibration
+    columns = list(row_name(checkpoints[0], options.levels)) + COLUMNS + asked_for + DIGESTS
     table = ResultsTable(options.results_csv, columns, needed=("Model", *SCORES))
     candidates = [Candidate(path) for path in checkpoints]
     if options.untrained:
@@ -73,7 +82,7 @@ def evaluate(options: EvaluationOptions) -> None:
         candidates = [Candidate(path, untrained=True) for path in sorted(firsts.values())] + candidates
     todo = candidates
     if table.rows and not options.overwrite:
-        eval_data = fingerprint(LMDBReader(options.lmdb_path))
+        eval_data = options.fingerprint()
         todo = [candidate for candidate in candidates if not is_scored(candidate, table, eval_data, options)]
     if len(todo) < len(candidates):
         held = f"{len(candidates) - len(todo)} of {len(candidates)} rows"
@@ -95,13 +104,30 @@ def evaluate(options: EvaluationOptions) -> None:
     log.info("results: %s", options.results_csv)
 
 
+def export_alone(checkpoints: Sequence[Path], options: EvaluationOptions) -> None:
+    """Write the weights of checkpoints that are not scored, under the checkpoints' own names.
+
+    Raises:
+        UserError: a checkpoint cannot be read or does not fit, or a file cannot be written.
+    """
+    assert options.export_dir is not None
+    folders = [export_folder(options.export_dir, path) for path in checkpoints]
+    require_writable(*(folder / "weights.pth" for folder in dict.fromkeys(folders)))
+    log.info("no --lmdb_path or --manifest: weights are exported, and nothing is scored")
+    for path, folder in zip(checkpoints, folders):
+        checkpoint = read_checkpoint(path)
+        target = folder / f"{path.stem}_num_classes={checkpoint.config.model.num_classes}.pth"
+        write_torch_file(target, weights_of(checkpoint.network()))
+        log.info("weights: %s", target)
+
+
 def is_scored(candidate: Candidate, table: ResultsTable, eval_data: str, options: EvaluationOptions) -> bool:
     """Whether the table holds the candidate's row, of these very files, and what else is asked for is there.
 
     The files' own contents decide. A row of an earlier version has no digest, and is made anew.
 
     Args:
-        eval_data: fingerprint of the LMDB.
+        eval_data: fingerprint of the clips.
     """
     key = key_of(candidate, options)
     row = table.get(**key)
@@ -114,6 +140,10 @@ def is_scored(candidate: Candidate, table: ResultsTable, eval_data: str, options
     bootstrapped = row.get("bootstrap"), row.get("bootstrap_seed")
     if options.bootstrap and bootstrapped != (str(options.bootstrap), str(options.seed)):
         return False
+    if options.bootstrap and row.get("accuracy") and not row.get("accuracy_low"):  # of an earlier version
+        return False
+    if options.calibration and not (row.get("ece") and picture_of(key, options).is_file()):
+        return False
     for what in further_tables(options):
         beside = score_tables.table_beside(options.results_csv, what).get(**key)
         if beside is None or not sources.items() <= beside.items():
@@ -124,6 +154,12 @@ def is_scored(candidate: Candidate, table: ResultsTable, eval_data: str, options
 def further_tables(options: EvaluationOptions) -> list[str]:
     """The tables beside `results_csv` that are asked for."""
     return ["overlap"] * options.overlap_analysis + ["per_class"] * options.per_class
+
+
+def picture_of(key: dict[str, Any], options: EvaluationOptions) -> Path:
+    """Where the reliability of the checkpoint with this key is drawn."""
+    table = Path(options.results_csv)
+    return table.with_name(f"{table.stem}_reliability_{digest_of(sorted(key.items()))}.png")
 
 
 def is_exported(row: dict[str, str], table: ResultsTable, export_dir: str) -> bool:
@@ -142,7 +178,7 @@ def export_target(row: dict[str, Any], export_dir: str) -> Path:
 
 def key_of(candidate: Candidate, options: EvaluationOptions) -> dict[str, Any]:
     """What tells the candidate's row apart."""
-    return {"ckpt_path": candidate.name, "lmdb_path": options.lmdb_path, "num_timesteps": options.num_timesteps}
+    return {"ckpt_path": candidate.name, "lmdb_path": options.source, "num_timesteps": options.num_timesteps}
 
 
 def write_up(prediction: Prediction, table: ResultsTable, options: EvaluationOptions) -> None:
@@ -175,10 +211,18 @@ def write_up(prediction: Prediction, table: ResultsTable, options: EvaluationOpt
             "ckpt_digest": checkpoint.untrained_digest if candidate.untrained else checkpoint.digest,
         }
         | prediction.task.more_scores(probabilities, prediction.targets)
+        | score_tables.decision_columns(prediction)
     )
-    row |= dict.fromkeys(INTERVALS, "")  # not those of earlier scores
+    row |= dict.fromkeys([*INTERVALS, "ece"], "")  # not those of earlier scores
+    if options.calibration:
+        from src.scoring.calibration import draw_reliability, reliability
+
+        curve = reliability(*prediction.task.confidences(probabilities, prediction.targets))
+        row["ece"], picture = curve.ece, picture_of(key_of(candidate, options), options)
+        draw_reliability(picture, {Path(candidate.name).name: curve}, row["Model"])
+        log.info("reliability: %s", picture)
     if options.bootstrap:
-        row |= score_tables.intervals(probabilities, multi_hot, options.bootstrap, options.seed)
+        row |= score_tables.intervals(prediction, options.bootstrap, options.seed)
     if options.export_dir and not candidate.untrained:
         target = export_target(row, options.export_dir)
         write_torch_file(target, prediction.weights())

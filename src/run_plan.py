@@ -22,10 +22,11 @@ from src.learning.tasks import Task, build_task
 from src.models.checkpoint import architecture, initial_network, load_class_weights, outline
 from src.runs.devices import Devices
 from src.runs.distributed import from_rank_zero
-from src.runs.folder import RunFolder, require_same_run
+from src.runs.folder import RunFolder, checkpoint_at, require_same_run
 from src.runs.provenance import provenance
 from src.runs.record import RunRecord
 from src.runs.resuming import ResumePoint, last_resume_point, read_resume_point
+from src.scoring.frames import report_frames
 from src.utils.files import require_writable
 from src.utils.text import is_text
 
@@ -66,11 +67,15 @@ class TrainingOptions:
         """The cfg, with what flags put in its place before it is checked: without them it may not be valid.
 
         Raises:
-            UserError: from `load_config`.
+            UserError: from `load_config`, or `model.pretrained` is a folder without checkpoints.
         """
         given = {"model.pretrained": self.pretrained, "data.train_lmdb": self.train_lmdb}
         values = {name: value for name, value in given.items() if value}
-        return load_config(self.cfg_file, self.overrides, self.data_root, values)
+        config = load_config(self.cfg_file, self.overrides, self.data_root, values)
+        if config.model.pretrained and os.path.isdir(config.model.pretrained):
+            checkpoint = str(checkpoint_at(config.model.pretrained))
+            config = replace(config, model=replace(config.model, pretrained=checkpoint))
+        return config
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ class RunPlan:
         return initial_network(self.config, self.seed)
 
     def data(self) -> ClipDataModule:
-        """The clips, enough of them for all processes."""
+        """The clips, enough of them for all processes. It is said what of each is validated on."""
         options = self.options
         data = ClipDataModule(
             self.config,
@@ -124,6 +129,7 @@ class RunPlan:
             cache_samples=options.cache_samples,
         )
         data.require_enough(options.devices.num_processes)
+        report_frames(data.val_set, options.val_clip_size, "--val_clip_size", options.crop_validation)
         return data
 
     def settings(self) -> dict[str, Any]:

@@ -279,3 +279,9 @@ def test_a_data_root_that_is_not_there_is_named(tmp_path):
     path = write_cfg(tmp_path / "a.cfg", cfg_tree(tmp_path))
     with pytest.raises(UserError, match="nowhere: no such folder of data .--data_root"):
         load_config(path, data_root="nowhere")
+
+
+def test_digests_of_a_configuration_are_those_of_before_there_was_resample():
+    """Of `repr`, that of an untrained network is made, which stands in results tables."""
+    then = "normalize=False, min_duration=None, delimiter=',', mixup=False, precompute_features=False, bg_files=None)"
+    assert repr(AudioConfig()).endswith(then) and repr(AudioConfig(resample=True)) == repr(AudioConfig())

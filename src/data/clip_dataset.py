@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from src.config import AudioConfig
+from src.data.audio.opening import Source
 from src.data.audio.spectrogram import FeatureExtractor
 from src.data.batching import Batch, rows_for, stack_samples
 from src.data.labels import LabelMap
@@ -38,6 +39,7 @@ class ClipDataset(Dataset, ABC):
         UserError: when opened, for a label that the map does not have, or when read, for a broken clip.
     """
 
+    records: np.ndarray  # (N,) of the storage's records, those that are clips of this data set
     skipped: list[int] = []  # records that are left out because they cannot be used
 
     def __init__(
@@ -70,6 +72,10 @@ class ClipDataset(Dataset, ABC):
     @abstractmethod
     def __len__(self) -> int:
         """The number of clips."""
+
+    @abstractmethod
+    def stored(self, index: int) -> Source:
+        """A clip's audio as it is stored: its bytes, or its file."""
 
     @abstractmethod
     def waveform(self, index: int) -> np.ndarray:

@@ -59,7 +59,7 @@ class ClipDataModule(pl.LightningDataModule):
 
         def opened(split: Literal["train", "val"], transform: Transform) -> ClipDataset:
             source = config.data.source(split)
-            more = {"complement": split == "train", "num_workers": num_workers}
+            more: dict[str, Any] = {"complement": split == "train", "num_workers": num_workers}
             return open_dataset(config, source, label_map, transform, seed, **more, **of_lmdbs)
 
         self.train_set = opened("train", training_chain(random_clip_size))

@@ -66,9 +66,12 @@ class LMDBDataset(ClipDataset):
         cached = self._cache[self.records[index]] if self._cache else None
         if cached is not None:
             return cached
+        return decode_record(self.stored(index), self.audio.sample_rate, self.where(index))
+
+    def stored(self, index: int) -> bytes:
         flac = self.reader.audio(self.records[index])
         self.reader.release_pages()  # or a worker would come to map all of the file
-        return decode_record(flac, self.audio.sample_rate, self.where(index))
+        return flac
 
     def where(self, index: int) -> str:
         return self.reader.where(self.records[index])

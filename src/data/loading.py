@@ -25,36 +25,37 @@ from src.utils.memory import keep_freed_memory
 
 
 def open_dataset(
-    config: Config, source: str, label_map: LabelMap, transform: Transform, seed: int = 0, **of_lmdbs: Any
+    config: Config,
+    source: str,
+    label_map: LabelMap,
+    transform: Transform,
+    seed: int = 0,
+    *,
+    is_lmdb: bool | None = None,
+    **of_lmdbs: Any,
 ) -> ClipDataset:
     """The data set class that fits where the clips are stored.
 
     Args:
-        source: an LMDB, or with `data.is_lmdb: False` a manifest.
+        source: an LMDB or a manifest.
+        is_lmdb: which of them it is, by default as `data.is_lmdb` says.
         of_lmdbs: fold, complement, skip_bad_records, cache_samples, num_workers of `LMDBDataset`.
         The rest is `ClipDataset`'s.
 
     Raises:
         UserError: `source` cannot be opened, holds no clips, or has labels that the map lacks.
     """
-    if config.data.is_lmdb:
-        return open_lmdb(config, source, label_map, transform, seed, **of_lmdbs)
+    common = source, config.audio_config, label_map, config.model.type, transform, seed
+    if config.data.is_lmdb if is_lmdb is None else is_lmdb:
+        dataset = (InMemoryLMDBDataset if config.data.in_memory else LMDBDataset)(*common, **of_lmdbs)
+        if len(dataset) == 0:
+            raise UserError(f"{source}: holds no clips")
+        return dataset
     for option in "fold", "skip_bad_records", "cache_samples":
         if of_lmdbs.get(option) not in (None, False):
             name = "folds" if option == "fold" else f"--{option}"
             raise UserError(f"{source}: is a manifest, and {name} are for LMDBs (data.is_lmdb: True)")
-    return ManifestDataset(source, config.audio_config, label_map, config.model.type, transform, seed)
-
-
-def open_lmdb(
-    config: Config, path: str, label_map: LabelMap, transform: Transform, seed: int = 0, **choice: Any
-) -> LMDBDataset:
-    """The clips of an LMDB, whatever the configuration itself reads. See `open_dataset`."""
-    storage = InMemoryLMDBDataset if config.data.in_memory else LMDBDataset
-    dataset = storage(path, config.audio_config, label_map, config.model.type, transform, seed, **choice)
-    if len(dataset) == 0:
-        raise UserError(f"{path}: holds no clips")
-    return dataset
+    return ManifestDataset(*common)
 
 
 DESCRIPTORS = 4  # that each worker keeps open in the main process

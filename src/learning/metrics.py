@@ -21,12 +21,12 @@ class RankingScores:
     @property
     def mAP(self) -> float:  # noqa: N802 (the field's spelling)
         """Macro average precision."""
-        return _mean(self.ap)
+        return mean_defined(self.ap)
 
     @property
     def mAUC(self) -> float:  # noqa: N802
         """Macro ROC AUC."""
-        return _mean(self.auc)
+        return mean_defined(self.auc)
 
     @property
     def dprime(self) -> float:
@@ -62,7 +62,7 @@ def _average_precisions(predictions: np.ndarray, targets: np.ndarray) -> np.ndar
 def mean_average_precision(predictions: np.ndarray, targets: np.ndarray) -> float:
     """Macro average precision alone."""
     require_scores(predictions, targets)
-    return _mean(_average_precisions(predictions, targets))
+    return mean_defined(_average_precisions(predictions, targets))
 
 
 def dprime(auc: float) -> float:
@@ -82,7 +82,8 @@ def top_k_accuracy(predictions: np.ndarray, targets: np.ndarray, k: int) -> floa
     return float((largest == targets[:, None]).any(axis=1).mean())
 
 
-def _mean(values: np.ndarray) -> float:
+def mean_defined(values: np.ndarray) -> float:
+    """Mean of what is defined, or NaN."""
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 

@@ -15,6 +15,8 @@ from src.data.sampling import network_seed
 from src.errors import UserError
 from src.learning.optim import build_optimizer, build_schedule, step_schedule
 from src.learning.tasks import Task
+from src.learning.thresholds import choose, report_missing
+from src.models.decisions import DECISIONS
 from src.runs.distributed import gather_objects, gather_over_ranks
 
 
@@ -51,6 +53,7 @@ class Recognizer(pl.LightningModule):
         self.use_mixup = use_mixup
         self._validated: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._reported_undefined = False
+        self._decisions: dict[str, Any] | None = None  # by the last validation
         self._loss_sum, self._loss_count = torch.zeros(()), 0  # over the clips of the epoch so far
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -90,10 +93,14 @@ class Recognizer(pl.LightningModule):
                 f"epoch {self.current_epoch}: the network's outputs are not finite, training has diverged. "
                 f"opt.lr is {self.opt.lr:g}, try a smaller one"
             )
+        probabilities = self.task.probabilities(logits).numpy()
+        decisions = choose(probabilities, self.task.multi_hot(targets.numpy()))
+        self._decisions = decisions.as_dict()
         if not self._reported_undefined:
             self.task.report_undefined(targets.numpy(), self.label_map, "validation set")
+            report_missing(decisions, self.label_map.names, "validation set")
             self._reported_undefined = True
-        figure = self.task.figure(self.task.probabilities(logits).numpy(), targets.numpy())
+        figure = self.task.figure(probabilities, targets.numpy())
         self.log("train_loss", self._loss_sum / self._loss_count, prog_bar=True, sync_dist=True)
         # Every rank has the whole set and the same figures: nothing to average over ranks.
         self.log("val_loss", self.task.loss(logits, targets), rank_zero_only=False)
@@ -119,10 +126,12 @@ class Recognizer(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["train_loss"] = gather_objects((self._loss_sum.item(), self._loss_count))
+        checkpoint[DECISIONS] = self._decisions
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         shares = checkpoint.get("train_loss", [(0.0, 0)])
         if len(shares) != self.trainer.world_size:  # on other ranks: the same mean
             shares = [tuple(sum(values) / self.trainer.world_size for values in zip(*shares))] * self.trainer.world_size
         loss_sum, self._loss_count = shares[self.trainer.global_rank]
+        self._decisions = checkpoint.get(DECISIONS)
         self._loss_sum = torch.tensor(loss_sum)

@@ -35,8 +35,16 @@ class Task(ABC):
         """Loss of a mixed batch."""
 
     @abstractmethod
-    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """(B, C) probabilities of (B, C) logits."""
+    def probabilities(self, logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+        """(B, C) probabilities of (B, C) logits, which are divided by a temperature."""
+
+    @abstractmethod
+    def confidences(self, probabilities: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(M,) probabilities and (M,) of 0 and 1, whether what each is of was so: what calibration compares."""
+
+    @abstractmethod
+    def likelihood_loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Mean negative log-likelihood of (B, C) logits, whatever the loss that was trained with."""
 
     @abstractmethod
     def figure(self, probabilities: np.ndarray, targets: np.ndarray) -> float:
@@ -91,8 +99,14 @@ class MultilabelTask(Task):
     def mixup_loss(self, network: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, mixed: Mixed) -> torch.Tensor:
         return self.loss(network(mixed.inputs), mixed.mix(targets))
 
-    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        return logits.sigmoid()
+    def probabilities(self, logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+        return (logits / temperature).sigmoid()
+
+    def confidences(self, probabilities: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return probabilities.ravel(), targets.ravel()
+
+    def likelihood_loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return multilabel_loss(focal=False)(logits, targets)
 
     def figure(self, probabilities: np.ndarray, targets: np.ndarray) -> float:
         return mean_average_precision(probabilities, targets)
@@ -133,8 +147,14 @@ class MulticlassTask(Task):
         partner = multiclass_loss(logits, targets[mixed.partners], self._class_weights, reduction="none")  # (B,)
         return (mixed.weights * own + (1 - mixed.weights) * partner).mean()
 
-    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        return logits.softmax(dim=1)
+    def probabilities(self, logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+        return (logits / temperature).softmax(dim=1)
+
+    def confidences(self, probabilities: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return probabilities.max(axis=1), probabilities.argmax(axis=1) == targets
+
+    def likelihood_loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return multiclass_loss(logits, targets)
 
     def figure(self, probabilities: np.ndarray, targets: np.ndarray) -> float:
         return accuracy(probabilities, targets)

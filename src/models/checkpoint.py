@@ -12,15 +12,15 @@ from torch import nn
 from src.config import AudioConfig, Config, ModelConfig, OptConfig, parse_config
 from src.data.labels import LabelMap
 from src.errors import UserError
+from src.models.decisions import DECISIONS, Decisions, read_decisions
 from src.models.registry import build_network, create
-from src.models.safe_loading import read_torch_file, require_as_written
-from src.models.torch_files import digest_of, torch_file_digest
-from src.models.weights import is_usable, load_state
+from src.models.safe_loading import StandIn, read_torch_file, require_as_written
+from src.models.torch_files import digest_of, torch_file_digest, write_torch_file
+from src.models.weights import is_usable, load_state, network_part
 
 log = logging.getLogger(__name__)
 
 GISE_51 = Path(__file__).parents[2] / "meta" / "lbl_map.json"
-WEIGHTS_PREFIX = "net."  # of the network's tensors in a checkpoint's state_dict
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Checkpoint:
     record: dict[str, Any]  # `hyper_parameters`: seed, protocol, command, versions, …
     weights: dict[str, torch.Tensor]  # the network's state dict
     digest: str  # of the file, see src/models/torch_files.py
+    decisions: Decisions | None = None  # None where nobody has chosen thresholds
 
     def classes(self, lbl_map: str | None = None) -> LabelMap:
         """The label map of a file, by default the one that the checkpoint carries.
@@ -63,6 +64,11 @@ class Checkpoint:
             if name != own:
                 trained_with = f"{self.path} was trained with '{own}' there. Is it another data set's map?"
                 raise UserError(f"{label_map.path}: class {index} is '{name}', but {trained_with}")
+
+    @property
+    def temperature(self) -> float:
+        """What the network's logits are divided by."""
+        return self.decisions.temperature if self.decisions else 1.0
 
     def network(self, reused: nn.Module | None = None) -> nn.Module:
         """The trained network.
@@ -143,8 +149,32 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         config, label_map = parse_config(published_settings(record["cfg"]), str(path)), None
     if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()):
         raise UserError(f"{path}: its state_dict holds something else than named tensors. The file is damaged")
-    weights = {name.removeprefix(WEIGHTS_PREFIX): state[name] for name in state if name.startswith(WEIGHTS_PREFIX)}
-    return Checkpoint(path, config, label_map, record, weights or state, digest)  # under another prefix, all of them
+    decisions = read_decisions(content.get(DECISIONS), config.model.num_classes, path)
+    return Checkpoint(path, config, label_map, record, network_part(state), digest, decisions)
+
+
+def keep_decisions(checkpoint: Checkpoint, decisions: Decisions, output: str | Path | None = None) -> None:
+    """Put decisions into a checkpoint's file, or into a copy of it. Everything else in it stays as it is.
+
+    A copy of a checkpoint released in 2021 lacks the objects that nothing here reads.
+
+    Raises:
+        UserError: another file is under that name now.
+    """
+    content = read_torch_file(checkpoint.path, "a checkpoint")
+    if torch_file_digest(checkpoint.path) != checkpoint.digest:
+        raise UserError(f"{checkpoint.path}: was replaced while it was in use. Start again")
+    if checkpoint.label_map is None:
+        content = without_stand_ins(content)
+    write_torch_file(output or checkpoint.path, content | {DECISIONS: decisions.as_dict()})
+
+
+def without_stand_ins(tree: Any) -> Any:
+    """Nested dicts without what stands in for objects of 2021 and their classes."""
+    if type(tree) is not dict:
+        return tree
+    stay = {name: value for name, value in tree.items() if not isinstance(value, StandIn)}
+    return {name: without_stand_ins(value) for name, value in stay.items() if not isinstance(name, type)}
 
 
 def published_settings(cfg: dict[str, Any]) -> dict[str, Any]:

@@ -27,8 +27,8 @@ FAMILIES = {
 def build_network(model: ModelConfig) -> nn.Module:
     """The network that a configuration asks for, freshly initialised or from its `pretrained` file.
 
-    With `pretrained`, the network is built with `pretrained_fc` classes, loaded strictly, and its
-    last layer replaced by a fresh one of `num_classes`.
+    With `pretrained`, the network is loaded strictly, and its last layer replaced by a fresh one of `num_classes`.
+    The file may have any number of classes, but where `pretrained_fc` says how many, it must have those.
 
     Raises:
         UserError: an unknown arch or depth, or a `pretrained` file that is missing or does not fit.
@@ -37,14 +37,23 @@ def build_network(model: ModelConfig) -> nn.Module:
         return create(model.arch, model.model_depth, model.num_classes, model.im_size)
     network = create(model.arch, model.model_depth, model.pretrained_fc or model.num_classes, model.im_size)
     try:
-        load_weights(network, model.pretrained)
+        load_weights(network, model.pretrained, fresh=() if model.pretrained_fc else last_layer(model))
     except UserError as error:
-        hint = ". Is model.pretrained_fc missing, the file's number of classes?"
-        wanted = model.pretrained_fc is None and "of another shape" in str(error)
+        hint = (
+            f". model.pretrained_fc is {model.pretrained_fc}. With --set model.pretrained_fc=None, any number will do"
+        )
+        wanted = model.pretrained_fc is not None and "of another shape" in str(error)
         raise UserError(f"{error}{hint * wanted}") from None
     reset: Any = network.reset_classifier  # torch types all of a module's attributes as tensors and modules
     reset(model.num_classes)
     return network
+
+
+def last_layer(model: ModelConfig) -> list[str]:
+    """The names of the tensors whose shapes depend on the number of classes."""
+    with torch.device("meta"):
+        one, two = (create(model.arch, model.model_depth, classes, model.im_size).state_dict() for classes in (1, 2))
+    return [name for name in one if one[name].shape != two[name].shape]
 
 
 def create(arch: str, depth: int | str, num_classes: int, im_size: int = 221) -> nn.Module:

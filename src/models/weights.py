@@ -6,7 +6,7 @@ What other programs put around them is taken off, and said: a dict such as a che
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,15 @@ NAMED = 3  # keys of each kind that a message names
 CONTAINERS = "state_dict model_state_dict model weights net network module".split()  # keys of what is around
 NESTED = 3  # of them at most
 WRAPPERS = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")  # PyTorch's, within names
+NETWORK = "net."  # what a LightningModule's state dict calls its network's tensors. Others are such as a criterion's
 COUNTER = "num_batches_tracked"  # of batch norm, which not all programs keep
 
 
-def load_weights(network: nn.Module, path: str | Path) -> None:
+def load_weights(network: nn.Module, path: str | Path, fresh: Collection[str] = ()) -> None:
     """Load a `.pth`, a state dict under the released names, or the one within a checkpoint.
+
+    Args:
+        fresh: as of `load_state`.
 
     Raises:
         UserError: no such file, not a state dict, or keys or shapes that differ.
@@ -45,12 +49,27 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
             f"{path}: is no state dict of tensors, alone or under one of the keys {', '.join(CONTAINERS)}. "
             "eval_gise_mixtures.py --export_weights writes one"
         )
-    load_state(network, state, str(path))
+    load_state(network, state, str(path), fresh)
 
 
-def load_state(network: nn.Module, state: Mapping[str, torch.Tensor], where: str) -> None:
-    """Load a state dict that must fit exactly, but for what `adapted` mends. Messages name `where` it is from."""
+def weights_of(network: nn.Module) -> dict[str, torch.Tensor]:
+    """A network's state dict on the CPU, laid out as PyTorch does by default."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+
+
+def load_state(network: nn.Module, state: Mapping[str, torch.Tensor], where: str, fresh: Collection[str] = ()) -> None:
+    """Load a state dict that must fit exactly, but for what `adapted` mends. Messages name `where` it is from.
+
+    Args:
+        fresh: names of tensors, those of the last layer. The network keeps its own where the state dict's have
+            another shape.
+    """
     state, changes = adapted(network, state)
+    own = network.state_dict()
+    kept = {name: own[name] for name in fresh if name in state and state[name].shape != own[name].shape}
+    if kept:
+        changes.append(f"of another number of classes, so the last layer starts fresh ({', '.join(kept)})")
+        state |= kept
     require_fit(network, state, where)
     if changes:
         log.info("%s: %s", where, ". ".join(changes))
@@ -72,13 +91,19 @@ def require_fit(network: nn.Module, state: Mapping[str, torch.Tensor], where: st
 
 
 def adapted(network: nn.Module, state: Mapping[Any, Any]) -> tuple[dict[Any, Any], list[str]]:
-    """A state dict without prefixes of all its names, and with batch norm's counters, 0 where they are missing.
+    """A state dict's network, without prefixes of all names, and with batch norm's counters, 0 where they are missing.
 
     Returns:
         The state dict, and what was changed, in words.
     """
     own, found, changes = network.state_dict(), dict(state), []
     if own.keys() != found.keys() and all(isinstance(name, str) for name in found):
+        part = network_part(found)
+        if len(part) < len(found) and own.keys().isdisjoint(found):
+            changes.append(
+                f"{len(part)} of its {len(found)} tensors are its network's, those that begin with {NETWORK}"
+            )
+            found = part
         plain = {WRAPPERS.sub("", name): value for name, value in found.items()}
         prefix, due = _prefix(plain), _prefix(own)
         renamed = {due + name.removeprefix(prefix): value for name, value in plain.items()}
@@ -90,6 +115,12 @@ def adapted(network: nn.Module, state: Mapping[Any, Any]) -> tuple[dict[Any, Any
         found |= {name: torch.zeros_like(own[name], device="cpu") for name in missing}
         changes.append(f"{len(missing)} {COUNTER} are missing, and are 0")
     return found, changes
+
+
+def network_part(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The network's tensors of a LightningModule's state dict, under their own names. All tensors where it has none."""
+    part = {name.removeprefix(NETWORK): state[name] for name in state if name.startswith(NETWORK)}
+    return part or dict(state)
 
 
 def _prefix(names: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from src.errors import UserError
 from src.preparation.annotations import read_events
 from src.preparation.jams import read_jams
 from src.utils.folders import beside
-from src.utils.pictures import blank_figure, save_figure
+from src.utils.pictures import blank_figure, draw_spectrogram, save_figure
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,7 @@ def draw_soundscape(path: str | Path, soundscape: Soundscape) -> None:
     untimed = ", ".join(event.label for event in soundscape.events if not event.is_timed)
     wave.set_title(f"{soundscape.name}: {untimed}" if untimed else soundscape.name)
     seconds = spectrogram.shape[1] * features.hop_len / rate
-    image.imshow(spectrogram, origin="lower", aspect="auto", extent=(0, seconds, 0, rate / 2000), cmap="magma")
-    image.set(ylabel="frequency (kHz)")
+    draw_spectrogram(image, spectrogram, features.frequencies, seconds)
     if rows:
         for event in timed:  # a bar each, in the row of its label
             row = rows.index(event.label)

@@ -15,9 +15,8 @@ import pytorch_lightning as pl
 import torch
 
 from src.errors import UserError
-from src.models.checkpoint import WEIGHTS_PREFIX
 from src.models.safe_loading import read_torch_file
-from src.models.weights import is_usable, misfit
+from src.models.weights import NETWORK, is_usable, misfit
 from src.runs.checkpoint_io import tensors_in
 from src.runs.folder import RunFolder, epoch_of
 
@@ -78,7 +77,7 @@ def read_resume_point(path: Path) -> ResumePoint:
         raise UserError(
             f"{path}: cannot be resumed from: it holds something else than tensors of finite numbers. Is it damaged?"
         )
-    shapes = {str(name).removeprefix(WEIGHTS_PREFIX): value.to("meta") for name, value in weights.items()}
+    shapes = {str(name).removeprefix(NETWORK): value.to("meta") for name, value in weights.items()}
     return ResumePoint(path, epochs, batches, early, shapes)
 
 

@@ -22,6 +22,7 @@ class BootstrapScores:
 
     mAP: np.ndarray  # noqa: N815  (R,)
     mAUC: np.ndarray  # noqa: N815  (R,)
+    accuracy: np.ndarray | None  # (R,) where clips have one class each
 
     @property
     def dprime(self) -> np.ndarray:
@@ -29,7 +30,9 @@ class BootstrapScores:
         return np.sqrt(2) * ndtri(self.mAUC)
 
 
-def bootstrap(predictions: np.ndarray, targets: np.ndarray, resamples: int, seed: int) -> BootstrapScores:
+def bootstrap(
+    predictions: np.ndarray, targets: np.ndarray, resamples: int, seed: int, one_class: bool = False
+) -> BootstrapScores:
     """Scores of (N, C) predictions on resampled clips.
 
     Resample r depends on the seed, r and N alone: two networks on the same clips see the same resamples.
@@ -37,19 +40,23 @@ def bootstrap(predictions: np.ndarray, targets: np.ndarray, resamples: int, seed
     Args:
         targets: (N, C) of 0 and 1.
         resamples: R.
+        one_class: whether clips have one class each, and accuracy is asked for.
     """
     require_scores(predictions, targets)
+    right = predictions.argmax(axis=1) == targets.argmax(axis=1)  # (N,)
     num_clips, num_classes = predictions.shape
     size = max(1, CHUNK // num_clips)
     ap, auc = np.full((2, resamples, num_classes), np.nan)
+    accuracy = np.empty(resamples)
     with progress(resamples, "bootstrap", "resample") as bar:
         for start in range(0, resamples, size):
             chunk = slice(start, min(start + size, resamples))
             counts = np.stack([draw_counts(num_clips, seed, number) for number in range(resamples)[chunk]])  # (r, N)
             for c in np.flatnonzero(targets.max(axis=0) == 1):
                 ap[chunk, c], auc[chunk, c] = weighted_scores(predictions[:, c], targets[:, c], counts)
+            accuracy[chunk] = counts @ right / num_clips
             bar.update(len(counts))
-    return BootstrapScores(mean_over_classes(ap), mean_over_classes(auc))
+    return BootstrapScores(mean_over_classes(ap), mean_over_classes(auc), accuracy if one_class else None)
 
 
 def draw_counts(num_clips: int, seed: int, number: int) -> np.ndarray:

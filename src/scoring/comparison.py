@@ -1,38 +1,53 @@
 """Two checkpoints on the same clips: how far apart they are, and how sure that is."""
 
 import logging
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from src.errors import UserError
 from src.learning.metrics import ranking_scores
 from src.runs.folder import checkpoint_at
-from src.scoring.bootstrap import bootstrap, interval
+from src.scoring.bootstrap import interval
 from src.scoring.predictions import Candidate, InferenceOptions, predictions
+from src.scoring.score_tables import SCORES, as_columns
 
 log = logging.getLogger(__name__)
 
 
+TEST = "two-sided paired bootstrap test, percentile"
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """One score of two networks, and their difference over paired resamples of the clips."""
+    """One score of two networks, and their difference over paired resamples of the clips.
 
-    name: str  # mAP, mAUC or dprime
+    A difference is defined where both scores are finite. d′ is infinite where the AUC is 1.
+    """
+
+    name: str  # mAP, mAUC, dprime, or accuracy where clips have one class each
     first: float
     second: float
-    low: float  # 95 % interval of second - first
+    low: float  # 95 % interval of second - first. An end at an infinite d′ is infinite, and undefined
     high: float
-    p: float  # two-sided: how often resamples put the difference on zero's other side
+    p: float  # of TEST: how often resamples put the difference on zero's other side
 
     @property
     def difference(self) -> float:
-        """Second minus first."""
+        """Second minus first. Not finite where it is undefined."""
         return self.second - self.first
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its figures as JSON can hold them, None for those that are no finite numbers."""
+        figures = asdict(self) | {"difference": self.difference}
+        plain = {name: value if name == "name" or math.isfinite(value) else None for name, value in figures.items()}
+        return plain | {"test": TEST}
 
 
 def compare(first: str, second: str, options: InferenceOptions, resamples: int, seed: int) -> list[Comparison]:
-    """Score two checkpoints on the clips of `options.lmdb_path` and on the same resamples of them.
+    """Score two checkpoints on the clips of `options.source` and on the same resamples of them.
 
     Raises:
         UserError: a checkpoint cannot be read, a file is replaced meanwhile, or the two were validated on other folds.
@@ -41,24 +56,30 @@ def compare(first: str, second: str, options: InferenceOptions, resamples: int, 
     one, other = predictions(candidates, options)
     if not np.array_equal(one.dataset.records, other.dataset.records):
         folds = " and ".join(str(each.checkpoint.record.get("fold_index")) for each in (one, other))
-        where = f"on other clips of {options.lmdb_path}"
+        where = f"on other clips of {options.source}"
         raise UserError(f"{first} and {second} would be scored {where}: their folds are {folds}")
-    scores = [ranking_scores(each.probabilities, each.multi_hot) for each in (one, other)]
-    bootstrapped = [bootstrap(each.probabilities, each.multi_hot, resamples, seed) for each in (one, other)]
+    scores = [
+        as_columns(ranking_scores(each.probabilities, each.multi_hot))
+        | each.task.more_scores(each.probabilities, each.targets)
+        for each in (one, other)
+    ]
+    bootstrapped = [each.bootstrap(resamples, seed) for each in (one, other)]
     found = []
-    for name in ("mAP", "mAUC", "dprime"):
+    for name in (*SCORES, "accuracy"):
+        if not all(name in each for each in scores):
+            continue
         with np.errstate(invalid="ignore"):  # two infinite d′
             differences = getattr(bootstrapped[1], name) - getattr(bootstrapped[0], name)  # (R,)
         low, high = interval(differences)
-        first_score, second_score = (getattr(each, name) for each in scores)
-        found.append(Comparison(name, first_score, second_score, low, high, two_sided(differences)))
+        found.append(Comparison(name, scores[0][name], scores[1][name], low, high, two_sided(differences)))
     return found
 
 
 def two_sided(differences: np.ndarray) -> float:
-    """Bootstrap p-value of no difference, at least 2 / (R + 1), which R resamples cannot tell from 0.
+    """p of `TEST` that there is no difference, at least 2 / (R + 1), which R resamples cannot tell from 0.
 
-    Differences that are no numbers say nothing and are left out. With no other ones, the result is NaN.
+    A difference of 0 counts on both sides, an infinite one on its own. Those that are no numbers say nothing and are
+    left out. With no other ones, the result is NaN.
     """
     differences = differences[~np.isnan(differences)]
     if len(differences) == 0:

@@ -1,4 +1,4 @@
-"""Checkpoints -> their networks' probabilities for the clips of an LMDB."""
+"""Checkpoints -> their networks' probabilities for the clips of an LMDB or a manifest."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -11,18 +11,23 @@ import numpy as np
 import torch
 from torch import nn
 
+from src.data.clip_dataset import ClipDataset
 from src.data.device_features import Features
-from src.data.inmemory_lmdb_dataset import LMDBDataset
+from src.data.lmdb.fingerprint import fingerprint
 from src.data.lmdb.store import LMDBReader
-from src.data.loading import open_lmdb
+from src.data.loading import open_dataset
+from src.data.manifest_dataset import manifest_fingerprint, read_manifest
 from src.data.transforms import evaluation_chain
 from src.errors import UserError
 from src.learning.tasks import Task, build_task
 from src.models.checkpoint import Checkpoint, architecture, outline, read_checkpoint
+from src.models.decisions import Decisions
 from src.models.torch_files import torch_file_digest
-from src.models.weights import require_fit
+from src.models.weights import require_fit, weights_of
 from src.runs.devices import present_gpus
+from src.scoring.bootstrap import BootstrapScores, bootstrap
 from src.scoring.forward_pass import batches_of, most_to_keep, outputs_of
+from src.scoring.frames import frames_to_score, report_frames
 from src.utils.memory import keep_freed_memory
 from src.utils.progress import progress
 
@@ -31,14 +36,27 @@ from src.utils.progress import progress
 class InferenceOptions:
     """Which clips, and how networks run over them."""
 
-    lmdb_path: str
+    lmdb_path: str | None  # clips in an LMDB, or …
     lbl_map: str | None = None  # by default each checkpoint's own
-    num_timesteps: int = 501  # frames
+    num_timesteps: int | None = None  # frames, by default those of `frames_to_score`
     batch_size: int = 32
     num_workers: int = 4
     gpus: tuple[int, ...] = (0,)  # the first that is there is used
     features: Features = "auto"  # where spectrograms are made
     skip_bad_records: bool = False  # leave them out instead of stopping
+    manifest: str | None = None  # … those that this CSV lists
+    resample: bool = False  # take the manifest's files of any rate, as `audio_config.resample` does
+
+    @property
+    def source(self) -> str:
+        """Where the clips are."""
+        return self.manifest or self.lmdb_path or ""
+
+    def fingerprint(self) -> str:
+        """Of the clips, as data sets give it."""
+        if self.manifest:
+            return manifest_fingerprint(read_manifest(self.manifest))
+        return fingerprint(LMDBReader(self.source))
 
 
 @dataclass(frozen=True)
@@ -65,19 +83,30 @@ class Prediction:
     candidate: Candidate
     checkpoint: Checkpoint  # without its weights
     weights: Callable[[], dict[str, torch.Tensor]]  # the network's, read again unless it is still in memory
-    dataset: LMDBDataset
+    dataset: ClipDataset
+    logits: torch.Tensor  # (N, C) float32, on the CPU
     probabilities: np.ndarray  # (N, C) float32
     targets: np.ndarray  # (N, C) of 0 and 1, or (N,) class indices
-    eval_data: str  # fingerprint of the LMDB that was scored
+    eval_data: str  # fingerprint of the clips that were scored
 
     @property
     def task(self) -> Task:
         return build_task(self.checkpoint.config)
 
     @property
+    def decisions(self) -> Decisions | None:
+        """The checkpoint's thresholds. They are not of the network that its run began with."""
+        return None if self.candidate.untrained else self.checkpoint.decisions
+
+    @property
     def multi_hot(self) -> np.ndarray:
         """(N, C) targets of 0 and 1."""
         return self.task.multi_hot(self.targets)
+
+    def bootstrap(self, resamples: int, seed: int) -> BootstrapScores:
+        """Scores of resamples of the clips, of accuracy too where they have one class each."""
+        one_class = self.checkpoint.config.model.type == "multiclass"
+        return bootstrap(self.probabilities, self.multi_hot, resamples, seed, one_class)
 
 
 def predictions(candidates: Sequence[Candidate], options: InferenceOptions) -> Iterator[Prediction]:
@@ -105,16 +134,18 @@ def predictions(candidates: Sequence[Candidate], options: InferenceOptions) -> I
         with closing(outputs):  # its progress bar is removed before an error is told
             for number, (output, alike) in enumerate(zip(outputs, networks)):
                 if dataset.fingerprint() != eval_data:
-                    raise UserError(f"{options.lmdb_path}: was written into while it was in use. Start again")
+                    raise UserError(f"{options.source}: was written into while it was in use. Start again")
                 if number == 0:
-                    task.report_undefined(output.targets, dataset.label_map, options.lmdb_path)
-                probabilities = task.probabilities(output.logits).numpy()
+                    task.report_undefined(output.targets, dataset.label_map, options.source)
+                head, untrained = checkpoints[alike[0].path], alike[0].untrained
+                temperature = 1.0 if untrained else head.temperature
+                probabilities = task.probabilities(output.logits, temperature).numpy()
                 if not np.isfinite(probabilities).all():
                     cause = "Is it of a run that diverged, or damaged?"
                     raise UserError(f"{alike[0].path}: its network's outputs are not finite. {cause}")
                 for candidate in alike:
-                    head, weights = checkpoints[candidate.path], partial(memory.weights, candidate)
-                    yield Prediction(candidate, head, weights, dataset, probabilities, output.targets, eval_data)
+                    scored = candidate, checkpoints[candidate.path], partial(memory.weights, candidate), dataset
+                    yield Prediction(*scored, output.logits, probabilities, output.targets, eval_data)
 
 
 def read_heads(candidates: Sequence[Candidate], lbl_map: str | None) -> dict[Path, Checkpoint]:
@@ -175,18 +206,26 @@ class OneNetwork:
         return self._network
 
     def weights(self, candidate: Candidate) -> dict[str, torch.Tensor]:
-        """The candidate's weights, on the CPU, laid out as PyTorch does by default."""
+        """The candidate's weights, as `weights_of` gives them."""
         network = self._network if self._network is not None and candidate == self._candidate else self.load(candidate)
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+        return weights_of(network)
 
 
-def open_for(checkpoint: Checkpoint, options: InferenceOptions) -> LMDBDataset:
+def open_for(checkpoint: Checkpoint, options: InferenceOptions) -> ClipDataset:
     """The evaluation clips as the checkpoint's configuration reads them. Of ESC-50, those of its validation fold."""
     config = checkpoint.config
-    fold = checkpoint.record.get("fold_index")
-    if fold is not None and not any(found is not None for _, found in LMDBReader(options.lmdb_path).annotations()):
-        fold = None  # another data set, all of which is new to it
+    if options.resample:
+        config = replace(config, audio_config=replace(config.audio_config, resample=True))
+    fold, is_lmdb = checkpoint.record.get("fold_index"), options.manifest is None
+    if fold is not None:
+        folds = [found for _, found in LMDBReader(options.source).annotations()] if is_lmdb else []
+        if all(found is None for found in folds):
+            fold = None  # another data set, all of which is new to it
     choice: dict[str, Any] = {"fold": fold, "skip_bad_records": options.skip_bad_records}
-    choice["num_workers"] = options.num_workers
-    label_map = checkpoint.classes(options.lbl_map)
-    return open_lmdb(config, options.lmdb_path, label_map, evaluation_chain(options.num_timesteps), **choice)
+    choice |= {"num_workers": options.num_workers, "is_lmdb": is_lmdb}
+    label_map, not_known_yet = checkpoint.classes(options.lbl_map), evaluation_chain(1)
+    dataset = open_dataset(config, options.source, label_map, not_known_yet, **choice)
+    num_timesteps = options.num_timesteps or frames_to_score(dataset)
+    dataset.transform = evaluation_chain(num_timesteps)
+    report_frames(dataset, num_timesteps)
+    return dataset

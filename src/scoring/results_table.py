@@ -21,6 +21,7 @@ SOURCES = ["eval_data", "labels_digest", "ckpt_digest"]  # what the files held t
 FILLED = ("mAP", "mAUC", "dprime", "AP", "num_timesteps")  # columns without empty cells
 KINDS = (
     dict.fromkeys(("mAP", "mAUC", "dprime", "accuracy", "top5", "val_figure", "AP", "AUC"), NUMBER)
+    | dict.fromkeys(("threshold", "precision", "recall", "F1", "ece"), NUMBER)
     | dict.fromkeys(("num_timesteps", "num_train_clips", "num_classes", "fold"), WHOLE_NUMBER)
     | {"evaluated": TIME, "weights_digest": DIGEST, "labels_digest": DIGEST, "ckpt_digest": DIGEST}
 )
@@ -68,10 +69,14 @@ def row_name(checkpoint: Path, levels: int) -> dict[str, str]:
     return {"Model": "/".join((run, model, train_set)), "run": run, "train_set": train_set}
 
 
+def export_folder(export_dir: str | Path, checkpoint: Path) -> Path:
+    """`<export_dir>/<two folders above ckpts/>`."""
+    return Path(export_dir, *folders_above(checkpoint, 2))
+
+
 def export_path(export_dir: str | Path, checkpoint: Path, mAP: float, dprime: float, num_classes: int) -> Path:  # noqa: N803
-    """`<export_dir>/<two folders above ckpts/>/mAP=…_dprime=…_num_classes=….pth`."""
-    group, run = folders_above(checkpoint, 2)
-    return Path(export_dir) / group / run / f"mAP={mAP:.4f}_dprime={dprime:.4f}_num_classes={num_classes}.pth"
+    """`<export_folder>/mAP=…_dprime=…_num_classes=….pth`."""
+    return export_folder(export_dir, checkpoint) / f"mAP={mAP:.4f}_dprime={dprime:.4f}_num_classes={num_classes}.pth"
 
 
 class ResultsTable:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from src.learning.metrics import RankingScores, ranking_scores
-from src.scoring.bootstrap import bootstrap, interval
+from src.learning.thresholds import DECISION_SCORES, DecisionScores, decision_scores
+from src.scoring.bootstrap import interval
 from src.scoring.predictions import Prediction
 from src.scoring.results_table import KEY, SOURCES, ResultsTable
 
@@ -16,9 +17,12 @@ log = logging.getLogger(__name__)
 SCORES = ("mAP", "mAUC", "dprime")
 BESIDE = {
     "overlap": ("events", ("clips", "classes", *SCORES)),
-    "per_class": ("class", ("clips", "AP", "AUC", "accuracy")),
+    "per_class": ("class", ("clips", "AP", "AUC", "accuracy", "threshold", *DECISION_SCORES)),
 }
-INTERVALS = ["bootstrap", "bootstrap_seed", *(f"{name}_{end}" for name in SCORES for end in ("low", "high"))]
+INTERVALS = [
+    *("bootstrap", "bootstrap_seed"),
+    *(f"{name}_{end}" for name in (*SCORES, "accuracy") for end in ("low", "high")),
+]
 
 
 def as_columns(scores: RankingScores) -> dict[str, float]:
@@ -26,11 +30,25 @@ def as_columns(scores: RankingScores) -> dict[str, float]:
     return {name: getattr(scores, name) for name in SCORES}
 
 
-def intervals(probabilities: np.ndarray, multi_hot: np.ndarray, resamples: int, seed: int) -> dict[str, float]:
-    """95 % intervals as the INTERVALS columns of a row."""
-    bootstrapped = bootstrap(probabilities, multi_hot, resamples, seed)
-    ends = [end for name in SCORES for end in interval(getattr(bootstrapped, name))]
+def intervals(prediction: Prediction, resamples: int, seed: int) -> dict[str, float]:
+    """95 % intervals as the INTERVALS columns of a row. Accuracy has one where clips have one class each."""
+    bootstrapped = prediction.bootstrap(resamples, seed)
+    values = [getattr(bootstrapped, name) for name in (*SCORES, "accuracy")]
+    ends = [end for each in values if each is not None for end in interval(each)]
     return dict(zip(INTERVALS, [resamples, seed, *ends]))
+
+
+def decision_columns(prediction: Prediction) -> dict[str, Any]:
+    """Macro precision, recall and F1 at the checkpoint's thresholds as columns of a row, empty without any."""
+    scores = at_thresholds(prediction)
+    return scores.macro() if scores else dict.fromkeys(DECISION_SCORES, "")
+
+
+def at_thresholds(prediction: Prediction) -> DecisionScores | None:
+    """Scores of the decisions by the checkpoint's thresholds, if it has any."""
+    if prediction.decisions is None:
+        return None
+    return decision_scores(prediction.decisions, prediction.probabilities, prediction.multi_hot)
 
 
 def beside(results_csv: str | Path, what: str) -> Path:
@@ -65,12 +83,15 @@ def write_overlap_analysis(row: dict[str, Any], prediction: Prediction, results_
 def write_per_class(row: dict[str, Any], scores: RankingScores, prediction: Prediction, results_csv: str) -> None:
     """Write a row for each class with clips, into `<results_csv>_per_class.csv`."""
     table = table_beside(results_csv, "per_class")
+    decided = at_thresholds(prediction)
     recalls = prediction.task.class_accuracy(prediction.probabilities, prediction.targets)
     clips = prediction.multi_hot.sum(axis=0)  # (C,)
     rows = []
-    for c in np.flatnonzero(clips):
+    for c in map(int, np.flatnonzero(clips)):
         own = {"class": prediction.dataset.label_map.names[c], "clips": int(clips[c])}
         figures = {"AP": scores.ap[c], "AUC": scores.auc[c], "accuracy": "" if recalls is None else recalls[c]}
+        at_threshold = decided.of_class(c) if decided else dict.fromkeys(("threshold", *DECISION_SCORES))
+        figures |= {name: "" if value is None else value for name, value in at_threshold.items()}
         rows.append(row | own | figures)
     table.put(rows)
     log.info("by class: %s", table.path)

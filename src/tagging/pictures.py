@@ -6,17 +6,22 @@ from pathlib import Path
 import numpy as np
 
 from src.tagging.tagger import Tagged
-from src.utils.pictures import blank_figure, save_figure
+from src.utils.pictures import blank_figure, draw_spectrogram, save_figure
 
 
-def draw(path: str | Path, tagged: Tagged, names: Sequence[str], top_k: int) -> None:
-    """Draw a recording with its top_k classes, to a file of the kind that its name ends in."""
+def draw(path: str | Path, tagged: Tagged, frequencies: np.ndarray, names: Sequence[str], top_k: int) -> None:
+    """Draw a recording with its top_k classes, to a file of the kind that its name ends in.
+
+    Args:
+        frequencies: (F,) Hz of the spectrogram's rows.
+        names: of the classes.
+    """
     chosen = tagged.strongest(top_k)
     end = float(tagged.ends[-1])
     figure = blank_figure(9, 5.5)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, max(2, 0.35 * len(chosen))))
-    above.imshow(tagged.picture, origin="lower", aspect="auto", extent=(0, end, 0, 1), cmap="magma")
-    above.set(title=tagged.path.name, ylabel="frequency", yticks=())
+    draw_spectrogram(above, tagged.picture, frequencies, end)
+    above.set_title(tagged.path.name)
     centres = (tagged.starts + tagged.ends) / 2
     edges = np.concatenate([[0.0], (centres[1:] + centres[:-1]) / 2, [end]])  # halfway between windows' centres
     rows = np.arange(len(chosen) + 1)

@@ -35,9 +35,14 @@ class Tagged:
     scores: np.ndarray  # (W, C) probabilities
     picture: np.ndarray  # (F, PICTURE_COLUMNS) dB, the recording's spectrogram, evenly over time
 
+    @property
+    def strongest_scores(self) -> np.ndarray:
+        """(C,) each class's score in its strongest window."""
+        return self.scores.max(axis=0)
+
     def strongest(self, top_k: int) -> np.ndarray:
         """(top_k,) indices of the classes with the highest scores of any window, the highest first."""
-        return np.argsort(-self.scores.max(axis=0), kind="stable")[:top_k]
+        return np.argsort(-self.strongest_scores, kind="stable")[:top_k]
 
 
 class Tagger:
@@ -63,6 +68,7 @@ class Tagger:
         self.transform = evaluation_chain(max(self.window // audio.hop_len, 1))
         self.network = content.network().eval()
         self.task = build_task(content.config)
+        self.decisions, self.temperature = content.decisions, content.temperature
         keep_freed_memory()
         try:
             self._scores([np.zeros((self.features.num_bins, 1), dtype=np.float32)])
@@ -108,7 +114,7 @@ class Tagger:
         rows = rows_for(views)
         for row, spectrogram, view in zip(rows.numpy(), spectrograms, views):
             view.of(spectrogram, row[0, :, : view.size])
-        return self.task.probabilities(self.network(rows)).numpy()
+        return self.task.probabilities(self.network(rows), self.temperature).numpy()
 
 
 def maxima(spectrogram: np.ndarray, columns: int) -> np.ndarray:

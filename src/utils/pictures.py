@@ -6,13 +6,18 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.errors import listed
+import numpy as np
+
+from src.errors import UserError, listed
 from src.utils.files import whole_file
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
+
+KINDS = (".png", ".pdf", ".svg", ".jpg")
 
 
 def blank_figure(width: float, height: float) -> "Figure":
@@ -25,6 +30,36 @@ def blank_figure(width: float, height: float) -> "Figure":
 
     matplotlib.rcParams["text.parse_math"] = False
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def require_kind(flag: str, path: str | None) -> None:
+    """Refuse a picture's name that does not end in a kind. None stands for no picture.
+
+    Raises:
+        UserError: with the flag's name.
+    """
+    if path and Path(path).suffix.lower() not in KINDS:
+        raise UserError(f"{flag} {path}: a picture ends in {', '.join(KINDS)}")
+
+
+def draw_spectrogram(axes: "Axes", spectrogram: np.ndarray, frequencies: np.ndarray, seconds: float) -> None:
+    """Draw a spectrogram, each bin or band as high as the others, with ticks in Hz.
+
+    Args:
+        spectrogram: (F, T) dB.
+        frequencies: (F,) Hz, ascending.
+        seconds: its length.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    rows = np.arange(len(frequencies))
+    extent = (0, seconds, -0.5, len(rows) - 0.5)
+    axes.imshow(spectrogram, origin="lower", aspect="auto", extent=extent, cmap="magma")
+    octaves, even = 125 * 2.0 ** np.arange(12), np.allclose(np.diff(frequencies, 2), 0)
+    ticks = MaxNLocator(6).tick_values(0, frequencies[-1]) if even else octaves
+    ticks = ticks[ticks <= frequencies[-1]]
+    axes.set_yticks(np.interp(ticks, frequencies, rows), [f"{tick:g}" for tick in ticks])
+    axes.set_ylabel("frequency (Hz)")
 
 
 def save_figure(figure: "Figure", path: str | PathLike, dpi: int, kind: str | None = None) -> None:

@@ -201,6 +201,34 @@ def test_eval_vggsound_gives_scikit_learns_scores_of_the_softmax(esc50, tmp_path
     assert np.mean([float(each["AP"]) for each in classes]) == pytest.approx(float(row["mAP"]))
 
 
+def test_accuracy_has_an_interval_and_is_compared(esc50, fold_run, tmp_path):
+    run, clips = fold_run / "r1/mixup/tiny/fold_2", ("--lmdb_path", esc50 / "esc50.lmdb", "--num_workers", 0)
+    table = tmp_path / "r.csv"
+    words = ("eval_vggsound.py", "--exp_dir", run, *clips, "--results_csv", table, "--bootstrap", 50)
+    run_script(*words, check=0)
+    with open(table, newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for row in rows:
+        assert float(row["accuracy_low"]) <= float(row["accuracy"]) <= float(row["accuracy_high"])
+        names = list(row)
+        assert names.index("dprime_high") + 1 == names.index("accuracy_low")
+    assert "already holds 2 of 2" in run_script(*words, check=0).stderr
+    former = [{name: row[name] for name in row if "accuracy_" not in name} for row in rows]
+    with open(table, "w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(former[0]))
+        writer.writeheader()
+        writer.writerows(former)
+    assert "already holds" not in run_script(*words, check=0).stderr  # the intervals of an earlier version lack it
+    one, other = (row["ckpt_path"] for row in rows)
+    pair = ("--ckpt_path", one, "--other_ckpt_path", other, *clips, "--num_timesteps", 1001, "--json")
+    run_script("scripts/compare_checkpoints.py", *pair, tmp_path / "c.json", "--bootstrap", 50, check=0)
+    found = {row["name"]: row for row in json.loads((tmp_path / "c.json").read_text())}
+    assert list(found) == ["mAP", "mAUC", "dprime", "accuracy"]
+    scores = found["accuracy"]
+    assert [scores["first"], scores["second"]] == [float(row["accuracy"]) for row in rows]
+    assert scores["low"] <= scores["difference"] <= scores["high"] and 0 < scores["p"] <= 1
+
+
 def test_top_k_accuracy_is_scikit_learns():
     rng = np.random.default_rng(0)
     p, y = rng.random((50, 12)), rng.integers(12, size=50)
@@ -217,10 +245,11 @@ def test_the_released_esc50_layout_trains(tmp_path, esc50):
     lmdb = str(FIXTURES / "released_esc50_layout.lmdb")
     tree["data"] |= {"train_lmdb": lmdb, "val_lmdb": lmdb}
     cfg = write_cfg(tmp_path / "esc.cfg", tree)
-    run_script(
+    result = run_script(
         *train_command(tmp_path, tmp_path / "run", "--fold_index", 5, script="train_esc50_classifier.py", cfg=cfg),
         check=0,
     )
+    assert "scored: all of each clip, at least 64 frames (0.6 s) (--val_clip_size)" in result.stderr
     assert json.loads((tmp_path / "run/run.json").read_text())["num_train_clips"] == 8
 
 
@@ -269,8 +298,9 @@ def test_fine_tuning_starts_from_the_exported_weights(corpus, trained, esc50, tm
         f"data.label_map={lbl_map}",
         script="train_esc50_classifier.py",
     )
-    line = error_line(run_script(*command))
-    assert "Is model.pretrained_fc missing" in line
+    line = error_line(run_script(*command, "--set", "model.pretrained_fc=5"))
+    assert "2 of another shape: linear.weight [3, 128] instead of [5, 128]" in line
+    assert "model.pretrained_fc is 5. With --set model.pretrained_fc=None, any number will do" in line
     result = run_script(*command, "--set", "model.pretrained_fc=3", check=0)
     assert f"starting from the weights in {exported}" in result.stderr
     weights = torch.load(exported, weights_only=True)

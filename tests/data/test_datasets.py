@@ -4,6 +4,7 @@ import csv
 import multiprocessing
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from conftest import FIXTURES, SAMPLE_RATE, cfg_tree, tone_clip, write_folder
 
 from src.config import AudioConfig, load_config
-from src.data.audio.files import encode
+from src.data.audio.files import encode, read_mono
 from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset, LMDBDataset
 from src.data.labels import LabelMap
 from src.data.lmdb import read_ahead
@@ -70,7 +71,43 @@ def test_the_configuration_chooses_the_storage(corpus, tmp_path):
     assert type(open_dataset(on_disk, lmdb, *common)) is LMDBDataset
     path = str(manifest(corpus, tmp_path / "a.csv"))
     of_files = ["data.is_lmdb=False", f"data.train_manifest={path}", f"data.val_manifest={path}"]
-    assert type(open_dataset(load_config(corpus / "tiny.cfg", of_files), path, *common)) is ManifestDataset
+    config_of_files = load_config(corpus / "tiny.cfg", of_files)
+    assert type(open_dataset(config_of_files, path, *common)) is ManifestDataset
+    assert type(open_dataset(config, path, *common, is_lmdb=False)) is ManifestDataset  # whatever it was trained on
+    assert type(open_dataset(config_of_files, lmdb, *common, is_lmdb=True)) is InMemoryLMDBDataset
+
+
+def test_a_manifest_has_the_fingerprint_of_an_lmdb_of_the_same_files(corpus, tmp_path):
+    path = str(manifest(corpus, tmp_path / "a.csv", "val"))
+    dataset = ManifestDataset(path, AUDIO, labels_of(corpus), "multilabel", evaluation_chain(64))
+    assert dataset.fingerprint(wait=False) is None
+    assert dataset.fingerprint() == fingerprint(LMDBReader(corpus / "val.lmdb"))
+
+
+def test_a_file_that_changes_while_a_manifest_is_in_use_changes_its_fingerprint(corpus, tmp_path):
+    copy = shutil.copy(next((corpus / "val").glob("*.flac")), tmp_path)
+    (tmp_path / "a.csv").write_text(f"files,labels\n{copy},Drum\n")
+    dataset = ManifestDataset(str(tmp_path / "a.csv"), AUDIO, labels_of(corpus), "multilabel", evaluation_chain(64))
+    before = dataset.fingerprint()
+    times = os.stat(copy)
+    Path(copy).write_bytes(Path(copy).read_bytes()[::-1])
+    os.utime(copy, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert dataset.fingerprint() != before
+
+
+@pytest.mark.processes
+def test_files_of_any_rate_are_those_that_read_mono_gives(corpus, tmp_path):
+    samples = tone_clip(["Drum"], 0, 44100)
+    soundfile.write(tmp_path / "a.wav", np.stack([samples, samples[::-1]], axis=1), 44100)
+    soundfile.write(tmp_path / "b.flac", samples[:22050], SAMPLE_RATE)
+    (tmp_path / "a.csv").write_text(f"files,labels\n{tmp_path}/a.wav,Drum\n{tmp_path}/b.flac,Harp\n")
+    audio, others = AudioConfig(resample=True), (labels_of(corpus), "multilabel", evaluation_chain(64))
+    dataset = ManifestDataset(str(tmp_path / "a.csv"), audio, *others)
+    assert np.array_equal(dataset.waveform(0), read_mono(tmp_path / "a.wav", SAMPLE_RATE))
+    plain = ManifestDataset(str(tmp_path / "a.csv"), AudioConfig(), *others)
+    assert np.array_equal(dataset.waveform(1), plain.waveform(1))  # nothing to convert
+    (here,), (there,) = (list(loader(dataset, EpochSampler(2, 0, False), 2, workers)) for workers in (0, 1))
+    assert torch.equal(here[0], there[0])
 
 
 def test_manifest_clips_are_tiled_up_to_min_duration(tmp_path, corpus):

@@ -93,3 +93,14 @@ def test_mel_spectrogram_agrees_with_torchaudio():
     )(torch.from_numpy(samples).float()).double()
     decibels = torchaudio.functional.amplitude_to_DB(mel, 10.0, 1e-10, 0.0, top_db=80.0).numpy()
     assert np.abs(extractor(samples) - (decibels - decibels.mean())).max() < 1e-2
+
+
+@pytest.mark.parametrize("rate", [1600, 16000, 22050, 48000])
+def test_rows_have_the_frequencies_that_their_filters_and_bins_let_through(rate):
+    linear = FeatureExtractor("spectrogram", n_fft=441, hop_len=220, win_len=441, sample_rate=rate)
+    for row in (10, 100, 200):
+        tone = np.sin(2 * np.pi * linear.frequencies[row] * np.arange(4410) / rate)
+        assert linear(tone).mean(axis=1).argmax() == row
+    fine = FeatureExtractor("melspectrogram", n_fft=16384, hop_len=220, win_len=441, sample_rate=rate)
+    peaks = fine.mel_filters.argmax(axis=0) * rate / 16384
+    assert fine.frequencies.shape == (96,) and np.abs(fine.frequencies - peaks).max() < 1.01 * rate / 16384

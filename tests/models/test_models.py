@@ -91,7 +91,7 @@ def test_every_network_trains_and_starts_warm_with_other_classes(arch, depth, tm
     assert torch.equal(network(x), copy(x))
 
     torch.save(network.state_dict(), tmp_path / "w.pth")
-    warm = build_network(ModelConfig(arch, depth, 7, "multilabel", pretrained=str(tmp_path / "w.pth"), pretrained_fc=5))
+    warm = build_network(ModelConfig(arch, depth, 7, "multilabel", pretrained=str(tmp_path / "w.pth")))
     old, new = network.state_dict(), warm.state_dict()
     assert list(old) == list(new)
     changed = [name for name in old if not torch.equal(old[name], new[name])]

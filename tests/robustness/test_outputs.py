@@ -40,8 +40,15 @@ def prediction(corpus, trained, *more):
     return "predict.py", "--ckpt_path", network(trained), "--audio", corpus / "eval" / "s000.flac", *more
 
 
+def calibration(corpus, trained, copy, *more):
+    words = ("scripts/calibrate.py", "--ckpt_path", network(trained), *reading(corpus), "--num_timesteps", 64)
+    return (*words, "--output", copy, *more)
+
+
 FILES = {  # what writes a file: its name, and the command
     "predict --csv": ("s.csv", lambda corpus, trained, file: prediction(corpus, trained, "--csv", file)),
+    "predict --decisions": ("d.csv", lambda corpus, trained, file: prediction(corpus, trained, "--decisions", file)),
+    "predict --summary": ("t.csv", lambda corpus, trained, file: prediction(corpus, trained, "--summary", file)),
     "predict --plot": ("s.png", lambda corpus, trained, file: prediction(corpus, trained, "--plot", file)),
     "check --json": ("c.json", lambda corpus, _, file: ("scripts/check_lmdb.py", corpus / "eval.lmdb", "--json", file)),
     "check --png": ("c.png", lambda corpus, _, file: ("scripts/check_lmdb.py", corpus / "eval.lmdb", "--png", file)),
@@ -52,6 +59,15 @@ FILES = {  # what writes a file: its name, and the command
             *("--other_ckpt_path", network(trained), *reading(corpus), "--json", file),
         ),
     ),
+    "calibrate --json": (
+        "c.json",
+        lambda corpus, trained, file: calibration(corpus, trained, file.parent / "copy.ckpt", "--json", file),
+    ),
+    "calibrate --plot": (
+        "r.png",
+        lambda corpus, trained, file: calibration(corpus, trained, file.parent / "copy.ckpt", "--plot", file),
+    ),
+    "calibrate --output": ("a.ckpt", lambda corpus, trained, file: calibration(corpus, trained, file)),
     "show --out_png": (
         "p.png",
         lambda corpus, _, file: ("scripts/show_soundscape.py", corpus / "eval" / "s000.flac", "--out_png", file),

@@ -144,8 +144,16 @@ CELLS = {
         ("num_timesteps", "all"),
         ("fold", "first"),
         ("ckpt_digest", "0123"),
+        *((name, "x") for name in ("precision", "recall", "F1")),
     ],
-    "results_per_class.csv": [("AP", ""), ("AP", "abc"), ("AUC", "x"), ("num_timesteps", "64.0")],
+    "results_per_class.csv": [
+        ("AP", ""),
+        ("AP", "abc"),
+        ("AUC", "x"),
+        ("threshold", "low"),
+        ("F1", "-"),
+        ("num_timesteps", "64.0"),
+    ],
     "results_overlap.csv": [("mAP", "abc"), ("mAUC", ""), ("num_timesteps", "")],
 }
 SPOILS = [fifo, folder, empty, head_twice, column_twice, no_text, cut(0.1), cut(0.5), cut(0.9), cut(0.999)]

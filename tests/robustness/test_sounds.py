@@ -12,6 +12,7 @@ from released import CKPT
 from small_sources import generate, write_sources
 from sounds import encoded, id3_tag, mp3, without_length, without_xing
 
+from src.data.labels import LabelMap
 from src.data.lmdb.store import LMDBReader, Record
 from src.data.lmdb.writer import LMDBWriter
 
@@ -273,6 +274,31 @@ class TrainOnFiles(Command):
         return train_command(self.corpus, self.out, *(word for one in settings for word in ("--set", one)))
 
 
+class TrainOnFilesOfAnyRate(TrainOnFiles):
+    def words(self, data):
+        return *super().words(data), "--set", "audio_config.resample=True"
+
+
+class ScoreFiles(Command):
+    def words(self, data):
+        folder, label = self.write(data), LabelMap.load(FIXTURES / "lbl_map.json").names[0]
+        path = self.folder / "manifest.csv"
+        path.write_text("files,labels\n" + f"{folder}/good.wav,{label}\n{folder}/bad.wav,{label}\n" * 2)
+        flags = ("--manifest", path, "--lbl_map", FIXTURES / "lbl_map.json", "--num_workers", 0)
+        return "eval_gise_mixtures.py", "--ckpt_path", CKPT, *flags, "--results_csv", self.folder / "r.csv"
+
+
+class ScoreFilesOfAnyRate(ScoreFiles):
+    def words(self, data):
+        return *super().words(data), "--resample"
+
+
+class CompareFiles(ScoreFiles):
+    def words(self, data):
+        words = super().words(data)[1:-2]
+        return "scripts/compare_checkpoints.py", "--other_ckpt_path", CKPT, *words, "--bootstrap", 2
+
+
 class TrainOnRecords(Command):
     named = "record 1"
 
@@ -301,6 +327,10 @@ COMMANDS = [
     Show,
     ShowRecord,
     TrainOnFiles,
+    TrainOnFilesOfAnyRate,
+    ScoreFiles,
+    ScoreFilesOfAnyRate,
+    CompareFiles,
     TrainOnRecords,
     ValidateOnRecords,
 ]

@@ -41,6 +41,7 @@ from src.data.transforms import evaluation_chain
 from src.errors import UserError
 from src.learning.optim import build_optimizer
 from src.learning.tasks import build_task
+from src.learning.thresholds import choose
 from src.models.checkpoint import read_checkpoint
 from src.runs import devices as devices_module
 from src.runs.devices import Devices, choose_devices
@@ -225,6 +226,8 @@ def test_validation_figures_are_those_of_the_checkpoint_over_the_whole_set(odd, 
             logits = read_checkpoint(path).network().eval()(torch.from_numpy(inputs)[:, None])
         assert float(row["val_mAP"]) == pytest.approx(task.figure(logits.sigmoid().numpy(), targets), abs=1e-6)
         assert float(row["val_loss"]) == pytest.approx(float(task.loss(logits, torch.from_numpy(targets))), rel=1e-6)
+        thresholds = choose(logits.sigmoid().numpy(), targets).thresholds
+        assert read_checkpoint(path).decisions.thresholds == pytest.approx(thresholds, rel=1e-4)
 
 
 def test_one_process_speaks_for_all(two_processes):

@@ -16,9 +16,10 @@ from benchmarks.evaluation import write_checkpoint
 from src.data import inmemory_lmdb_dataset
 from src.evaluation import EvaluationOptions, evaluate, write_up
 from src.models import checkpoint as checkpoints
-from src.models.checkpoint import WEIGHTS_PREFIX, read_checkpoint
+from src.models.checkpoint import read_checkpoint
 from src.models.registry import create
 from src.models.safe_loading import read_torch_file
+from src.models.weights import NETWORK
 from src.scoring.forward_pass import ClipBatch, Lookahead, batches_of, kept_batches, most_to_keep, outputs_of
 from src.scoring.predictions import Candidate, predictions
 from src.utils.memory import available_memory
@@ -251,8 +252,7 @@ def test_tensors_of_a_checkpoint_stay_in_its_file(corpus, tmp_path):
     for path in (plain, tmp_path / "legacy.ckpt", tmp_path / "small.ckpt", odd):
         found = read_checkpoint(path).weights
         assert all(
-            torch.equal(found[name.removeprefix(WEIGHTS_PREFIX)], value)
-            for name, value in content["state_dict"].items()
+            torch.equal(found[name.removeprefix(NETWORK)], value) for name, value in content["state_dict"].items()
         )
         assert is_mapped(plain) == (path == plain)
         del found

@@ -12,9 +12,12 @@ from released import CKPT, clip
 from sounds import mp3, without_xing
 
 from src.data.audio.opening import opened
+from src.data.audio.spectrogram import FeatureExtractor
 from src.data.audio.windows import windows
+from src.preparation import show
+from src.tagging import pictures
 from src.tagging.recordings import audio_files, window_starts
-from src.tagging.tagger import Tagger, maxima
+from src.tagging.tagger import Tagged, Tagger, maxima
 
 LBL_MAP = FIXTURES / "lbl_map.json"
 
@@ -132,3 +135,44 @@ def test_memory_does_not_grow_with_what_cannot_be_sought_in(tmp_path, encode):
         for window in windows(recording, starts, 100_000, 44100):
             peak, length = max(peak, own_memory()), length + len(window)
     assert length >= 80 * 44100 and peak - before < 12e6, (length, peak - before)
+
+
+def axes_of(figure):
+    """Of a figure with a spectrogram: its axes, and the Hz of each tick."""
+    (axes,) = [axes for axes in figure.axes if axes.get_ylabel() == "frequency (Hz)"]
+    return axes, [float(label.get_text()) for label in axes.get_yticklabels()]
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are saved, instead of their files."""
+    found = []
+    for module in (pictures, show):
+        monkeypatch.setattr(module, "save_figure", lambda figure, *_, **__: found.append(figure))
+    return found
+
+
+@pytest.mark.parametrize("feature", ["spectrogram", "melspectrogram"])
+def test_the_spectrograms_axis_is_in_hz(figures, feature):
+    """A tone is drawn where the axis says that its frequency is."""
+    features = FeatureExtractor(feature, n_fft=1024, hop_len=220, win_len=1024, sample_rate=SAMPLE_RATE)
+    for tone in (500.0, 2000.0, 8000.0):
+        picture = features(np.sin(2 * np.pi * tone * np.arange(SAMPLE_RATE) / SAMPLE_RATE).astype(np.float32))
+        tagged = Tagged(Path("a.wav"), np.zeros(1), np.ones(1), np.full((1, 2), 0.5), picture)
+        pictures.draw("a.png", tagged, features.frequencies, ["Drum", "Harp"], 2)
+        axes, hertz = axes_of(figures[-1])
+        places, top = axes.get_yticks(), axes.images[0].get_extent()[3]
+        assert len(hertz) >= 5 and all(-0.5 <= place <= top for place in places)
+        drawn = picture.mean(axis=1).argmax()
+        assert np.interp(drawn, places, hertz) == pytest.approx(tone, rel=0.1)
+        assert hertz == sorted(hertz) and hertz[-1] <= SAMPLE_RATE / 2
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 96000])
+def test_a_soundscapes_picture_has_the_same_axis(figures, rate):
+    samples = np.sin(2 * np.pi * 1000 * np.arange(rate) / rate).astype(np.float32)
+    show.draw_soundscape("a.png", show.Soundscape("a", samples, rate, ()))
+    axes, hertz = axes_of(figures[-1])
+    drawn = axes.images[0].get_array().mean(axis=1).argmax()
+    assert np.interp(drawn, axes.get_yticks(), hertz) == pytest.approx(1000, abs=rate / 441)
+    assert 4 <= len(hertz) <= 12 and hertz[0] == 0 and hertz[-1] > rate / 4

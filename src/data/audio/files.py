@@ -21,13 +21,16 @@ AUDIO_SUFFIXES = frozenset({f".{name.lower()}" for name in soundfile.available_f
 }
 
 
-def decode(source: Source, sample_rate: int, where: str = "the clip", dtype: str = "float32") -> np.ndarray:
+def decode(
+    source: Source, sample_rate: int, where: str = "the clip", dtype: str = "float32", hint: str = ""
+) -> np.ndarray:
     """Samples of a mono clip.
 
     Args:
         sample_rate: what the clip must have, in Hz.
         where: how messages call the clip.
         dtype: float32 or float64.
+        hint: what else to do about another rate or several channels, for the message.
 
     Returns:
         (N,) samples in [-1, 1), N ≥ 1.
@@ -37,9 +40,9 @@ def decode(source: Source, sample_rate: int, where: str = "the clip", dtype: str
     """
     samples, rate = read_audio(source, where, dtype)
     if rate != sample_rate:
-        raise UserError(f"{where}: its sample rate is {rate} Hz, not {sample_rate} Hz: resample it first")
+        raise UserError(f"{where}: its sample rate is {rate} Hz, not {sample_rate} Hz: resample it first{hint}")
     if samples.shape[1] != 1:
-        raise UserError(f"{where}: has {samples.shape[1]} channels: mono is needed")
+        raise UserError(f"{where}: has {samples.shape[1]} channels: mono is needed{hint}")
     return samples[:, 0]
 
 
@@ -93,12 +96,13 @@ def _stream_info(flac: bytes) -> tuple[int, int, int, int]:
     return packed >> 44, (packed >> 41 & 7) + 1, (packed >> 36 & 31) + 1, packed & (1 << 36) - 1
 
 
-def read_mono(path: str | Path, sample_rate: int, longest: float = math.inf) -> np.ndarray:
+def read_mono(path: str | Path, sample_rate: int, longest: float = math.inf, where: str = "") -> np.ndarray:
     """Samples of an audio file of any format, rate and number of channels, averaged and resampled.
 
     Args:
         sample_rate: of the result, in Hz.
         longest: what it may last, in s. A longer file is refused before it is read.
+        where: how messages call it, by default its path.
 
     Returns:
         (N,) float32 samples, N ≥ 1.
@@ -106,7 +110,7 @@ def read_mono(path: str | Path, sample_rate: int, longest: float = math.inf) -> 
     Raises:
         UserError: as of `read_audio`.
     """
-    samples, rate = read_audio(path, longest=longest)
+    samples, rate = read_audio(path, where, longest=longest)
     mono = samples.mean(axis=1)  # (N,)
     return mono if rate == sample_rate else resampled(mono, rate, sample_rate)
 

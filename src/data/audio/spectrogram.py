@@ -4,6 +4,7 @@ F is the number of frequency bins or mel bands, T the number of frames: 1 + N //
 whole windows fit (with an odd n_fft, the last one does not where N is a multiple of the hop).
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -38,6 +39,17 @@ class FeatureExtractor:
     def num_bins(self) -> int:
         """F."""
         return MEL_BANDS if self.feature == "melspectrogram" else 1 + self.n_fft // 2
+
+    @property
+    def frequencies(self) -> np.ndarray:
+        """(F,) Hz at the middle of each bin or band."""
+        if self.feature != "melspectrogram":
+            return np.arange(self.num_bins) * self.sample_rate / self.n_fft
+        highest = self.sample_rate / 2
+        # Slaney's mels (Auditory Toolbox, 1998) are even up to 1000 Hz, which is 15 mels, and logarithmic above.
+        top = highest * 3 / 200 if highest < 1000 else 15 + 27 * math.log(highest / 1000, 6.4)
+        mels = top * np.arange(1, MEL_BANDS + 1) / (MEL_BANDS + 1)
+        return np.where(mels < 15, mels * 200 / 3, 1000 * 6.4 ** ((mels - 15) / 27))
 
     @property
     def dynamic_range(self) -> int:
