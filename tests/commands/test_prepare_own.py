@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,6 +18,7 @@ from src.config import load_config
 from src.data.labels import LabelMap
 from src.data.lmdb.store import LMDBReader
 from src.preparation.annotations import read_events
+from src.tagging import Tagger
 
 RATES = (SAMPLE_RATE, 44100, 16000)
 CLASSES = {"bell": 400.0, "dog bark": 1500.0, "rain": 5000.0}  # Hz
@@ -126,8 +128,9 @@ def test_what_is_printed_trains_scores_and_tags(tmp_path, warm_python, kind, fol
         (tmp_path / name).symlink_to(ROOT / name)
     out = "it's mine"
     result = prepare(src, out, *(("--folds", folds) if folds else ()), cwd=tmp_path)
-    head, lines = result.stdout.split("# To train, score and tag:\n")
+    head, lines = result.stdout.split(f"# To train, score and tag, as bash {shlex.quote(f'{out}/commands.sh')} does:\n")
     assert head.strip() == (tmp_path / out / "report.txt").read_text().strip()
+    assert lines.strip() == (tmp_path / out / "commands.sh").read_text().removeprefix("set -e\n").strip()
     path = f"{Path(warm_python).parent}{os.pathsep}{os.environ['PATH']}"
     for line in lines.splitlines():
         ran = subprocess.run(
@@ -144,8 +147,17 @@ def test_what_is_printed_trains_scores_and_tags(tmp_path, warm_python, kind, fol
         (mean,) = csv.DictReader((runs / "summary" / "summary.csv").open(newline=""))
         assert float(mean["mAP_mean"]) == pytest.approx(np.mean([float(row["mAP"]) for row in rows]))
         assert mean["folds"] == str(folds) and f"1 × {folds} folds" in (runs / "summary" / "summary.md").read_text()
-    tagged = {Path(row["file"]).stem for row in csv.DictReader((runs / "tags.csv").open(newline=""))}
-    assert tagged == set(clip_names(tmp_path / out)["all" if folds else "eval"])
+    tags, decisions = (list(csv.DictReader((runs / f"{name}.csv").open(newline=""))) for name in ("tags", "decisions"))
+    part = "all" if folds else "eval"
+    assert {Path(row["file"]).stem for row in tags} == set(clip_names(tmp_path / out)[part])
+    file, name = decisions[0]["file"], decisions[0]["class"]
+    (score,) = [row["score"] for row in tags if (row["file"], row["class"]) == (file, name)]
+    assert float(decisions[0]["score"]) == pytest.approx(float(score), abs=1e-6)
+    present = decisions[0]["threshold"] and float(decisions[0]["score"]) >= float(decisions[0]["threshold"])
+    assert decisions[0]["decision"] == ("present" if present else "absent")
+    tagger = Tagger(runs / "r1" / "fold_1" if folds else runs, window=CLIP, hop=CLIP / 2)
+    scores = tagger.scores(*soundfile.read(tmp_path / file, dtype="float32"))  # (1, C)
+    assert [f"{value:.6f}" for value in scores[0]] == [row["score"] for row in tags if row["file"] == file]
 
 
 # ---- what is made ----

@@ -137,7 +137,7 @@ def grouping(group_by: str | None, columns: Collection[str]) -> Callable[[str, M
     return group_of
 
 
-def sides_of(values: Mapping[str, str], where: str) -> tuple[dict[str, Side], str]:
+def sides_of_values(values: Mapping[str, str], where: str) -> tuple[dict[str, Side], str]:
     """Value of a column → part or fold, and how that was understood.
 
     Args:

@@ -58,7 +58,7 @@ class NextSteps:
         """Lines for a shell, in the folder that the paths start from."""
         data, run = self.out_dir, os.path.join("my_runs", os.path.basename(os.path.abspath(self.out_dir)))
         part, run_of_tags = ("all", f"{run}/r1/fold_{self.folds[0]}") if self.folds else ("eval", run)
-        table, tags = quoted(run, "results.csv"), quoted(run, "tags.csv")
+        table = quoted(run, "results.csv")
         length = f"--random_clip_size {self.frames} --val_clip_size {self.frames}"
         train = f"--cfg_file {quoted(data, 'mine.cfg')} --epochs {epochs} --keep 3 {length}"
         if self.folds:
@@ -73,9 +73,10 @@ class NextSteps:
         if self.folds:
             lines.append(f"{python('scripts/summarise_results.py')} {table} --out_dir {quoted(run, 'summary')}")
         window = f"--window {self.clip_seconds:g} --hop {self.clip_seconds / 2:g}"
-        tagged = f"--ckpt_path {quoted(run_of_tags)} --audio {quoted(data, 'flac', part)} {window} --csv {tags}"
-        lines.append(f"{python('predict.py')} {tagged}")
-        return "\n".join(["# To train, score and tag:", *lines])
+        tagged = f"--ckpt_path {quoted(run_of_tags)} --audio {quoted(data, 'flac', part)} {window}"
+        tables = f"--csv {quoted(run, 'tags.csv')} --decisions {quoted(run, 'decisions.csv')}"
+        lines.append(f"{python('predict.py')} {tagged} {tables}")
+        return "\n".join(lines)
 
 
 def quoted(*parts: str) -> str:

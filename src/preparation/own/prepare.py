@@ -17,7 +17,7 @@ from src.data.labels import LabelMap
 from src.errors import UserError
 from src.preparation.own.clips import Cutting, write_clips
 from src.preparation.own.listing import PARTS, Listing, Recording, Side, read_folder
-from src.preparation.own.next_steps import NextSteps
+from src.preparation.own.next_steps import NextSteps, quoted
 from src.preparation.own.report import Report
 from src.preparation.own.sides import sides_of
 from src.preparation.own.sources import Source, kind_of, labelled, read_sources
@@ -29,6 +29,7 @@ from src.utils.parallel import make_all
 log = logging.getLogger(__name__)
 
 DELIMITERS = (",", ";", "|")
+COMMANDS = "commands.sh"
 SUFFIXES = (".flac", ".txt")  # of a clip
 TABLES = (".csv", ".tsv", ".txt")  # suffixes of what is a table though it is missing
 
@@ -72,7 +73,8 @@ def prepare(options: OwnOptions) -> str:
     """Make a data set of a folder or a table of recordings, and say what became of it.
 
     Writes below `out_dir` the clips as `flac/<part>/<name>.flac` with `.txt`, an LMDB for each part, or with folds one
-    for all, `lbl_map.json`, `mine.cfg`, `report.json` and `report.txt`. FLAC files that are there and whole are kept.
+    for all, `lbl_map.json`, `mine.cfg`, `commands.sh`, `report.json` and `report.txt`. FLAC files that are there and
+    whole are kept.
 
     Returns:
         The report, and the commands that train, score and tag.
@@ -83,7 +85,7 @@ def prepare(options: OwnOptions) -> str:
     """
     out = Path(options.out_dir)
     _require_possible(options)
-    require_writable(*(out / name for name in ("report.json", "report.txt", "mine.cfg", "lbl_map.json")))
+    require_writable(*(out / name for name in ("report.json", "report.txt", "mine.cfg", "lbl_map.json", COMMANDS)))
     listing = _listing(options)
     claim_folder(out / "flac", options.recipe(), "clips", "--out_dir")
     report = Report(listing.notes, listing.left_out, options.sample_rate)
@@ -122,10 +124,11 @@ def prepare(options: OwnOptions) -> str:
     write_whole(out / "mine.cfg", steps.cfg(len(names), num_train, delimiter))
     limits = Limits(label_map, delimiter, options.sample_rate)
     found = check([out / f"{part}.lmdb" for part in parts], limits, options.num_workers)
-    text = report.as_text(found, label_map)
+    text, commands = report.as_text(found, label_map), steps.commands(options.epochs)
+    write_whole(out / COMMANDS, f"set -e\n{commands}\n")
     write_whole(out / "report.json", json.dumps(report.as_json(found, label_map), indent=2) + "\n")
     write_whole(out / "report.txt", text + "\n")
-    return f"{text}\n\n{steps.commands(options.epochs)}"
+    return f"{text}\n\n# To train, score and tag, as bash {quoted(options.out_dir, COMMANDS)} does:\n{commands}"
 
 
 def _require_possible(options: OwnOptions) -> None:

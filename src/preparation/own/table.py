@@ -7,7 +7,7 @@ from pathlib import Path
 
 from src.errors import UserError, listed
 from src.preparation.annotations import Event
-from src.preparation.own.listing import Listing, Recording, Side, class_name, grouping, sides_of, whole
+from src.preparation.own.listing import Listing, Recording, Side, class_name, grouping, sides_of_values, whole
 from src.utils.folders import beside
 from src.utils.tables import numbered_rows
 
@@ -55,7 +55,7 @@ def read_table(
         first_lines: dict[str, str] = {}
         for where, row in rows:
             first_lines.setdefault(row[split_column], where)
-        given, note = sides_of(first_lines, f"column '{split_column}'")
+        given, note = sides_of_values(first_lines, f"column '{split_column}'")
         sides |= given
         found.notes.append(note)
     group_of = grouping(group_by, columns)
