@@ -72,9 +72,9 @@ class OwnOptions:
 def prepare(options: OwnOptions) -> str:
     """Make a data set of a folder or a table of recordings, and say what became of it.
 
-    Writes below `out_dir` the clips as `flac/<part>/<name>.flac` with `.txt`, an LMDB for each part, or with folds one
-    for all, `lbl_map.json`, `mine.cfg`, `commands.sh`, `report.json` and `report.txt`. FLAC files that are there and
-    whole are kept.
+    Writes below `out_dir` the clips as `flac/<part>/<name>.flac` with `.txt`, and an LMDB for each part, or with folds
+    one for all. Beside them lie `lbl_map.json`, `mine.cfg`, `commands.sh`, `report.json` and `report.txt`. FLAC files
+    that are there and whole are kept.
 
     Returns:
         The report, and the commands that train, score and tag.
