@@ -70,7 +70,7 @@ class LabelMap:
     def require_size(self, num_classes: int, where: str) -> None:
         """Refuse a network that has another number of outputs than there are classes."""
         if len(self) != num_classes:
-            other = f"the label map {self.path} has {len(self)} classes"
+            other = f"the label map {self.path} has {len(self)} classes. One of them is another data set's"
             raise UserError(f"{where}: model.num_classes is {num_classes}, but {other}")
 
     def indices(self, label: str | int, delimiter: str, where: str) -> list[int]:
@@ -96,8 +96,9 @@ class LabelMap:
         unknown = [name for name in names if name not in self.mapping]
         if unknown:
             odd = nfc(label) in self.mapping or ";" in label
-            hint = f" (the delimiter is {delimiter!r}: does audio_config.delimiter fit this data?)" if odd else ""
-            raise UserError(f"{where}: label '{unknown[0]}' is not in the label map {self.path}{hint}")
+            cause = f"The delimiter is {delimiter!r}: does audio_config.delimiter fit this data?"
+            cause = cause if odd else "Is it another data set's map?"
+            raise UserError(f"{where}: label '{unknown[0]}' is not in the label map {self.path}. {cause}")
         return [self.mapping[name] for name in names]
 
     def multi_hot(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -35,7 +35,7 @@ def load_weights(network: nn.Module, path: str | Path, fresh: Collection[str] = 
     Raises:
         UserError: no such file, not a state dict, or keys or shapes that differ.
     """
-    state = read_torch_file(path, "a .pth of weights")
+    state = read_torch_file(path, "a file of weights for model.pretrained")
     for _ in range(NESTED):
         inner = next(
             (name for name in CONTAINERS if isinstance(state, dict) and isinstance(state.get(name), dict)), None

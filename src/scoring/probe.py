@@ -25,7 +25,7 @@ from src.models.checkpoint import Checkpoint, read_checkpoint
 from src.models.last_layer import Embedder
 from src.runs.devices import present_gpus
 from src.runs.folder import checkpoint_at
-from src.scoring.bootstrap import bootstrap, draw_counts, interval
+from src.scoring.bootstrap import bootstrap, bootstrap_accuracy, interval
 from src.scoring.forward_pass import batches_of, outputs_of
 from src.scoring.predictions import InferenceOptions, open_for
 from src.utils.memory import keep_freed_memory
@@ -199,9 +199,7 @@ def scored(clips: list[Clips], num_classes: int, names: list[str], options: Prob
     scores = [fold.score for fold in found]
     pooled, targets = np.concatenate(predictions), np.concatenate([test.targets for _, _, test in splits])
     if one_class:
-        right = pooled.argmax(axis=1) == targets  # (N,)
-        draws = (draw_counts(len(right), options.seed, number) for number in range(options.bootstrap))
-        resampled = np.array([counts @ right / len(right) for counts in draws])
+        resampled = bootstrap_accuracy(pooled.argmax(axis=1) == targets, options.bootstrap, options.seed)
     else:
         resampled = bootstrap(pooled, targets, options.bootstrap, options.seed).mAP
     std = float(np.std(scores, ddof=1)) if len(scores) > 1 else None
