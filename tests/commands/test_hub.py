@@ -63,8 +63,7 @@ def test_every_network_of_the_zoo_is_an_entry_point_with_its_own_words():
 
 def test_dependencies_are_the_packages_that_are_imported():
     assert {"torch", "timm", "numpy", "soundfile", "pydantic", "yaml"} <= set(hubconf.dependencies)
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import hubconf; print(*sys.modules)"
-    result = python(code, cwd="/")
+    result = python("import hubconf, sys; print(*sys.modules)", cwd=ROOT)
     packages = {line.split("==")[0].lower() for line in (ROOT / "requirements.txt").read_text().splitlines()}
     names = {"pyyaml": "yaml", "scikit-learn": "sklearn", "pytorch-lightning": "pytorch_lightning"}
     imported = {name.partition(".")[0] for name in result.stdout.split()}
