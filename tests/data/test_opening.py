@@ -53,7 +53,7 @@ def test_windows_of_every_encoding_are_those_of_the_whole(tmp_path, kind, subtyp
     path = write(tmp_path, kind, subtype, tone(SECONDS, rate_of(kind, subtype)))
     whole, rate = read_audio(path)
     with opened(path) as recording:
-        assert resampled_length(recording, rate) == len(whole)
+        assert resampled_length(recording.frames, recording.samplerate, rate) == len(whole)
         starts = window_starts(len(whole), 7000, 3001)
         for start, window in zip(starts, windows(recording, starts, 7000, rate), strict=True):
             assert np.array_equal(window, whole[start : start + 7000, 0])
