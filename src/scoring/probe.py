@@ -113,7 +113,7 @@ def linear_probe(probe: ProbeOptions, options: InferenceOptions) -> Probe:
     config = replace(content.config, model=replace(content.config.model, **kind), audio_config=audio)
     clips_as = replace(content, config=config, label_map=label_map, record={}, weights={})
     network = content.untrained_network() if probe.untrained else content.network()
-    used = set() if probe.untrained else set((content.record.get("data") or {}).values())
+    used = [] if probe.untrained else list((content.record.get("data") or {}).values())
     clips = [embedded(network, clips_as, source, used) for source in sources]
     return scored(clips, len(label_map), [source.source for source in sources], probe)
 
@@ -142,7 +142,7 @@ def own_classes(labels: list[str | int], delimiter: str, where: str) -> LabelMap
     return LabelMap(tuple(names), f"of the labels in {where}")
 
 
-def embedded(network: nn.Module, clips_as: Checkpoint, options: InferenceOptions, used: set[str | None]) -> Clips:
+def embedded(network: nn.Module, clips_as: Checkpoint, options: InferenceOptions, used: list[Any]) -> Clips:
     """The embeddings of an LMDB's clips.
 
     Args:

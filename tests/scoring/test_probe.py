@@ -1,22 +1,24 @@
 """Linear classifiers on embeddings: what they score, how folds are kept apart, and what is refused."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from conftest import CLASSES, FIXTURES, SAMPLE_RATE, error_line, run_script, tone_clip, write_lbl_map
-from released import CKPT, LMDB
+from released import CKPT, LMDB, clip
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from src.data.audio.files import encode
+from src.data.labels import LabelMap
 from src.data.lmdb.store import LMDBReader, Record
 from src.data.lmdb.writer import LMDBWriter
 from src.models.checkpoint import read_checkpoint
 from src.scoring.bootstrap import interval
 from src.scoring.predictions import InferenceOptions
-from src.scoring.probe import STRENGTHS, Clips, ProbeOptions, linear_probe, scored
+from src.scoring.probe import STRENGTHS, Clips, ProbeOptions, embedded, linear_probe, scored
+from src.tagging import Tagger
 
 ESC50 = FIXTURES / "released_esc50_layout.lmdb"
 
@@ -86,7 +88,7 @@ def test_clips_in_the_layout_of_2021_and_their_label_map(tmp_path):
 
 
 @pytest.mark.processes
-def test_what_cannot_be_probed_is_refused_in_one_line(tmp_path, corpus):
+def test_what_cannot_be_probed_is_refused_in_one_line(tmp_path):
     one = pack(tmp_path / "one.lmdb", ["Drum"] * 4, [1, 1, 2, 2])
     assert "its clips have 1 classes, and a classifier needs two" in error_line(probe("--lmdb_path", one))
     both = pack(tmp_path / "both.lmdb", ["Drum", 1, "Harp", 0], [1, 1, 2, 2])
@@ -97,8 +99,6 @@ def test_what_cannot_be_probed_is_refused_in_one_line(tmp_path, corpus):
     other = write_lbl_map(tmp_path / "m.json", ("Drum", "Harp"))
     line = error_line(probe("--lmdb_path", far, "--lbl_map", other))
     assert "class index 2 is outside 0 to 1" in line and "record 2" in line
-    line = error_line(probe("--lmdb_path", corpus / "val.lmdb", "--eval_lmdb", corpus / "eval.lmdb", "--untrained"))
-    assert f"{CKPT}: does not say with which seed its run began" in line
     assert "no such LMDB" in error_line(probe("--lmdb_path", tmp_path / "none.lmdb"))
 
 
@@ -127,21 +127,30 @@ def test_clips_that_the_network_was_trained_on_are_told(corpus, trained):
 
 
 def test_training_tells_in_the_score(tmp_path):
-    """The released network, and the same one with weights as they are drawn."""
+    """The released network, and the same one as its run drew it."""
     records = LMDBReader(LMDB)
     with LMDBWriter(tmp_path / "a.lmdb") as writer:
         for number in range(len(records)):
             writer.add(Record(records[number].flac, records[number].label, 1 + number % 2))
-    checkpoint = read_checkpoint(CKPT)
-    cfg = {name: value for name, value in checkpoint.config.as_dict().items() if name not in ("data", "protocol")}
-    state = {f"net.{name}": value for name, value in checkpoint.weights.items()}
-    torch.save({"state_dict": state, "hyper_parameters": {"cfg": cfg, "seed": 0}}, tmp_path / "a.ckpt")
     clips = InferenceOptions(str(tmp_path / "a.lmdb"), num_timesteps=250, num_workers=0)
     trained, untrained = (
-        linear_probe(ProbeOptions(str(tmp_path / "a.ckpt"), untrained=given, bootstrap=3), clips)
-        for given in (False, True)
+        linear_probe(ProbeOptions(str(CKPT), untrained=given, bootstrap=3), clips) for given in (False, True)
     )
     assert trained.mean > untrained.mean + 0.03 and trained.pooled > untrained.pooled + 0.03
+
+
+def test_embeddings_of_clips_are_those_of_recordings(tmp_path):
+    lmdb = tmp_path / "a.lmdb"
+    with LMDBWriter(lmdb) as writer:
+        for number in range(3):
+            writer.add(Record(encode(clip(number), SAMPLE_RATE, "FLAC"), number, 1 + number))
+    checkpoint = replace(read_checkpoint(CKPT), label_map=LabelMap.load(FIXTURES / "lbl_map.json"))
+    found = embedded(checkpoint.network(), checkpoint, InferenceOptions(str(lmdb), num_workers=0), [])
+    tagger = Tagger(CKPT, FIXTURES / "lbl_map.json")
+    for number in range(3):
+        expected = tagger.embeddings(clip(number), SAMPLE_RATE)
+        assert np.allclose(found.embeddings[number], expected[0], atol=1e-4)
+    assert found.folds.tolist() == [1, 2, 3]
 
 
 def clips_of(count, classes, num_folds, spread, seed=0):
