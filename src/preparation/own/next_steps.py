@@ -50,8 +50,8 @@ class NextSteps:
         text = TEMPLATE.read_text(encoding="utf-8")
         for key, value in values.items():
             shown = yaml.safe_dump([value], default_flow_style=True, width=float("inf")).strip()[1:-1]
-            before, name, behind = re.split(rf"^(  {key}: )", text, maxsplit=1, flags=re.MULTILINE)
-            text = before + name + shown + re.sub(r"^\S+", "", behind)
+            before, name, old, behind = re.split(rf"^(  {key}: )(\S+ +)", text, maxsplit=1, flags=re.MULTILINE)
+            text = before + name + shown.ljust(len(old) - 1) + " " + behind  # comments stay in their column
         return text
 
     def commands(self, epochs: int) -> str:
