@@ -1,6 +1,5 @@
 """Compare two checkpoints on the same clips: 95 % intervals, and p of a two-sided paired bootstrap test."""
 
-import json
 import math
 
 import _repository
@@ -35,13 +34,13 @@ def main() -> None:
     arguments = build_parser().parse_args()
     from src.scoring.comparison import TEST, compare
     from src.scoring.predictions import InferenceOptions
-    from src.utils.files import require_writable, write_whole
+    from src.utils.files import require_writable, write_json
 
     require_writable(arguments.json)
     options = cli.options_of(InferenceOptions, arguments, gpus=tuple(arguments.gpus))
     found = compare(arguments.ckpt_path, arguments.other_ckpt_path, options, arguments.bootstrap, arguments.seed)
     if arguments.json:
-        write_whole(arguments.json, json.dumps([row.as_dict() for row in found], indent=2) + "\n")
+        write_json(arguments.json, [row.as_dict() for row in found])
     print("| score | first | second | second - first | 95 % interval | p |\n| --- |" + " ---: |" * 5)
     for row in found:
         difference, low, high = (shown(value, "+.4f") for value in (row.difference, row.low, row.high))

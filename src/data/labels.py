@@ -1,6 +1,5 @@
 """Label maps, and label strings as targets."""
 
-import json
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from src.errors import UserError
-from src.utils.files import write_whole
+from src.utils.files import write_json
 from src.utils.text import is_text, read_json
 
 
@@ -57,7 +56,7 @@ class LabelMap:
 
     def save(self, path: str | Path) -> None:
         """Write `lbl_map.json`."""
-        write_whole(path, json.dumps(self.mapping, indent=2) + "\n")
+        write_json(path, self.mapping)
 
     def __len__(self) -> int:
         return len(self.names)

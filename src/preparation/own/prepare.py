@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import logging
 import os
 from collections import Counter
@@ -23,7 +22,7 @@ from src.preparation.own.sides import sides_of
 from src.preparation.own.sources import Source, kind_of, labelled, read_sources
 from src.preparation.own.table import read_table
 from src.preparation.packing import pack_mixtures
-from src.utils.files import claim_folder, require_writable, write_whole
+from src.utils.files import claim_folder, require_writable, write_json, write_whole
 from src.utils.parallel import make_all
 
 log = logging.getLogger(__name__)
@@ -126,7 +125,7 @@ def prepare(options: OwnOptions) -> str:
     found = check([out / f"{part}.lmdb" for part in parts], limits, options.num_workers)
     text, commands = report.as_text(found, label_map), steps.commands(options.epochs)
     write_whole(out / COMMANDS, f"set -e\n{commands}\n")
-    write_whole(out / "report.json", json.dumps(report.as_json(found, label_map), indent=2) + "\n")
+    write_json(out / "report.json", report.as_json(found, label_map))
     write_whole(out / "report.txt", text + "\n")
     return f"{text}\n\n# To train, score and tag, as bash {quoted(options.out_dir, COMMANDS)} does:\n{commands}"
 
