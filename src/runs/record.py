@@ -63,9 +63,14 @@ class RunRecord(Callback):
         self._content["num_train_clips"] = len(train)
         self._content["skipped"] = {split: dataset.skipped for split, dataset in self._sets.items()}
         if is_first():
-            self._identify({split: dataset.fingerprint(wait=False) for split, dataset in self._sets.items()})
+            self.identify({split: dataset.fingerprint(wait=False) for split, dataset in self._sets.items()})
 
-    def _identify(self, fingerprints: dict[str, str | None]) -> None:
+    def identify(self, fingerprints: dict[str, str | None]) -> None:
+        """Note the fingerprints of train and val, as far as they are known.
+
+        Raises:
+            UserError: the run was on other records.
+        """
         for split, found in fingerprints.items():
             known = (self.earlier.get("data") or {}).get(split)
             if known and found and known != found:
@@ -77,7 +82,7 @@ class RunRecord(Callback):
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._sets and is_first():
-            self._identify({split: dataset.fingerprint() for split, dataset in self._sets.items()})
+            self.identify({split: dataset.fingerprint() for split, dataset in self._sets.items()})
             self._sets = {}
             self.write()
         checkpoint["hyper_parameters"] = self._content
