@@ -27,7 +27,9 @@ def build_parser() -> cli.Parser:
     add("--top_k", type=cli.positive(int), default=5, help="classes to show of each recording")
     add("--window", type=cli.positive(float), default=5.0, help="seconds scored at a time")
     add("--hop", type=cli.positive(float), default=2.5, help="seconds from one window to the next")
-    add("--threshold", type=float, default=0.0, help="show classes whose score reaches it, and write them to --csv")
+    add(
+        "--threshold", type=cli.finite, default=0.0, help="show classes whose score reaches it, and write them to --csv"
+    )
     add("--csv", help="table to write, a row a window and class")
     by = "table to write, each recording's classes as present or absent, by the checkpoint's thresholds"
     add("--decisions", help=by)
@@ -45,7 +47,6 @@ def main() -> None:
     from src.utils.pictures import require_kind
 
     require_kind("--plot", arguments.plot)
-    require_writable(arguments.csv, arguments.decisions, arguments.summary, arguments.embeddings, arguments.plot)
     from src.tagging.pictures import draw
     from src.tagging.recordings import audio_files
     from src.tagging.tagger import Tagger
@@ -53,11 +54,13 @@ def main() -> None:
 
     keep_freed_memory()
     files = audio_files(arguments.audio)
+    outputs = arguments.csv, arguments.decisions, arguments.summary, arguments.embeddings, arguments.plot
+    require_writable(*outputs, inputs=[arguments.ckpt_path, arguments.lbl_map, *files])
     tagger = Tagger(arguments.ckpt_path, arguments.lbl_map, arguments.window, arguments.hop, arguments.device)
     names, decisions = tagger.classes, tagger.decisions
     failed = 0
     with ExitStack() as stack:
-        outputs = [stack.enter_context(output) for output in wanted_outputs(arguments, tagger)]
+        adders = [stack.enter_context(output) for output in wanted_outputs(arguments, tagger)]
         for number, file in enumerate(files, 1):
             try:
                 tagged = tagger(file)
@@ -79,7 +82,7 @@ def main() -> None:
                     name = os.fsencode(f"{picture.stem}_{number:03d}_{file.stem}")[: 255 - len(picture.suffix)]  # bytes
                     picture = picture.with_name(os.fsdecode(name) + picture.suffix)
                 draw(picture, tagged, tagger.features.frequencies, names, arguments.top_k)
-            for add in outputs:
+            for add in adders:
                 add(tagged)
     if failed:
         raise UserError(f"{failed} of {len(files)} recordings could not be read. See above")

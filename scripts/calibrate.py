@@ -31,7 +31,8 @@ def main() -> None:
 
     require_kind("--plot", arguments.plot)
     path = checkpoint_at(arguments.ckpt_path)
-    require_writable(arguments.output or path, arguments.plot, arguments.json)
+    inputs = [path] * bool(arguments.output) + [arguments.lmdb_path, arguments.manifest, arguments.lbl_map]
+    require_writable(arguments.output or path, arguments.plot, arguments.json, inputs=inputs)
     options = cli.options_of(InferenceOptions, arguments, gpus=tuple(arguments.gpus))
     found = calibrate(path, options, arguments.precision, arguments.temperature, arguments.output)
     rows = list(found.rows())

@@ -16,8 +16,8 @@ def build_parser() -> cli.Parser:
     add("--sample_rate", type=cli.positive(int), default=22050, help="Hz")
     add("--min_duration", type=cli.positive(float), help="seconds. A shorter clip is an error")
     add("--max_duration", type=cli.positive(float), help="seconds. A longer clip is an error")
-    add("--silence", type=float, default=-60.0, help="dB of full scale. A clip that never reaches it is silent")
-    add("--clipping", type=float, default=0.001, help="share of samples at full scale that a clip may have")
+    add("--silence", type=cli.finite, default=-60.0, help="dB of full scale. A clip that never reaches it is silent")
+    add("--clipping", type=cli.finite, default=0.001, help="share of samples at full scale that a clip may have")
     add("--strict", action="store_true", help="warnings too end with status 1")
     add("--json", help="file to write everything to that was found")
     add("--png", help="picture to draw of the class balance")
@@ -33,7 +33,7 @@ def main() -> None:
     from src.data.labels import LabelMap
     from src.utils.files import require_writable, write_json
 
-    require_writable(arguments.json, arguments.png)
+    require_writable(arguments.json, arguments.png, inputs=[*arguments.lmdb, arguments.lbl_map])
     label_map = LabelMap.load(arguments.lbl_map) if arguments.lbl_map else None
     limits = Limits(
         label_map,

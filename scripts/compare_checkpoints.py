@@ -36,7 +36,8 @@ def main() -> None:
     from src.scoring.predictions import InferenceOptions
     from src.utils.files import require_writable, write_json
 
-    require_writable(arguments.json)
+    clips = arguments.lmdb_path, arguments.manifest, arguments.lbl_map
+    require_writable(arguments.json, inputs=(arguments.ckpt_path, arguments.other_ckpt_path, *clips))
     options = cli.options_of(InferenceOptions, arguments, gpus=tuple(arguments.gpus))
     found = compare(arguments.ckpt_path, arguments.other_ckpt_path, options, arguments.bootstrap, arguments.seed)
     if arguments.json:

@@ -30,7 +30,8 @@ def main() -> None:
     from src.scoring.probe import ProbeOptions, linear_probe
     from src.utils.files import require_writable, write_json
 
-    require_writable(arguments.json)
+    inputs = arguments.ckpt_path, arguments.lmdb_path, arguments.eval_lmdb, arguments.lbl_map
+    require_writable(arguments.json, inputs=inputs)
     options = cli.options_of(InferenceOptions, arguments, gpus=tuple(arguments.gpus))
     found = linear_probe(cli.options_of(ProbeOptions, arguments), options)
     if arguments.json:

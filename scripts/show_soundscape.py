@@ -21,7 +21,7 @@ def main() -> None:
     from src.preparation.show import draw_soundscape, load_soundscape
     from src.utils.files import require_writable, write_whole
 
-    require_writable(arguments.out_png, arguments.out_wav)
+    require_writable(arguments.out_png, arguments.out_wav, inputs=[arguments.source])
     soundscape = load_soundscape(arguments.source, arguments.delimiter)
     picture = arguments.out_png or f"{soundscape.name}.png"
     draw_soundscape(picture, soundscape)

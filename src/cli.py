@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import itertools
 import logging
+import math
 import os
 import re
 import select
@@ -142,6 +143,17 @@ def positive(kind: type) -> Callable[[str], Any]:
         return kind(value)
 
     return parse
+
+
+def finite(text: str) -> float:
+    """An argparse type: a number, but neither nan nor infinity, which compare with nothing."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
+    return value
 
 
 def count(text: str) -> int:

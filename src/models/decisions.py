@@ -22,7 +22,7 @@ class Decisions:
 
     by: str  # what they were chosen for: "F1" or "precision 0.9"
     thresholds: Sequence[Probability | None]  # (C,) float32 numbers. A class with None is never present
-    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0  # divides the logits
+    temperature: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0  # divides the logits
 
     def present(self, scores: np.ndarray) -> np.ndarray:
         """(…, C) float32 probabilities -> (…, C) of bool, true where a score reaches its threshold."""

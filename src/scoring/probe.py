@@ -6,6 +6,7 @@ folds, and whose penalty was chosen on one of them.
 """
 
 import logging
+import os
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -95,6 +96,8 @@ def linear_probe(probe: ProbeOptions, options: InferenceOptions) -> Probe:
         UserError: the LMDB has no folds and there is no other one, or it has too few clips or classes. Or the network
             has no embeddings, or a file cannot be read.
     """
+    if probe.eval_lmdb and os.path.realpath(probe.eval_lmdb) == os.path.realpath(options.source):
+        raise UserError(f"--eval_lmdb {probe.eval_lmdb}: is --lmdb_path itself, the clips to train on. Choose others")
     content = read_checkpoint(checkpoint_at(probe.ckpt_path))
     audio = content.config.audio_config
     audio = replace(audio, delimiter=probe.delimiter or audio.delimiter)

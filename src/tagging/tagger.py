@@ -80,7 +80,7 @@ class Tagger:
         for name, value in (("window", window), ("hop", hop), ("batch_size", batch_size)):
             if not 0 < value < math.inf:
                 raise UserError(f"{name}: is {value}. A number above 0 was expected")
-        self.device, self.batch_size = usable_device(device), int(batch_size)
+        self.device, self.batch_size = usable_device(device), math.ceil(batch_size)
         content = read_checkpoint(checkpoint_at(checkpoint))
         self.label_map = content.classes(lbl_map)
         audio = content.config.audio_config
@@ -96,7 +96,7 @@ class Tagger:
         try:
             empty = self._outputs([np.zeros((self.features.num_bins, 1), dtype=np.float32)])
         except RuntimeError as error:
-            raise UserError(f"window: {window:g} s are too short for the network of {checkpoint} ({error})") from None
+            raise UserError(f"window: {window:g} s do not suit the network of {checkpoint} ({error})") from None
         self.embedding_size = empty[1].shape[1]
 
     def scores(self, samples: Samples, sample_rate: int) -> Any:

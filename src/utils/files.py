@@ -9,12 +9,13 @@ import stat
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
+from src.utils.folders import files_in
 from src.utils.text import NAMES, read_json
 
 MOST_LINKS = 40  # one after the other, as the system follows
@@ -101,14 +102,18 @@ def _copy_into(source: Path, special: Path) -> None:
         shutil.copyfileobj(content, stream)
 
 
-def require_writable(*paths: str | os.PathLike | None) -> None:
+def require_writable(*paths: str | os.PathLike | None, inputs: Iterable[str | os.PathLike | None] = ()) -> None:
     """Refuse files that could not be written, before the work that would end in them. None stands for no file.
 
     Nothing is left behind: a block is written into the folder, or into the first one above it that is there.
 
+    Args:
+        inputs: what is read, and so must not be among the files.
+
     Raises:
-        UserError: one is a folder, or its folder is none, is closed to this user, full or read-only.
+        UserError: one is a folder, or its folder is none, is closed to this user, full or read-only. Or two are one.
     """
+    taken = {os.path.realpath(path): (path, "is read") for path in inputs if path}
     for path in (path for path in paths if path):
         try:
             file = file_behind(path)
@@ -118,6 +123,9 @@ def require_writable(*paths: str | os.PathLike | None) -> None:
                 if not os.access(file, os.W_OK):
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
                 continue
+            if place := taken.get(os.path.realpath(file)):
+                raise UserError(f"{path}: is to be written, and the same file, {place[0]}, {place[1]}")
+            taken[os.path.realpath(file)] = path, "is to be written too"
             folder = next(parent for parent in file.absolute().parents if parent.exists())
             if not folder.is_dir():
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
@@ -201,7 +209,7 @@ def claim_folder(folder: str | os.PathLike, recipe: Mapping[str, Any], what: str
         for name in (name for name in recipe if found.get(name) != recipe[name]):
             other = f"{what} with {name} {found.get(name)!r} instead of {recipe[name]!r}"
             raise UserError(f"{folder}: holds {other}: choose another {flag}")
-    elif any(file.suffix.lower() in (".wav", ".flac") for file in folder.rglob("*")):
+    elif folder.is_dir() and files_in(folder, (".wav", ".flac"), "audio", others=False):
         other = "audio files, but no recipe.json that says how they were made"
         raise UserError(f"{folder}: holds {other}: choose another {flag}")
     else:

@@ -93,7 +93,7 @@ def beside(file: Path, suffix: str) -> Path:
     """The file of the same name with another suffix, in whichever case that is written. It need not be there."""
     spellings = itertools.product(*(dict.fromkeys((letter, letter.upper())) for letter in suffix))
     candidates = (file.with_suffix("".join(spelling)) for spelling in spellings)
-    return next(filter(Path.exists, candidates), file.with_suffix(suffix))
+    return next(filter(os.path.exists, candidates), file.with_suffix(suffix))
 
 
 def require_different_stems(folder: str | Path, paths: Collection[str]) -> None:

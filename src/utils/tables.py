@@ -69,8 +69,10 @@ def numbered_rows(
         raise UserError(f"{path}: no such file ({what} was expected)") from None
     except csv.Error as error:
         raise UserError(f"{path}: is not a CSV table ({error})") from None
+    if "\0" in first:
+        raise UserError(f"{path}: is not text in UTF-8, and {what} was expected")
     if not columns:
-        raise UserError(f"{path}: is empty, and {what} was expected")
+        raise UserError(f"{path}: {'its first line ' * bool(first)}is empty, and {what} was expected")
     for name in needed:
         if name not in columns:
             raise UserError(f"{path}: is a table without the column '{name}', and {what} was expected")

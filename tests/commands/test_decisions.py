@@ -248,6 +248,13 @@ def test_a_precision_is_reached_where_it_can_be_and_else_the_class_is_named(corp
         ("nan", "nan is not a number above 0"),
     ):
         assert fault in calibrate(corpus, path, "--precision", share, check=2).stderr
+    for value, fault in (
+        ("nan", "nan is not a finite number"),
+        ("-inf", "-inf is not a"),
+        ("x", "'x' is not a number"),
+    ):
+        words = ("--ckpt_path", path, "--audio", corpus / "eval", f"--threshold={value}")
+        assert fault in run_script("predict.py", *words, check=2).stderr
     line = error_line(calibrate(corpus, path, "--plot", tmp_path / "out.xyz", check=1))
     assert "out.xyz: a picture ends in .png" in line
 

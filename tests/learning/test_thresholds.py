@@ -113,6 +113,8 @@ GOOD = {"by": "F1", "thresholds": [0.5, None], "temperature": 1.5}
     "content, fault",
     [
         ([0.5, 0.5], "thresholds cannot be used"),
+        (GOOD | {"temperature": 1e-300}, "temperature: Input should be greater"),
+        (GOOD | {"temperature": 1e300}, "temperature: Input should be less"),
         ({"by": "F1"}, "thresholds: Field required"),
         (GOOD | {"thresholds": 0.5}, "thresholds"),
         (GOOD | {"thresholds": [0.5, 1.5]}, "thresholds.1"),

@@ -167,6 +167,47 @@ def at_once(result):
     return line
 
 
+# ---- what is read stays ----
+
+
+@pytest.mark.parametrize("what", [what for what in FILES if what not in PLAIN])
+def test_no_input_is_written_over(corpus, trained, tmp_path, what):
+    command, link = FILES[what][1], tmp_path / "link"
+    words = command(corpus, trained, tmp_path / "new")[1:]
+    inputs = [word for word in words if isinstance(word, Path) and word.is_file()]
+    assert inputs
+    for file in inputs:
+        before = file.read_bytes()
+        link.unlink(missing_ok=True)
+        link.symlink_to(file)
+        line = at_once(run_script(*command(corpus, trained, link)))
+        same = f"{link}: is to be written, and the same file, {file}, is read" in line
+        assert (same or "a picture ends in" in line) and file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        lambda c, t, file: prediction(c, t, "--csv", file, "--summary", file),
+        lambda c, t, file: prediction(c, t, "--embeddings", file, "--decisions", f"{file.parent}/./{file.name}"),
+        lambda c, t, file: calibration(c, t, file, "--json", file),
+        lambda c, t, file: ("scripts/check_lmdb.py", c / "eval.lmdb", "--json", file, "--png", file),
+    ],
+)
+def test_no_output_is_written_over_by_another(corpus, trained, tmp_path, words):
+    assert "is to be written too" in at_once(run_script(*words(corpus, trained, tmp_path / "a.png")))
+    assert not os.listdir(tmp_path)
+
+
+def test_a_users_folder_behind_a_link_is_not_taken_for_a_part_of_the_data(tmp_path):
+    mine = sound(tmp_path / "mine")
+    (tmp_path / "out" / "flac").mkdir(parents=True)
+    (tmp_path / "out" / "flac" / "train").symlink_to(mine)
+    words = ("--src", sounds(tmp_path / "in"), "--out_dir", tmp_path / "out", "--clip_seconds", 0.5)
+    assert "holds audio files, but no recipe.json" in error_line(run_script("scripts/prepare_own.py", *words))
+    assert os.listdir(mine) == ["a.wav"]
+
+
 # ---- links, devices, FIFOs ----
 
 

@@ -72,6 +72,7 @@ def test_without_folds_another_lmdb_is_scored(tmp_path):
     test = pack(tmp_path / "test.lmdb", labels[:6], [None] * 6, length=9000)
     line = error_line(probe("--lmdb_path", train))
     assert f"{train}: its records are not of several folds" in line and "--eval_lmdb" in line
+    assert "is --lmdb_path itself" in error_line(probe("--lmdb_path", train, "--eval_lmdb", train))
     probe("--lmdb_path", train, "--eval_lmdb", test, "--json", tmp_path / "p.json", check=0)
     figures = json.loads((tmp_path / "p.json").read_text())
     assert [(fold["name"], fold["clips"]) for fold in figures["folds"]] == [(str(test), 6)]

@@ -87,7 +87,7 @@ def test_several_recordings_each_get_their_own_scores(tagger):
     assert tagger.scores([], 16000) == []
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 100])
+@pytest.mark.parametrize("batch_size", [0.5, 1, 3, 100])
 def test_windows_may_be_scored_more_at_a_time(tagger, batch_size):
     samples = noise(4, SAMPLE_RATE)
     other = Tagger(CKPT, LBL_MAP, window=1, hop=0.5, batch_size=batch_size)

@@ -12,6 +12,7 @@ from src.data.audio.opening import Source, opened
 from src.errors import UserError
 
 LARGEST_BLOCK = 1 << 13  # samples for a byte of FLAC: a frame has at most 65,535, in ten bytes at least
+HIGHEST_RATE = 655_350  # Hz, that FLAC's header holds
 LARGEST_RATIO = 1000  # the larger term of the rates' ratio, up to which torchaudio resamples
 
 # What libsndfile reads. RAW files have no header: nothing says how to read them.

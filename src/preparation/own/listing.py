@@ -1,5 +1,6 @@
 """What there is: recordings with their events, their group, and the part that they are said to belong to."""
 
+import logging
 import math
 import os
 import re
@@ -14,6 +15,8 @@ from src.preparation.annotations import Event
 from src.preparation.clip_sets import UNREADABLE_SUFFIXES
 from src.utils.folders import files_in
 from src.utils.text import is_text
+
+log = logging.getLogger(__name__)
 
 PARTS = ("train", "val", "eval")
 PART_WORDS = (
@@ -62,15 +65,13 @@ def class_name(text: str, where: str) -> str:
     return " ".join(nfc(text).split())
 
 
-def read_folder(
-    folder: str | Path, leave_out: str | Path, class_level: int | None = None, group_by: str | None = None
-) -> Listing:
+def read_folder(folder: str | Path, class_level: int | None = None, group_by: str | None = None) -> Listing:
     """The recordings in and below a folder. The folder that holds a file is its class.
 
     Where all top-level folders are called like parts, train among them and another one, they give the split.
+    Clips that were made here, in `flac/<part>/` of any data set below `folder`, are no recordings.
 
     Args:
-        leave_out: a folder not to look into.
         class_level: the class is the folder of this level below `folder` instead. 1 is the highest.
         group_by: of `grouping`.
 
@@ -78,7 +79,11 @@ def read_folder(
         UserError: the folder cannot be read, there are no recordings in class folders, or `group_by` does not fit.
     """
     none = "has no audio files, nor have its subfolders"
-    names = files_in(folder, AUDIO_SUFFIXES | UNREADABLE_SUFFIXES, "recordings", apart_from=leave_out, none=none)
+    names = files_in(folder, AUDIO_SUFFIXES | UNREADABLE_SUFFIXES, "recordings", none=none)
+    parts_made = {part for part in set(map(os.path.dirname, names)) if _is_made(folder, part)}
+    if made := [name for name in names if os.path.dirname(name) in parts_made]:
+        log.info("%s: left out %s clips that were made here (such as %s)", folder, f"{len(made):,}", made[0])
+        names = [name for name in names if os.path.dirname(name) not in parts_made]
     tops = {name.split(os.sep)[0] for name in names if os.sep in name}
     sides = {top: PART_WORDS.get(top.lower(), "") for top in tops}
     given = all(sides.values()) and len(set(sides.values())) > 1 and "train" in sides.values()
@@ -97,9 +102,15 @@ def read_folder(
         else:
             found.left_out[name] = "lies in no class folder"
     if not found.recordings:
-        example = next(iter(found.left_out))
-        raise UserError(f"{folder}: no recording lies in a class folder, such as {example}. Expected CLASS/FILE.wav")
+        example = ", such as " + next(iter(found.left_out)) if found.left_out else ""
+        raise UserError(f"{folder}: no recording lies in a class folder{example}. Expected CLASS/FILE.wav")
     return found
+
+
+def _is_made(folder: str | Path, part: str) -> bool:
+    """Whether a path below `folder` is that of `flac/<part>` in a data set of `prepare`."""
+    flac = os.path.dirname(part)
+    return os.path.basename(flac) == "flac" and os.path.exists(os.path.join(folder, flac, "recipe.json"))
 
 
 def grouping(group_by: str | None, columns: Collection[str]) -> Callable[[str, Mapping[str, str]], str]:

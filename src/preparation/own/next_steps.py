@@ -81,7 +81,8 @@ class NextSteps:
 
 def quoted(*parts: str) -> str:
     """A path as a word of a shell."""
-    return shlex.quote(os.path.join(*parts))
+    path = os.path.join(*parts)
+    return shlex.quote(os.path.join(os.curdir, path) if path.startswith("-") else path)
 
 
 def python(script: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from src.data.audio.files import HIGHEST_RATE
 from src.data.checks.check import check
 from src.data.checks.record import Limits
 from src.data.labels import LabelMap
@@ -91,7 +92,9 @@ def prepare(options: OwnOptions) -> str:
     sources, kind = _sources(listing, options, report)
     names = sorted({label for source in sources for label in source.classes})
     if not names:
-        raise UserError(f"{options.src}: no clip has a class")
+        unheard = any(each.events for each in listing.recordings)
+        cause = ". Its events lie behind the recordings' ends. Are their times in seconds?" if unheard else ""
+        raise UserError(f"{options.src}: no clip has a class{cause}")
     delimiter = next((sign for sign in DELIMITERS if not any(sign in name for name in names)), None)
     if delimiter is None:
         raise UserError(f"{options.src}: its classes' names hold all of {' '.join(DELIMITERS)}. Rename one of them")
@@ -135,6 +138,8 @@ def _require_possible(options: OwnOptions) -> None:
     if not 0 <= options.overlap < options.clip_seconds:
         limit = f"should be 0 or more, and below --clip_seconds {options.clip_seconds:g}"
         raise UserError(f"--overlap {options.overlap:g}: {limit}")
+    if options.sample_rate > HIGHEST_RATE:
+        raise UserError(f"--sample_rate {options.sample_rate}: FLAC files have {HIGHEST_RATE} Hz at most")
     if options.folds == 1:
         raise UserError("--folds 1: there should be two at least, to train on one and validate on the other")
     if os.path.realpath(options.src) == os.path.realpath(options.out_dir):
@@ -148,7 +153,7 @@ def _require_possible(options: OwnOptions) -> None:
 def _listing(options: OwnOptions) -> Listing:
     """What the source lists."""
     if options.is_folder:
-        return read_folder(options.src, options.out_dir, options.class_level, options.group_by)
+        return read_folder(options.src, options.class_level, options.group_by)
     return read_table(options.src, options.audio_dir, options.label_separator, options.group_by, options.split_by)
 
 

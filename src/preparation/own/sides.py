@@ -25,6 +25,9 @@ def sides_of(
     """
     given = {each.recording: each.recording.side for each in sources if each.recording.side is not None}
     if folds:
+        if folds > len(sources):  # said before so many folds are laid out
+            few = f"there are {len(sources)} recordings"
+            raise UserError(f"--folds {folds}: no clip is left for fold {len(sources) + 1}: {few}")
         shares = dict.fromkeys(range(1, folds + 1), 1.0)
         report.notes += [f"the given split is not used, for --folds {folds}"] * bool(given)
         given = {}

@@ -72,7 +72,7 @@ def read_table(
             raise UserError(f"{where}: {name} has another part or group here than in {first}")
         events += events_of(where, row)
     for name, (_, (side, group), events) in sorted(gathered.items()):
-        file = next(filter(Path.is_file, _spellings(folder / name)), None)
+        file = next(filter(os.path.isfile, _spellings(folder / name)), None)
         if file is None:
             found.left_out[name] = "no such file"
         else:
@@ -117,7 +117,7 @@ def _labels(path: str | Path, rows: Sequence[Row], separator: str, used: set, fo
         return lambda where, row: [
             whole(name) for text in row[label].split(separator) if (name := class_name(text, where))
         ]
-    others = [name for name in columns if name not in NO_CLASSES | used]
+    others = [name for name in columns if name not in {"", *NO_CLASSES, *used}]
     classes = [name for name in others if all(row[name] in FLAGS for _, row in rows)]
     if not classes:
         wanted = f"Expected {', '.join(LABEL_COLUMNS[1:])}, or a column for each class with cells of 0 and 1"

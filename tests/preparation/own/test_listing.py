@@ -42,7 +42,7 @@ def test_the_folder_that_holds_a_file_is_its_class_at_any_depth(tmp_path):
         "dog/notes.txt",
         ".hidden/d.wav",
     )
-    found = read_folder(tmp_path, tmp_path / "out")
+    found = read_folder(tmp_path)
     assert classes(found) == {"dog/a.wav": {"dog"}, "animals/cat/b.WAV": {"cat"}, "animals/cat/x/y/c.Flac": {"y"}}
     assert found.left_out == {"loose.wav": "lies in no class folder"}
     assert all((each.events[0].onset, each.events[0].offset) == (0, math.inf) for each in found.recordings)
@@ -51,7 +51,7 @@ def test_the_folder_that_holds_a_file_is_its_class_at_any_depth(tmp_path):
 
 def test_the_class_may_be_a_folder_above(tmp_path):
     tree(tmp_path, "s1/dog/x/a.wav", "s1/cat/b.wav", "s2/c.wav")
-    found = read_folder(tmp_path, tmp_path / "out", class_level=2)
+    found = read_folder(tmp_path, class_level=2)
     assert classes(found) == {"s1/dog/x/a.wav": {"dog"}, "s1/cat/b.wav": {"cat"}} and list(found.left_out) == [
         "s2/c.wav"
     ]
@@ -70,7 +70,7 @@ def test_the_class_may_be_a_folder_above(tmp_path):
 def test_folders_called_like_parts_give_the_split(tmp_path, names, given):
     for name in names:
         tree(tmp_path, f"{name}/dog/a.wav", f"{name}/deep/cat/b.wav", f"{name}/loose.wav")
-    found = read_folder(tmp_path, tmp_path / "out")
+    found = read_folder(tmp_path)
     assert sides(found) == {
         f"{name}/{rest}": side for name, side in zip(names, given) for rest in ("dog/a.wav", "deep/cat/b.wav")
     }
@@ -81,33 +81,42 @@ def test_folders_called_like_parts_give_the_split(tmp_path, names, given):
 @pytest.mark.parametrize("tops", [("train", "bus"), ("train", "training"), ("val", "test"), ("train", "test", "bus")])
 def test_other_folders_are_classes_though_one_is_called_train(tmp_path, tops):
     tree(tmp_path, *(f"{top}/a.wav" for top in tops))
-    found = read_folder(tmp_path, tmp_path / "out")
+    found = read_folder(tmp_path)
     assert classes(found) == {f"{top}/a.wav": {top} for top in tops} and set(sides(found).values()) == {None}
     assert "taken for a class" in found.notes[0]
 
 
 def test_a_class_is_called_the_same_however_it_is_spelt(tmp_path):
     tree(tmp_path, "k\u00f6ln/a.wav", "x/ko\u0308ln/b.wav", "two  words /c.wav", "line\nbreak/d.wav")
-    names = set().union(*classes(read_folder(tmp_path, tmp_path / "out")).values())
+    names = set().union(*classes(read_folder(tmp_path)).values())
     assert names == {"k\u00f6ln", "two words", "line break"}
 
 
 def test_folders_that_are_refused(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
-        read_folder(tmp_path / "nowhere", tmp_path / "out")
+        read_folder(tmp_path / "nowhere")
     with pytest.raises(UserError, match="has no audio files"):
-        read_folder(tree(tmp_path / "a", "dog/a.txt"), tmp_path / "out")
+        read_folder(tree(tmp_path / "a", "dog/a.txt"))
     with pytest.raises(UserError, match="no recording lies in a class folder, such as a.wav"):
-        read_folder(tree(tmp_path / "b", "a.wav"), tmp_path / "out")
+        read_folder(tree(tmp_path / "b", "a.wav"))
     os.makedirs(os.fsencode(tmp_path / "c") + b"/\xff")
     (tmp_path / "c" / os.fsdecode(b"\xff") / "a.wav").write_bytes(b"")
     with pytest.raises(UserError, match="is not in UTF-8"):
-        read_folder(tmp_path / "c", tmp_path / "out")
+        read_folder(tmp_path / "c")
 
 
 def test_what_was_made_is_not_read(tmp_path):
-    tree(tmp_path, "dog/a.wav", "out/flac/train/a.flac")
-    assert list(classes(read_folder(tmp_path, tmp_path / "out"))) == ["dog/a.wav"]
+    tree(tmp_path, "dog/a.wav", "dog/flac/train/a.flac", "dog/flac/recipe.json", "dog/flac/b.flac", "cat/flac/x/c.flac")
+    assert classes(read_folder(tmp_path)) == {
+        "dog/a.wav": {"dog"},
+        "dog/flac/b.flac": {"flac"},
+        "cat/flac/x/c.flac": {"x"},
+    }
+    assert list(classes(read_folder(tmp_path / "dog" / "flac"))) == ["train/a.flac"]  # asked for by its name
+    (tmp_path / "dog" / "a.wav").unlink()
+    (tmp_path / "dog" / "flac" / "b.flac").unlink()
+    with pytest.raises(UserError, match="no recording lies in a class folder. Expected"):
+        read_folder(tmp_path / "dog")
 
 
 # ---- groups ----
@@ -218,6 +227,12 @@ def test_missing_files_are_left_out(tmp_path):
     assert classes(found) == {"a.wav": {"x"}} and found.left_out == dict.fromkeys(("no.wav", "sub"), "no such file")
 
 
+def test_a_name_that_no_file_can_have_is_left_out(tmp_path):
+    names = ("x" * 5000, "a\0.wav", "a.wav/b", ".")
+    found = read_table(table(tmp_path, "filename,label\na.wav,x\n" + "".join(f"{name},x\n" for name in names)))
+    assert list(classes(found)) == ["a.wav"] and found.left_out == dict.fromkeys(sorted(names), "no such file")
+
+
 @pytest.mark.parametrize("written, on_disk", [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
 def test_a_file_is_found_by_its_name_in_either_form(tmp_path, written, on_disk):
     tree(tmp_path, unicodedata.normalize(on_disk, "gl\u00f6ckchen.wav"))
@@ -241,6 +256,8 @@ REFUSED = {
     "no files": ("name,label\na.wav,x\n", "has no column of file names. Call it one of filename, "),
     "no labels": ("filename,size\na.wav,3\n", "has no column of labels"),
     "no file": ("filename,label\na.wav,x\n,x\n", "line 3: names no file"),
+    "blank": ("\nfilename,label\na.wav,x\n", "its first line is empty"),
+    "a class without a name": ("filename,\na.wav,1\nc.flac,0\n", "has no column of labels"),
     "cells": ("filename,label\na.wav,x,y\n", "another number of columns"),
     "twice": ("filename,FILENAME,label\na.wav,b.wav,x\n", "two columns of one name"),
     "onset": (
@@ -269,6 +286,9 @@ def test_tables_that_are_refused(tmp_path, kind):
 def test_a_table_that_is_not_in_utf_8_or_not_there_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"line 2: the class name .* is not in UTF-8"):
         read_table(table(tmp_path, "filename,label\na.wav,k\u00f6ln\n", encoding="latin-1"))
+    for encoding in ("utf-16", "utf-16-le", "utf-32"):
+        with pytest.raises(UserError, match="is not text in UTF-8, and a folder or a table of recordings was expected"):
+            read_table(table(tmp_path, "filename,label\na.wav,x\n", encoding=encoding))
     with pytest.raises(UserError, match="no such file"):
         read_table(tmp_path / "no.csv")
     with pytest.raises(UserError, match="has no column 'site'"):

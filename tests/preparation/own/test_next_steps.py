@@ -1,5 +1,6 @@
 """The cfg that a user gets, and the commands that are printed for them."""
 
+import os
 import shlex
 
 import pytest
@@ -91,7 +92,12 @@ def test_the_commands_are_words_of_a_shell(out_dir, folds, monkeypatch):
         assert words[0][:6] == ["for", "fold", "in", "1", "2", "4;"]
         words[0] = words[0][7:]
     assert [line[:2] for line in words] == [["python", script] for script in scripts]
-    assert words[0][words[0].index("--cfg_file") + 1] == f"{out_dir}/mine.cfg"
+    assert os.path.normpath(words[0][words[0].index("--cfg_file") + 1]) == f"{out_dir}/mine.cfg"
+
+
+def test_a_folder_that_begins_with_a_dash_is_no_flag():
+    for line in NextSteps("-o", "multiclass", (), 5, 22050).commands(50).splitlines():
+        assert "./-o/" in line and " -o/" not in line
 
 
 def test_from_another_folder_scripts_have_their_whole_path(tmp_path, monkeypatch):

@@ -81,5 +81,7 @@ def test_what_cannot_be_split_is_refused():
         split([source(1, "a"), source(2, "b")])
     with pytest.raises(UserError, match="--folds 3: no clip is left for fold "):
         split([source(k, "a", "one group") for k in range(9)], folds=3)
+    with pytest.raises(UserError, match="--folds 1000000000000: no clip is left for fold 10: there are 9 recordings"):
+        split([source(k, "a") for k in range(9)], folds=10**12)
     with pytest.raises(UserError, match="no recordings are given to train on, only for eval and val"):
         split([source(1, "a", side="val"), source(2, "a", side="eval")])
