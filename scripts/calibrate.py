@@ -47,7 +47,7 @@ def main() -> None:
         name = name.replace("|", r"\|")
         print(f"| {name} | {clips} | {cells} |")
     print()
-    for name, curve in found.curves.items():
+    for name, curve in found.curves.items() if arguments.temperature or arguments.plot else ():
         print(f"expected calibration error {curve.ece:.4f} ({name})")
     print(f"thresholds for {found.decisions.by}: {arguments.output or path}")
 

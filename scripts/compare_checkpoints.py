@@ -48,7 +48,8 @@ def main() -> None:
         scores = f"{row.first:.4f} | {row.second:.4f}".replace("nan", UNDEFINED)
         print(f"| {row.name} | {scores} | {difference} | {low} … {high} | {shown(row.p, '.3g')} |")
     resamples = arguments.bootstrap
-    print(f"p: {TEST}, of {resamples} resamples, {2 / (resamples + 1):.2g} at least. No difference is 0.")
+    hypothesis = f"{TEST}, of the hypothesis that the difference is 0"
+    print(f"p: {hypothesis}, by {resamples} resamples, {2 / (resamples + 1):.2g} at least")
 
 
 def shown(value: float, form: str) -> str:

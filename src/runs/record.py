@@ -1,6 +1,7 @@
 """The record of a run, `run.json`: the one place that fills it in and writes it."""
 
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,10 +10,12 @@ from pytorch_lightning.callbacks import Callback
 
 from src.data.clip_dataset import ClipDataset
 from src.errors import UserError
-from src.runs.folder import RunFolder
+from src.runs.folder import RunFolder, best
 from src.runs.provenance import DeterminismWarnings, changes
 from src.utils.files import whole_file
 from src.utils.processes import is_first
+
+log = logging.getLogger(__name__)
 
 
 class RunRecord(Callback):
@@ -92,6 +95,8 @@ class RunRecord(Callback):
         reason = f"early stopping after {epochs} epochs" if early else f"{epochs} epochs"
         finished = {"epochs": epochs, "early": early, "reason": reason}
         self.write(finished)
+        kept = self.folder.checkpoint_files()
+        log.info("%s: finished (%s)%s", self.folder.path, reason, f". The best: {best(kept).name}" if kept else "")
         return finished
 
     def write(self, finished: dict[str, Any] | None = None) -> None:

@@ -124,6 +124,8 @@ def predictions(candidates: Sequence[Candidate], options: InferenceOptions) -> I
     Raises:
         UserError: a checkpoint does not fit, or a file was replaced meanwhile.
     """
+    if not candidates:
+        return
     checkpoints = read_heads(candidates, options.lbl_map)
     device = options.device() if candidates else torch.device("cpu")
     memory, eval_data = OneNetwork(device, checkpoints), ""

@@ -444,3 +444,12 @@ def test_training_says_what_it_validates_on(corpus, tmp_path, script):
     result = run_script(*command, check=0)
     assert "scored: 30 frames (0.3 s) from the centre of each clip (--val_clip_size)" in result.stderr
     assert "clips last 0.7 s, of which 0.3 s are scored: --val_clip_size 69 scores all" in result.stderr
+
+
+def test_a_network_that_knows_the_clips_is_told_of(corpus, trained, tmp_path):
+    run = trained / "r1/mixup/tiny/train_4"
+    clips = ("--lmdb_path", corpus / "train_4.lmdb", "--results_csv", tmp_path / "r.csv", "--num_workers", 0)
+    result = run_script("eval_gise_mixtures.py", "--ckpt_path", run, *clips, check=0)
+    assert f"train_4.lmdb: {run}" in result.stderr and "was trained on these clips" in result.stderr
+    other = run_script("eval_gise_mixtures.py", "--ckpt_path", trained / "r1/mixup/tiny/train_8", *clips, check=0)
+    assert "was trained on these clips" not in other.stderr

@@ -54,6 +54,10 @@ class NextSteps:
             text = before + name + shown.ljust(len(old) - 1) + " " + behind  # comments stay in their column
         return text
 
+    def script(self, epochs: int) -> str:
+        """The commands as a shell script, which ends with the first one that fails."""
+        return f"set -e\ncd {quoted(os.getcwd())}\n{self.commands(epochs)}\n".replace(" || break; done", "; done")
+
     def commands(self, epochs: int) -> str:
         """Lines for a shell, in the folder that the paths start from."""
         data, run = self.out_dir, os.path.join("my_runs", os.path.basename(os.path.abspath(self.out_dir)))
