@@ -4,7 +4,7 @@ from src import cli
 
 
 def build_parser() -> cli.Parser:
-    return cli.evaluation_parser(__doc__, num_timesteps=501)
+    return cli.evaluation_parser(__doc__)
 
 
 def main() -> None:

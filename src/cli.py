@@ -325,11 +325,11 @@ def add_preparation_flags(parser: Parser, out_dir: str) -> None:
     add("--map_size", type=positive(float), default=5e9, help="bytes an LMDB may grow to at first, such as 2e10")
 
 
-def evaluation_parser(description: str, num_timesteps: int) -> Parser:
+def evaluation_parser(description: str, num_timesteps: int | None = None) -> Parser:
     """The flags of the evaluation scripts, for `evaluation_options`.
 
     Args:
-        num_timesteps: frames of a clip by default, those of the published evaluation.
+        num_timesteps: frames of a clip by default. Otherwise the clips' length decides.
     """
     parser = Parser(description)
     add = parser.add_argument
@@ -338,7 +338,12 @@ def evaluation_parser(description: str, num_timesteps: int) -> Parser:
     what.add_argument("--exp_dir", help="all checkpoints of a run folder, or of those at any depth below this folder")
     add("--lbl_map", help=LABEL_MAP)
     add_storage_flags(parser, required=False)
-    add("--num_timesteps", type=positive(int), default=num_timesteps, help="frames, from the clip's centre")
+    add(
+        "--num_timesteps",
+        type=positive(int),
+        default=num_timesteps,
+        help=FRAMES if num_timesteps is None else "frames, from the clip's centre",
+    )
     add("--results_csv", default="results.csv", help="table to write. Rows of other checkpoints in it are kept")
     export = "write each checkpoint's weights as a .pth, without --lmdb_path and --manifest of unscored ones too"
     add("--export_weights", action="store_true", help=export)

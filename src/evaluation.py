@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from src.models.torch_files import digest_of, torch_file_digest, write_torch_fil
 from src.models.weights import weights_of
 from src.runs.folder import checkpoint_at, epoch_of, validation_figure
 from src.scoring import score_tables
-from src.scoring.predictions import Candidate, InferenceOptions, Prediction, predictions
+from src.scoring.predictions import Candidate, InferenceOptions, Prediction, frames_of_clips, predictions
 from src.scoring.results_table import (
     ResultsTable,
     best_of_each_run,
@@ -39,7 +39,6 @@ DIGESTS = ["weights_digest", "labels_digest", "ckpt_digest"]  # the last columns
 class EvaluationOptions(InferenceOptions):
     """The flags of an evaluation script."""
 
-    num_timesteps: int = 501  # frames
     ckpt_path: str | None = None  # one checkpoint, or …
     exp_dir: str | None = None  # … all of the runs below this folder
     levels: int = 2  # folders above ckpts/ that name a row, see `row_name`
@@ -73,6 +72,8 @@ def evaluate(options: EvaluationOptions) -> None:
     if not options.source:
         export_alone(checkpoints, options)
         return
+    if options.num_timesteps is None:
+        options = replace(options, num_timesteps=frames_of_clips(checkpoints[0], options))
     asked_for = INTERVALS * bool(options.bootstrap) + ["ece"] * options.calibration
     columns = list(row_name(checkpoints[0], options.levels)) + COLUMNS + asked_for + DIGESTS
     table = ResultsTable(options.results_csv, columns, needed=("Model", *SCORES))

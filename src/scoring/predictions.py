@@ -17,7 +17,7 @@ from src.data.lmdb.fingerprint import fingerprint
 from src.data.lmdb.store import LMDBReader
 from src.data.loading import open_dataset
 from src.data.manifest_dataset import manifest_fingerprint, read_manifest
-from src.data.transforms import evaluation_chain
+from src.data.transforms import Compose, evaluation_chain
 from src.errors import UserError
 from src.learning.tasks import Task, build_task
 from src.models.checkpoint import Checkpoint, architecture, outline, read_checkpoint
@@ -127,7 +127,7 @@ def predictions(candidates: Sequence[Candidate], options: InferenceOptions) -> I
     if not candidates:
         return
     checkpoints = read_heads(candidates, options.lbl_map)
-    device = options.device() if candidates else torch.device("cpu")
+    device = options.device()
     memory, eval_data = OneNetwork(device, checkpoints), ""
     for networks in by_data(candidates, checkpoints):
         first = checkpoints[networks[0][0].path]
@@ -218,6 +218,20 @@ class OneNetwork:
 
 
 def open_for(checkpoint: Checkpoint, options: InferenceOptions) -> ClipDataset:
+    """The evaluation clips as the checkpoint's configuration reads them, cut as `options` say."""
+    dataset = whole_clips(checkpoint, options)
+    num_timesteps = options.num_timesteps or frames_to_score(dataset)
+    dataset.transform = evaluation_chain(num_timesteps)
+    report_frames(dataset, num_timesteps)
+    return dataset
+
+
+def frames_of_clips(path: Path, options: InferenceOptions) -> int:
+    """Frames to score by default of the clips that a checkpoint is scored on."""
+    return frames_to_score(whole_clips(read_checkpoint(path), options))
+
+
+def whole_clips(checkpoint: Checkpoint, options: InferenceOptions) -> ClipDataset:
     """The evaluation clips as the checkpoint's configuration reads them. Of ESC-50, those of its validation fold."""
     config = checkpoint.config
     if options.resample:
@@ -229,9 +243,4 @@ def open_for(checkpoint: Checkpoint, options: InferenceOptions) -> ClipDataset:
             fold = None  # another data set, all of which is new to it
     choice: dict[str, Any] = {"fold": fold, "skip_bad_records": options.skip_bad_records}
     choice |= {"num_workers": options.num_workers, "is_lmdb": is_lmdb}
-    label_map, not_known_yet = checkpoint.classes(options.lbl_map), evaluation_chain(1)
-    dataset = open_dataset(config, options.source, label_map, not_known_yet, **choice)
-    num_timesteps = options.num_timesteps or frames_to_score(dataset)
-    dataset.transform = evaluation_chain(num_timesteps)
-    report_frames(dataset, num_timesteps)
-    return dataset
+    return open_dataset(config, options.source, checkpoint.classes(options.lbl_map), Compose(()), **choice)

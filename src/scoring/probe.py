@@ -20,10 +20,10 @@ from src.data.inmemory_lmdb_dataset import LMDBDataset
 from src.data.labels import LabelMap, split_labels
 from src.data.lmdb.store import Annotation, LMDBReader
 from src.errors import UserError
-from src.learning.metrics import accuracy, mean_average_precision
+from src.learning.metrics import accuracy, mean_average_precision, mean_defined
 from src.models.checkpoint import Checkpoint, read_checkpoint
 from src.models.last_layer import Embedder
-from src.runs.folder import checkpoint_at
+from src.runs.folder import checkpoint_at, lowest_if_nan
 from src.scoring.bootstrap import bootstrap, bootstrap_accuracy, interval
 from src.scoring.forward_pass import batches_of, outputs_of
 from src.scoring.predictions import InferenceOptions, open_for
@@ -198,9 +198,9 @@ def scored(clips: list[Clips], num_classes: int, names: list[str], options: Prob
         resampled = bootstrap_accuracy(pooled.argmax(axis=1) == targets, options.bootstrap, options.seed)
     else:
         resampled = bootstrap(pooled, targets, options.bootstrap, options.seed).mAP
-    std = float(np.std(scores, ddof=1)) if len(scores) > 1 else None
+    std = float(np.nanstd(scores, ddof=1)) if np.isfinite(scores).sum() > 1 else None
     ends = interval(resampled)
-    return Probe(name, num_classes, found, float(np.mean(scores)), std, figure(pooled, targets), *ends)
+    return Probe(name, num_classes, found, mean_defined(np.array(scores)), std, figure(pooled, targets), *ends)
 
 
 def strength(train: Clips, tested: int, num_classes: int, seed: int, figure: Figure) -> float:
@@ -215,7 +215,10 @@ def strength(train: Clips, tested: int, num_classes: int, seed: int, figure: Fig
         chooses = np.random.default_rng(seed).permutation(len(train.folds)) % ONE_IN == 0
     rest, held_out = train[~chooses], train[chooses]
     return max(
-        STRENGTHS, key=lambda each: figure(predicted(rest, held_out.embeddings, num_classes, each), held_out.targets)
+        STRENGTHS,
+        key=lambda each: lowest_if_nan(
+            figure(predicted(rest, held_out.embeddings, num_classes, each), held_out.targets)
+        ),
     )
 
 

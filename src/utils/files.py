@@ -185,8 +185,9 @@ def write_whole(path: str | os.PathLike, content: str | bytes, follow: bool = Tr
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:
-    """Replace a file by plain data as JSON, in one step."""
-    write_whole(path, json.dumps(content, indent=2) + "\n")
+    """Replace a file by plain data as JSON, in one step. What is no finite number becomes null, as JSON has none."""
+    finite = json.loads(json.dumps(content), parse_constant=lambda _: None)
+    write_whole(path, json.dumps(finite, indent=2) + "\n")
 
 
 def claim_folder(folder: str | os.PathLike, recipe: Mapping[str, Any], what: str, flag: str = "--out_folder") -> None:
