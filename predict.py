@@ -68,13 +68,13 @@ def main() -> None:
                 log.error("%s", error)
                 failed += 1
                 continue
-            print(f"{file}  ({tagged.ends[-1]:.1f} s, {len(tagged.starts)} windows)")
-            present = decisions.present(tagged.strongest_scores) if arguments.decisions and decisions else None
+            windows = len(tagged.starts)
+            print(f"{file}  ({tagged.ends[-1]:.1f} s, {windows} window{'s' * (windows > 1)})")
             for c in tagged.strongest(arguments.top_k):
                 scores = tagged.scores[:, c]
                 if scores.max() >= arguments.threshold:
                     start = tagged.starts[scores.argmax()]
-                    decided = "" if present is None else "present, " if present[c] else "absent, "
+                    decided = f"{decisions.in_words(c, scores.max())}, " if decisions and arguments.decisions else ""
                     print(f"  {scores.max():6.3f}  {names[c]}  ({decided}strongest from {start:.1f} s)")
             if arguments.plot:
                 picture = Path(arguments.plot)

@@ -1,7 +1,5 @@
 """Choose a checkpoint's thresholds on validation clips, and keep them in it. --temperature fits one too."""
 
-import json
-
 import _repository
 
 from src import cli
@@ -28,7 +26,7 @@ def main() -> None:
     from src.runs.folder import checkpoint_at
     from src.scoring.calibration import calibrate, draw_reliability
     from src.scoring.predictions import InferenceOptions
-    from src.utils.files import require_writable, write_whole
+    from src.utils.files import require_writable, write_json
     from src.utils.pictures import require_kind
 
     require_kind("--plot", arguments.plot)
@@ -40,7 +38,7 @@ def main() -> None:
     rows = list(found.rows())
     if arguments.json:
         ece = {"ece_before": found.before.ece, "ece": found.after.ece}
-        write_whole(arguments.json, json.dumps(found.decisions.as_dict() | ece | {"classes": rows}, indent=2) + "\n")
+        write_json(arguments.json, found.decisions.as_dict() | ece | {"classes": rows})
     if arguments.plot:
         draw_reliability(arguments.plot, found.curves, path.name)
     print(f"| {' | '.join(rows[0])} |\n| --- |" + " ---: |" * (len(rows[0]) - 1))
@@ -49,7 +47,7 @@ def main() -> None:
         name = name.replace("|", r"\|")
         print(f"| {name} | {clips} | {cells} |")
     print()
-    for name, curve in found.curves.items():
+    for name, curve in found.curves.items() if arguments.temperature or arguments.plot else ():
         print(f"expected calibration error {curve.ece:.4f} ({name})")
     print(f"thresholds for {found.decisions.by}: {arguments.output or path}")
 

@@ -1,6 +1,5 @@
 """Check LMDBs: every record is read and decoded, and clips that two of them share are found."""
 
-import json
 import math
 
 import _repository
@@ -32,7 +31,7 @@ def main() -> None:
     from src.data.checks.record import Limits
     from src.data.checks.report import as_json, as_text, draw_class_balance
     from src.data.labels import LabelMap
-    from src.utils.files import require_writable, write_whole
+    from src.utils.files import require_writable, write_json
 
     require_writable(arguments.json, arguments.png, inputs=[*arguments.lmdb, arguments.lbl_map])
     label_map = LabelMap.load(arguments.lbl_map) if arguments.lbl_map else None
@@ -47,7 +46,7 @@ def main() -> None:
     )
     found = check(arguments.lmdb, limits, arguments.num_workers)
     if arguments.json:
-        write_whole(arguments.json, json.dumps(as_json(found, label_map), indent=2) + "\n")
+        write_json(arguments.json, as_json(found, label_map))
     if arguments.png:
         draw_class_balance(found, arguments.png, label_map)
     print(as_text(found, label_map))

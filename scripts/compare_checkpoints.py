@@ -1,6 +1,5 @@
 """Compare two checkpoints on the same clips: 95 % intervals, and p of a two-sided paired bootstrap test."""
 
-import json
 import math
 
 import _repository
@@ -35,21 +34,22 @@ def main() -> None:
     arguments = build_parser().parse_args()
     from src.scoring.comparison import TEST, compare
     from src.scoring.predictions import InferenceOptions
-    from src.utils.files import require_writable, write_whole
+    from src.utils.files import require_writable, write_json
 
     clips = arguments.lmdb_path, arguments.manifest, arguments.lbl_map
     require_writable(arguments.json, inputs=(arguments.ckpt_path, arguments.other_ckpt_path, *clips))
     options = cli.options_of(InferenceOptions, arguments, gpus=tuple(arguments.gpus))
     found = compare(arguments.ckpt_path, arguments.other_ckpt_path, options, arguments.bootstrap, arguments.seed)
     if arguments.json:
-        write_whole(arguments.json, json.dumps([row.as_dict() for row in found], indent=2) + "\n")
+        write_json(arguments.json, [row.as_dict() for row in found])
     print("| score | first | second | second - first | 95 % interval | p |\n| --- |" + " ---: |" * 5)
     for row in found:
         difference, low, high = (shown(value, "+.4f") for value in (row.difference, row.low, row.high))
         scores = f"{row.first:.4f} | {row.second:.4f}".replace("nan", UNDEFINED)
         print(f"| {row.name} | {scores} | {difference} | {low} … {high} | {shown(row.p, '.3g')} |")
     resamples = arguments.bootstrap
-    print(f"p: {TEST}, of {resamples} resamples, {2 / (resamples + 1):.2g} at least. No difference is 0.")
+    hypothesis = f"{TEST}, of the hypothesis that the difference is 0"
+    print(f"p: {hypothesis}, by {resamples} resamples, {2 / (resamples + 1):.2g} at least")
 
 
 def shown(value: float, form: str) -> str:

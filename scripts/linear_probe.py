@@ -1,6 +1,5 @@
 """Train and score a linear classifier on a network's embeddings of the clips of an LMDB, fold by fold."""
 
-import json
 from dataclasses import asdict
 
 import _repository
@@ -29,14 +28,14 @@ def main() -> None:
     arguments = build_parser().parse_args()
     from src.scoring.predictions import InferenceOptions
     from src.scoring.probe import ProbeOptions, linear_probe
-    from src.utils.files import require_writable, write_whole
+    from src.utils.files import require_writable, write_json
 
     inputs = arguments.ckpt_path, arguments.lmdb_path, arguments.eval_lmdb, arguments.lbl_map
     require_writable(arguments.json, inputs=inputs)
     options = cli.options_of(InferenceOptions, arguments, gpus=tuple(arguments.gpus))
     found = linear_probe(cli.options_of(ProbeOptions, arguments), options)
     if arguments.json:
-        write_whole(arguments.json, json.dumps(asdict(found), indent=2) + "\n")
+        write_json(arguments.json, asdict(found))
     print(f"| fold | clips | C | {found.score} |\n| --- |" + " ---: |" * 3)
     for fold in found.folds:
         print(f"| {fold.name} | {fold.clips} | {fold.strength:g} | {fold.score:.4f} |")

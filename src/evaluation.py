@@ -185,6 +185,9 @@ def write_up(prediction: Prediction, table: ResultsTable, options: EvaluationOpt
     """Score one network's predictions. Write its row, and what else was asked for."""
     candidate, checkpoint, probabilities = prediction.candidate, prediction.checkpoint, prediction.probabilities
     config, record, multi_hot = checkpoint.config, checkpoint.record, prediction.multi_hot
+    trained_on = (record.get("data") or {}).get("train")
+    if prediction.eval_data == trained_on and record.get("fold_index") is None and not candidate.untrained:
+        log.warning("%s: %s was trained on these clips. It may know them", options.source, candidate.path)
     scores = ranking_scores(probabilities, multi_hot)
     row = (
         row_name(candidate.path, options.levels)

@@ -128,7 +128,7 @@ def announce(plan: RunPlan, recognizer: Recognizer, data: ClipDataModule) -> Non
         f"({config.data.source('val')}){fold}, batches of {config.opt.batch_size}{steps}{ranks}"
     )
     if model.pretrained and not point:
-        log.info("starting from the weights in %s", model.pretrained)
+        log.info("starting from the weights in %s, with a fresh last layer", model.pretrained)
     if point:
         within = f" and {point.batches} batches" if point.batches else ""
         log.info("resuming from %s, after %d epochs%s", point.path, point.epochs, within)

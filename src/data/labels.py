@@ -1,6 +1,5 @@
 """Label maps, and label strings as targets."""
 
-import json
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from src.errors import UserError
-from src.utils.files import write_whole
+from src.utils.files import write_json
 from src.utils.text import is_text, read_json
 
 
@@ -57,7 +56,7 @@ class LabelMap:
 
     def save(self, path: str | Path) -> None:
         """Write `lbl_map.json`."""
-        write_whole(path, json.dumps(self.mapping, indent=2) + "\n")
+        write_json(path, self.mapping)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -70,7 +69,7 @@ class LabelMap:
     def require_size(self, num_classes: int, where: str) -> None:
         """Refuse a network that has another number of outputs than there are classes."""
         if len(self) != num_classes:
-            other = f"the label map {self.path} has {len(self)} classes"
+            other = f"the label map {self.path} has {len(self)} classes. One of them is another data set's"
             raise UserError(f"{where}: model.num_classes is {num_classes}, but {other}")
 
     def indices(self, label: str | int, delimiter: str, where: str) -> list[int]:
@@ -96,8 +95,9 @@ class LabelMap:
         unknown = [name for name in names if name not in self.mapping]
         if unknown:
             odd = nfc(label) in self.mapping or ";" in label
-            hint = f" (the delimiter is {delimiter!r}: does audio_config.delimiter fit this data?)" if odd else ""
-            raise UserError(f"{where}: label '{unknown[0]}' is not in the label map {self.path}{hint}")
+            cause = f"The delimiter is {delimiter!r}: does audio_config.delimiter fit this data?"
+            cause = cause if odd else "Is it another data set's map?"
+            raise UserError(f"{where}: label '{unknown[0]}' is not in the label map {self.path}. {cause}")
         return [self.mapping[name] for name in names]
 
     def multi_hot(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:

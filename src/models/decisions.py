@@ -29,6 +29,13 @@ class Decisions:
         limits = [np.inf if threshold is None else threshold for threshold in self.thresholds]
         return scores >= np.array(limits, dtype=np.float32)
 
+    def in_words(self, c: int, score: float) -> str:
+        """What is decided of class c, and its threshold."""
+        threshold = self.thresholds[c]
+        if threshold is None:
+            return "absent, without a threshold"
+        return f"{'present' if score >= threshold else 'absent'}, threshold {threshold:.3g}"
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data, as stored under DECISIONS."""
         return asdict(self)

@@ -106,7 +106,7 @@ def present_gpus(wanted: Sequence[int]) -> list[int]:
     present = [index for index in wanted if index < torch.cuda.device_count()]
     names = ", ".join(map(str, wanted))
     if not present:
-        log.info("--gpus %s: no such GPU here, running on the CPU", names)
+        log.info("no such GPU here (--gpus %s), running on the CPU", names)
     elif len(present) < len(wanted):
         log.warning(
             "--gpus %s: of these only %s are here. The batch over all devices shrinks with their number",

@@ -1,6 +1,7 @@
 """The record of a run, `run.json`: the one place that fills it in and writes it."""
 
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,10 +10,12 @@ from pytorch_lightning.callbacks import Callback
 
 from src.data.clip_dataset import ClipDataset
 from src.errors import UserError
-from src.runs.folder import RunFolder
+from src.runs.folder import RunFolder, best
 from src.runs.provenance import DeterminismWarnings, changes
 from src.utils.files import whole_file
 from src.utils.processes import is_first
+
+log = logging.getLogger(__name__)
 
 
 class RunRecord(Callback):
@@ -63,9 +66,14 @@ class RunRecord(Callback):
         self._content["num_train_clips"] = len(train)
         self._content["skipped"] = {split: dataset.skipped for split, dataset in self._sets.items()}
         if is_first():
-            self._identify({split: dataset.fingerprint(wait=False) for split, dataset in self._sets.items()})
+            self.identify({split: dataset.fingerprint(wait=False) for split, dataset in self._sets.items()})
 
-    def _identify(self, fingerprints: dict[str, str | None]) -> None:
+    def identify(self, fingerprints: dict[str, str | None]) -> None:
+        """Note the fingerprints of train and val, as far as they are known.
+
+        Raises:
+            UserError: the run was on other records.
+        """
         for split, found in fingerprints.items():
             known = (self.earlier.get("data") or {}).get(split)
             if known and found and known != found:
@@ -77,7 +85,7 @@ class RunRecord(Callback):
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._sets and is_first():
-            self._identify({split: dataset.fingerprint() for split, dataset in self._sets.items()})
+            self.identify({split: dataset.fingerprint() for split, dataset in self._sets.items()})
             self._sets = {}
             self.write()
         checkpoint["hyper_parameters"] = self._content
@@ -87,6 +95,8 @@ class RunRecord(Callback):
         reason = f"early stopping after {epochs} epochs" if early else f"{epochs} epochs"
         finished = {"epochs": epochs, "early": early, "reason": reason}
         self.write(finished)
+        kept = self.folder.checkpoint_files()
+        log.info("%s: finished (%s)%s", self.folder.path, reason, f". The best: {best(kept).name}" if kept else "")
         return finished
 
     def write(self, finished: dict[str, Any] | None = None) -> None:

@@ -43,20 +43,24 @@ def bootstrap(
         one_class: whether clips have one class each, and accuracy is asked for.
     """
     require_scores(predictions, targets)
-    right = predictions.argmax(axis=1) == targets.argmax(axis=1)  # (N,)
     num_clips, num_classes = predictions.shape
     size = max(1, CHUNK // num_clips)
     ap, auc = np.full((2, resamples, num_classes), np.nan)
-    accuracy = np.empty(resamples)
     with progress(resamples, "bootstrap", "resample") as bar:
         for start in range(0, resamples, size):
             chunk = slice(start, min(start + size, resamples))
             counts = np.stack([draw_counts(num_clips, seed, number) for number in range(resamples)[chunk]])  # (r, N)
             for c in np.flatnonzero(targets.max(axis=0) == 1):
                 ap[chunk, c], auc[chunk, c] = weighted_scores(predictions[:, c], targets[:, c], counts)
-            accuracy[chunk] = counts @ right / num_clips
             bar.update(len(counts))
-    return BootstrapScores(mean_over_classes(ap), mean_over_classes(auc), accuracy if one_class else None)
+    right = predictions.argmax(axis=1) == targets.argmax(axis=1)  # (N,)
+    accuracy = bootstrap_accuracy(right, resamples, seed) if one_class else None
+    return BootstrapScores(mean_over_classes(ap), mean_over_classes(auc), accuracy)
+
+
+def bootstrap_accuracy(right: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """(R,) accuracies of the same resamples as of `bootstrap`. `right` is (N,), whether each clip's class was found."""
+    return np.array([draw_counts(len(right), seed, number) @ right for number in range(resamples)]) / len(right)
 
 
 def draw_counts(num_clips: int, seed: int, number: int) -> np.ndarray:

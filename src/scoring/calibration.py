@@ -21,6 +21,7 @@ from src.utils.pictures import blank_figure, save_figure
 log = logging.getLogger(__name__)
 
 BINS = 15  # of equal width, as Guo et al. have them
+FEW = 10  # clips of a class, below which its threshold depends on chance
 EXTREME = 20.0  # temperatures from its reciprocal to this are tried
 
 
@@ -104,7 +105,7 @@ def calibrate(
         raise UserError(f"{path}: was released in 2021, and is left as it is. Give --output FILE.ckpt for a copy")
     (found,) = predictions([Candidate(path)], options)
     if not found.multi_hot.any():
-        raise UserError(f"{options.lmdb_path}: has no clip of any class, and so nothing to choose thresholds by")
+        raise UserError(f"{options.source}: has no clip of any class, and so nothing to choose thresholds by")
     task, names, kept = found.task, found.dataset.label_map.names, checkpoint.temperature
     divisor = fitted_temperature(task, found.logits, found.targets) if temperature else kept
     probabilities = task.probabilities(found.logits, divisor).numpy()
@@ -114,11 +115,15 @@ def calibrate(
         reliability(*task.confidences(each, found.targets)) for each in (found.probabilities, probabilities)
     )
     report_missing(decisions, names, options.source)
+    clips = found.multi_hot.sum(axis=0)
+    few = [f"{names[c]} ({clips[c]:.0f})" for c in np.flatnonzero((clips > 0) & (clips < FEW))]
+    if few:
+        log.warning("thresholds of classes with fewer than %d clips are uncertain: %s", FEW, listed(few, 20))
     short = [names[c] for c in np.flatnonzero(scores.precision < (precision or 0))]
     if short:
         log.warning("a precision of %g is not reached by %s. Taken: their best one", precision, listed(short, 60))
     keep_decisions(checkpoint, decisions, output)
-    return Calibration(names, found.multi_hot.sum(axis=0), decisions, scores, kept, before, after)
+    return Calibration(names, clips, decisions, scores, kept, before, after)
 
 
 def draw_reliability(path: str | Path, curves: Mapping[str, Reliability], title: str) -> None:

@@ -58,6 +58,13 @@ class InferenceOptions:
             return manifest_fingerprint(read_manifest(self.manifest))
         return fingerprint(LMDBReader(self.source))
 
+    def device(self) -> torch.device:
+        """Where networks run: the first of `gpus` that is there, or the CPU."""
+        gpus = present_gpus(self.gpus)
+        if not gpus:
+            keep_freed_memory()
+        return torch.device("cuda", gpus[0]) if gpus else torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -117,11 +124,10 @@ def predictions(candidates: Sequence[Candidate], options: InferenceOptions) -> I
     Raises:
         UserError: a checkpoint does not fit, or a file was replaced meanwhile.
     """
+    if not candidates:
+        return
     checkpoints = read_heads(candidates, options.lbl_map)
-    gpus = present_gpus(options.gpus) if candidates else []
-    device = torch.device("cuda", gpus[0]) if gpus else torch.device("cpu")
-    if not gpus:
-        keep_freed_memory()
+    device = options.device() if candidates else torch.device("cpu")
     memory, eval_data = OneNetwork(device, checkpoints), ""
     for networks in by_data(candidates, checkpoints):
         first = checkpoints[networks[0][0].path]

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from src.data.checks.bad_records import bad_records
@@ -24,12 +23,10 @@ from src.errors import UserError
 from src.learning.metrics import accuracy, mean_average_precision
 from src.models.checkpoint import Checkpoint, read_checkpoint
 from src.models.last_layer import Embedder
-from src.runs.devices import present_gpus
 from src.runs.folder import checkpoint_at
-from src.scoring.bootstrap import bootstrap, draw_counts, interval
+from src.scoring.bootstrap import bootstrap, bootstrap_accuracy, interval
 from src.scoring.forward_pass import batches_of, outputs_of
 from src.scoring.predictions import InferenceOptions, open_for
-from src.utils.memory import keep_freed_memory
 from src.utils.progress import progress
 
 log = logging.getLogger(__name__)
@@ -155,11 +152,7 @@ def embedded(network: nn.Module, clips_as: Checkpoint, options: InferenceOptions
     Raises:
         UserError: the network has none, or they are not finite.
     """
-    gpus = present_gpus(options.gpus)
-    device = torch.device("cuda", gpus[0]) if gpus else torch.device("cpu")
-    if not gpus:
-        keep_freed_memory()
-    dataset = open_for(clips_as, options)
+    device, dataset = options.device(), open_for(clips_as, options)
     assert isinstance(dataset, LMDBDataset)
     if dataset.fingerprint() in used:
         log.warning("%s: the network was trained or validated on these clips. It may know them", options.source)
@@ -202,9 +195,7 @@ def scored(clips: list[Clips], num_classes: int, names: list[str], options: Prob
     scores = [fold.score for fold in found]
     pooled, targets = np.concatenate(predictions), np.concatenate([test.targets for _, _, test in splits])
     if one_class:
-        right = pooled.argmax(axis=1) == targets  # (N,)
-        draws = (draw_counts(len(right), options.seed, number) for number in range(options.bootstrap))
-        resampled = np.array([counts @ right / len(right) for counts in draws])
+        resampled = bootstrap_accuracy(pooled.argmax(axis=1) == targets, options.bootstrap, options.seed)
     else:
         resampled = bootstrap(pooled, targets, options.bootstrap, options.seed).mAP
     std = float(np.std(scores, ddof=1)) if len(scores) > 1 else None

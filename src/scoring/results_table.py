@@ -28,13 +28,13 @@ KINDS = (
 
 
 def find_checkpoints(exp_dir: str | Path) -> list[Path]:
-    """All checkpoints of a run folder, or of the run folders at any depth below `exp_dir`, sorted.
+    """All checkpoints of a run folder, of its `ckpts`, or of the run folders at any depth below `exp_dir`, sorted.
 
     Raises:
         UserError: as of `files_in`, or there are none.
     """
     files = files_in(exp_dir, {".ckpt"}, "checkpoints", others=False)
-    found = [Path(exp_dir, file) for file in files if f"/{os.path.dirname(file)}".endswith("/ckpts")]
+    found = [path for path in (Path(exp_dir, file) for file in files) if path.parent.name == "ckpts"]
     if not found:
         raise UserError(f"{exp_dir}: no checkpoints match ckpts/*.ckpt in it, at any depth. Is it a run folder?")
     return found

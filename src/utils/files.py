@@ -184,6 +184,11 @@ def write_whole(path: str | os.PathLike, content: str | bytes, follow: bool = Tr
         temporary.write_bytes(content.encode(errors=NAMES) if isinstance(content, str) else content)
 
 
+def write_json(path: str | os.PathLike, content: Any) -> None:
+    """Replace a file by plain data as JSON, in one step."""
+    write_whole(path, json.dumps(content, indent=2) + "\n")
+
+
 def claim_folder(folder: str | os.PathLike, recipe: Mapping[str, Any], what: str, flag: str = "--out_folder") -> None:
     """Note in `recipe.json` how the folder's files are made, or refuse a folder of another recipe.
 
@@ -208,7 +213,7 @@ def claim_folder(folder: str | os.PathLike, recipe: Mapping[str, Any], what: str
         other = "audio files, but no recipe.json that says how they were made"
         raise UserError(f"{folder}: holds {other}: choose another {flag}")
     else:
-        write_whole(note, json.dumps(recipe, indent=2) + "\n")
+        write_json(note, recipe)
 
 
 def sync(path: str | os.PathLike) -> None:

@@ -359,6 +359,13 @@ def test_moved_data_is_the_same_run_and_other_data_is_not(esc50, fold_run, tmp_p
 
     assert "finished (2 epochs), skipped" in again("esc50.lmdb").stderr
     assert "with data.train_lmdb 'esc50.lmdb' instead of 'other.lmdb'" in error_line(again("other.lmdb"))
+    reader = LMDBReader(esc50 / "esc50.lmdb")
+    with LMDBWriter(tmp_path / "esc50.lmdb") as writer:  # packed anew, with other records
+        for index in reversed(range(len(reader))):
+            writer.add(reader[index])
+    assert "belongs to a run on other train data" in error_line(again("esc50.lmdb"))
+    (tmp_path / "esc50.lmdb").unlink()
+    assert "finished (2 epochs), skipped" in again("esc50.lmdb").stderr
 
 
 def test_a_missing_pretrained_file_stops_the_run(esc50, tmp_path):

@@ -130,7 +130,8 @@ def test_what_is_printed_trains_scores_and_tags(tmp_path, warm_python, kind, fol
     result = prepare(src, out, *(("--folds", folds) if folds else ()), cwd=tmp_path)
     head, lines = result.stdout.split(f"# To train, score and tag, as bash {shlex.quote(f'{out}/commands.sh')} does:\n")
     assert head.strip() == (tmp_path / out / "report.txt").read_text().strip()
-    assert lines.strip() == (tmp_path / out / "commands.sh").read_text().removeprefix("set -e\n").strip()
+    script = f"set -e\ncd {shlex.quote(str(tmp_path))}\n{lines.replace(' || break;', ';')}"
+    assert (tmp_path / out / "commands.sh").read_text() == script
     path = f"{Path(warm_python).parent}{os.pathsep}{os.environ['PATH']}"
     for line in lines.splitlines():
         ran = subprocess.run(
@@ -158,6 +159,19 @@ def test_what_is_printed_trains_scores_and_tags(tmp_path, warm_python, kind, fol
     tagger = Tagger(runs / "r1" / "fold_1" if folds else runs, window=CLIP, hop=CLIP / 2)
     scores = tagger.scores(*soundfile.read(tmp_path / file, dtype="float32"))  # (1, C)
     assert [f"{value:.6f}" for value in scores[0]] == [row["score"] for row in tags if row["file"] == file]
+
+
+def test_the_script_of_commands_ends_with_the_first_that_fails(tmp_path, warm_python):
+    """Also where it is called from another folder, and within the loop over folds."""
+    result = prepare(write_tree(tmp_path / "sounds"), "data", "--folds", 2, cwd=tmp_path)
+    (tmp_path / "my_runs").write_text("in the way")
+    path = f"{Path(warm_python).parent}{os.pathsep}{os.environ['PATH']}"
+    ran = subprocess.run(
+        ["bash", tmp_path / "data" / "commands.sh"], cwd="/", env=os.environ | {"PATH": path}, capture_output=True,
+        text=True, timeout=300,
+    )  # fmt: skip
+    assert "|| break" in result.stdout and ran.returncode == 1
+    assert ran.stderr.count(": error: ") == 1 and "train_esc50_classifier.py: error: my_runs" in ran.stderr
 
 
 # ---- what is made ----
@@ -191,7 +205,10 @@ def test_a_tree_becomes_clips_of_three_parts(prepared):
     assert [Path(lmdb["path"]).stem for lmdb in found["check"]["lmdbs"]] == ["train", "val", "eval"]
     assert found["check"]["lmdbs"][0]["classes"]["rain"]["clips"] == sum("rain" in name for name in names["train"])
     text = (out / "report.txt").read_text()
+    short = sum(len(soundfile.read(clip)[0]) < round(CLIP * SAMPLE_RATE) for clip in (out / "flac").rglob("*.flac"))
+    assert found["short"] == short > 0
     for words in (
+        f"{short} clips are shorter than 0.3 s, and are repeated up to it in the LMDBs",
         "16 recordings, 18 clips, 2 files left out",
         "type: multiclass, for each clip has one class",
         "with seed 1",

@@ -35,11 +35,10 @@ def test_evaluation_takes_a_run_folder_and_folders_at_any_depth(corpus, trained,
     run = trained / "r1/mixup/tiny/train_4"
     every = evaluate(script, corpus, tmp_path, "--exp_dir", trained)
     assert len(every) == 4 and {row["num_classes"] for row in every.values()} == {"3"}
-    own = evaluate(script, corpus, tmp_path, "--exp_dir", run, "--results_csv", tmp_path / "own.csv", "--overwrite")
-    assert own == every  # of --results_csv, the last counts
-    with open(tmp_path / "own.csv", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    assert len(rows) == 2 and all(row["mAP"] == every[row["ckpt_path"]]["mAP"] for row in rows)
+    for folder in (run, run / "ckpts"):
+        (tmp_path / folder.name).mkdir()
+        rows = evaluate(script, corpus, tmp_path / folder.name, "--exp_dir", folder)
+        assert len(rows) == 2 and all(rows[path]["mAP"] == every[path]["mAP"] for path in rows)
 
 
 @pytest.mark.parametrize("named", ["", "ckpts"])
@@ -168,7 +167,7 @@ def test_the_number_of_classes_that_published_cfgs_give_can_be_lifted(corpus, tr
         (CKPT, ("--set", "model.arch=resnet", "--set", "model.model_depth=18"), "does not fit the network"),
         ("empty", (), "empty: is a folder without checkpoints"),
         ("none", (), "none: no such file"),
-        ("four.json", (), "four.json: is not a .pth of weights"),
+        ("four.json", (), "four.json: is not a file of weights for model.pretrained"),
     ],
 )
 def test_what_training_cannot_start_from_is_refused_in_one_line(corpus, tmp_path, script, path, more, fault):
@@ -445,3 +444,12 @@ def test_training_says_what_it_validates_on(corpus, tmp_path, script):
     result = run_script(*command, check=0)
     assert "scored: 30 frames (0.3 s) from the centre of each clip (--val_clip_size)" in result.stderr
     assert "clips last 0.7 s, of which 0.3 s are scored: --val_clip_size 69 scores all" in result.stderr
+
+
+def test_a_network_that_knows_the_clips_is_told_of(corpus, trained, tmp_path):
+    run = trained / "r1/mixup/tiny/train_4"
+    clips = ("--lmdb_path", corpus / "train_4.lmdb", "--results_csv", tmp_path / "r.csv", "--num_workers", 0)
+    result = run_script("eval_gise_mixtures.py", "--ckpt_path", run, *clips, check=0)
+    assert f"train_4.lmdb: {run}" in result.stderr and "was trained on these clips" in result.stderr
+    other = run_script("eval_gise_mixtures.py", "--ckpt_path", trained / "r1/mixup/tiny/train_8", *clips, check=0)
+    assert "was trained on these clips" not in other.stderr

@@ -209,7 +209,8 @@ def test_a_label_that_is_not_in_the_map(corpus, tmp_path):
     (tmp_path / "mix" / "a.txt").write_text("0\t1\tBagpipe\n")
     assert pack(tmp_path / "mix", tmp_path / "a.lmdb").returncode == 0
     line = train_on(corpus, tmp_path, tmp_path / "a.lmdb")
-    assert "a.lmdb, record 0: label 'Bagpipe' is not in the label map" in line and "lbl_map.json" in line
+    assert "a.lmdb, record 0: label 'Bagpipe' is not in the label map" in line
+    assert line.endswith("lbl_map.json. Is it another data set's map?")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -246,10 +247,10 @@ def test_a_broken_record_is_named_even_by_a_loader_worker(corpus, tmp_path, work
         ({"model": {"depht": 18}}, "unknown key 'model.depht'"),
         ({"opt": None}, "section 'opt'"),
         ({"opt": {"batch_size": "many"}}, "opt.batch_size is 'many'. It should be a whole number"),
-        ({"model": {"num_classes": 4}}, "model.num_classes is 4, but the label map"),
+        ({"model": {"num_classes": 4}}, "has 3 classes. One of them is another data set's"),
         ({"model": {"arch": "vgg"}}, "model.arch is 'vgg', and must be one of resnet, cifar_resnet"),
         ({"model": {"model_depth": 19}}, "model.model_depth is 19. cifar_resnet has 20, 32, 44, 56, 110"),
-        ({"model": {"pretrained": "nowhere.pth"}}, "nowhere.pth: no such file (a .pth of weights"),
+        ({"model": {"pretrained": "nowhere.pth"}}, "nowhere.pth: no such file (a file of weights for model.pretrained"),
         ({"data": {"val_lmdb": "nowhere.lmdb"}}, "nowhere.lmdb: no such LMDB"),
         ({"opt": {"batch_size": 13}}, "12 training clips do not fill one batch of opt.batch_size 13"),
         ({"data": {"label_map": "nowhere.json"}}, "nowhere.json: no such label map"),

@@ -43,7 +43,8 @@ def _paragraph(report: Report, label_map: LabelMap | None) -> list[str]:
     if report.clips:
         (most, many), (least, few) = report.clips.most_common(1)[0], report.clips.most_common()[-1]
         of_map = f" of {len(label_map)}" if label_map else ""
-        lines.append(f"  {len(report.clips)}{of_map} classes, from {few:,} ({least}) to {many:,} clips ({most})")
+        spread = f"from {few:,} ({least}) to {many:,} clips ({most})" if few < many else f"{few:,} clips each"
+        lines.append(f"  {len(report.clips)}{of_map} classes, {spread}")
         lines.append("  labels of a clip: " + _counts(report.polyphony))
     if report.folds:
         lines.append("  clips of a fold: " + _counts(report.folds))

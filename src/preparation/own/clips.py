@@ -1,6 +1,7 @@
 """Recordings -> clips of equal length: where they are cut, what is heard in each, and their FLAC files."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -138,14 +139,19 @@ def write_clips(sample_rate: int, item: tuple[Recording, Path, tuple[Clip, ...]]
     longest = max(clip.length for clip in clips)
     with opened(recording.file) as audio:
         for clip, samples in zip(clips, windows(audio, [clip.start for clip in clips], longest, sample_rate)):
-            write_whole(folder / f"{clip.name}.flac", encode(samples, sample_rate, "FLAC"))
+            flac = folder / f"{clip.name}.flac"
+            write_whole(flac, encode(samples, sample_rate, "FLAC"))
+            os.utime(flac, ns=(recording.file.stat().st_mtime_ns,) * 2)  # by which `is_made` knows it
 
 
 def is_made(file: Path, clip: Clip, sample_rate: int, source: Path) -> bool:
-    """Whether a clip's FLAC file is there, and no older than what it is made of."""
+    """Whether a clip's FLAC file is there, and of the recording as it is now.
+
+    It has the recording's time. An older file under the recording's name, such as a renamed one, has another.
+    """
     with suppress(UserError), opened(file) as audio:
-        newer = file.stat().st_mtime >= source.stat().st_mtime
-        return newer and (audio.samplerate, audio.frames) == (sample_rate, clip.length)
+        same_time = file.stat().st_mtime_ns == source.stat().st_mtime_ns
+        return same_time and (audio.samplerate, audio.frames) == (sample_rate, clip.length)
     return False
 
 

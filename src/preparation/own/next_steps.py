@@ -50,9 +50,13 @@ class NextSteps:
         text = TEMPLATE.read_text(encoding="utf-8")
         for key, value in values.items():
             shown = yaml.safe_dump([value], default_flow_style=True, width=float("inf")).strip()[1:-1]
-            before, name, behind = re.split(rf"^(  {key}: )", text, maxsplit=1, flags=re.MULTILINE)
-            text = before + name + shown + re.sub(r"^\S+", "", behind)
+            before, name, old, behind = re.split(rf"^(  {key}: )(\S+ +)", text, maxsplit=1, flags=re.MULTILINE)
+            text = before + name + shown.ljust(len(old) - 1) + " " + behind  # comments stay in their column
         return text
+
+    def script(self, epochs: int) -> str:
+        """The commands as a shell script, which ends with the first one that fails."""
+        return f"set -e\ncd {quoted(os.getcwd())}\n{self.commands(epochs)}\n".replace(" || break; done", "; done")
 
     def commands(self, epochs: int) -> str:
         """Lines for a shell, in the folder that the paths start from."""

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import logging
 import os
 from collections import Counter
@@ -24,7 +23,7 @@ from src.preparation.own.sides import sides_of
 from src.preparation.own.sources import Source, kind_of, labelled, read_sources
 from src.preparation.own.table import read_table
 from src.preparation.packing import pack_mixtures
-from src.utils.files import claim_folder, require_writable, write_whole
+from src.utils.files import claim_folder, require_writable, write_json, write_whole
 from src.utils.parallel import make_all
 
 log = logging.getLogger(__name__)
@@ -89,7 +88,7 @@ def prepare(options: OwnOptions) -> str:
     require_writable(*(out / name for name in ("report.json", "report.txt", "mine.cfg", "lbl_map.json", COMMANDS)))
     listing = _listing(options)
     claim_folder(out / "flac", options.recipe(), "clips", "--out_dir")
-    report = Report(listing.notes, listing.left_out, options.sample_rate)
+    report = Report(listing.notes, listing.left_out, options.sample_rate, options.clip_seconds)
     sources, kind = _sources(listing, options, report)
     names = sorted({label for source in sources for label in source.classes})
     if not names:
@@ -127,11 +126,12 @@ def prepare(options: OwnOptions) -> str:
     write_whole(out / "mine.cfg", steps.cfg(len(names), num_train, delimiter))
     limits = Limits(label_map, delimiter, options.sample_rate)
     found = check([out / f"{part}.lmdb" for part in parts], limits, options.num_workers)
-    text, commands = report.as_text(found, label_map), steps.commands(options.epochs)
-    write_whole(out / COMMANDS, f"set -e\n{commands}\n")
-    write_whole(out / "report.json", json.dumps(report.as_json(found, label_map), indent=2) + "\n")
+    text = report.as_text(found, label_map)
+    write_whole(out / COMMANDS, steps.script(options.epochs))
+    write_json(out / "report.json", report.as_json(found, label_map))
     write_whole(out / "report.txt", text + "\n")
-    return f"{text}\n\n# To train, score and tag, as bash {quoted(options.out_dir, COMMANDS)} does:\n{commands}"
+    title = f"# To train, score and tag, as bash {quoted(options.out_dir, COMMANDS)} does:"
+    return f"{text}\n\n{title}\n{steps.commands(options.epochs)}"
 
 
 def _require_possible(options: OwnOptions) -> None:

@@ -23,6 +23,7 @@ class Report:
     notes: list[str]  # how source and flags were understood
     left_out: dict[str, str]  # recording → reason
     sample_rate: int  # Hz, of the clips
+    clip_seconds: float  # of the clips, but for shorter ones
     recordings: int = 0  # that can be read
     kind: str = ""  # multiclass or multilabel, with the reason
     split: str = ""
@@ -31,6 +32,7 @@ class Report:
     unlabelled: int = 0  # clips left out
     clips: int = 0
     cut: int = 0  # recordings that gave several clips
+    short: int = 0  # clips shorter than `clip_seconds`
     seconds_left_out: float = 0.0  # at the ends of recordings
     doubles: list[list[str]] = field(default_factory=list)  # recordings of equal audio
     warnings: list[str] = field(default_factory=list)
@@ -50,6 +52,7 @@ class Report:
             groups[recording.group].add(side)
             self.clips += len(clips)
             self.cut += len(clips) > 1
+            self.short += sum(clip.length < int(self.clip_seconds * self.sample_rate) for clip in clips)
             self.seconds_left_out += max(facts.length - source.end, 0) / self.sample_rate
             trained |= source.classes if side == "train" else set()
             if facts.lost > MUCH:
@@ -81,9 +84,11 @@ class Report:
         lines = [f"{self.recordings:,} recordings, {self.clips:,} clips, {len(self.left_out):,} files left out"]
         lines += [f"  {note}" for note in self.notes]
         lines += [f"  type: {self.kind}", f"  split: {self.split}"]
-        lines += [f"  {self.cut:,} recordings are cut, {self.seconds_left_out:.1f} s at their ends are left out"] * (
-            self.cut > 0
-        )
+        lines += [f"  {self.cut:,} recordings are cut into several clips"] * (self.cut > 0)
+        if self.seconds_left_out:
+            lines.append(f"  {self.seconds_left_out:.1f} s at the ends of recordings are left out")
+        repeated = f"are shorter than {self.clip_seconds:g} s, and are repeated up to it in the LMDBs"
+        lines += [f"  {self.short:,} clips {repeated}"] * (self.short > 0)
         lines += [f"  {self.unlabelled:,} clips without a class are left out"] * (self.unlabelled > 0)
         lines += shortened([f"equal audio: {' = '.join(names)}" for names in self.doubles])
         if self.lost:

@@ -1,6 +1,7 @@
 """Recordings cut into clips: where, what is heard in each, and what is lost."""
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -120,9 +121,18 @@ def test_whole_clips_are_kept_and_others_are_made_again(tmp_path):
     flac.write_bytes(flac.read_bytes()[:30])
     write_clips(SAMPLE_RATE, item)
     assert soundfile.info(flac).frames == 3000
-    write(tmp_path / "a.wav", 0.5 * np.ones(3000), SAMPLE_RATE)  # newer than the clip
+
+
+@pytest.mark.parametrize("age", [-3600, 3600], ids=["newer", "older, as a renamed file"])
+def test_clips_of_another_file_under_the_name_are_made_again(tmp_path, age):
+    """Of equal length, which many data sets' files are."""
+    item = write(tmp_path / "a.wav", np.zeros(3000), SAMPLE_RATE), tmp_path, (Clip("a", 0, 3000, ()),)
     write_clips(SAMPLE_RATE, item)
-    assert soundfile.read(flac)[0].max() > 0.4
+    then = (tmp_path / "a.wav").stat().st_mtime - age
+    write(tmp_path / "a.wav", 0.5 * np.ones(3000), SAMPLE_RATE)
+    os.utime(tmp_path / "a.wav", (then, then))
+    write_clips(SAMPLE_RATE, item)
+    assert soundfile.read(tmp_path / "a.flac")[0].max() > 0.4
 
 
 @pytest.mark.parametrize("kind", ["mp4", "not audio", "no samples", "missing"])
