@@ -10,10 +10,13 @@ if _Path(_src.__path__[0]).resolve().parent != _Path(__file__).resolve().parent:
     _other = f"another package of the name 'src' is already imported, from {_src.__path__[0]}"
     raise ImportError(f"{_other}. Load this repository before it, or in a process of its own")
 
+from pydantic import ValidationError as _ValidationError
 from torch.nn import Module as _Module
 
 from src.config import ModelConfig as _ModelConfig
+from src.errors import UserError as _UserError
 from src.models import registry as _registry
+from src.runs.folder import checkpoint_at as _checkpoint_at
 from src.tagging import Tagger as _Tagger
 
 dependencies = "torch torchvision torchaudio timm numpy scipy soundfile miniaudio yaml pydantic tqdm".split()
@@ -37,11 +40,19 @@ def network(
     Args:
         arch, model_depth: such as "resnet" and 18, or "timm" and the name of one of timm's networks.
         num_classes: C.
-        pretrained: file of the weights to start from, by default none.
+        pretrained: file of the weights to start from, or a run folder, by default none.
         more: further keys of a cfg's section `model`, such as pretrained_fc and im_size.
+
+    Raises:
+        UserError: there is no such network, or a value or the weights do not fit.
     """
     keys: dict[str, _Any] = {"type": "multilabel"} | more
-    model = _ModelConfig(arch=arch, model_depth=model_depth, num_classes=num_classes, pretrained=pretrained, **keys)
+    weights = str(_checkpoint_at(pretrained)) if pretrained else None
+    try:
+        model = _ModelConfig(arch=arch, model_depth=model_depth, num_classes=num_classes, pretrained=weights, **keys)
+    except _ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        raise _UserError(f"{'.'.join(map(str, fault['loc']))}: is {fault['input']!r}. {fault['msg']}") from None
     return _registry.build_network(model)
 
 

@@ -50,7 +50,10 @@ def in_memory(samples: Any, sample_rate: Any) -> Recording:
         UserError: they are something else, or empty. The recording itself refuses what is not finite as it is read.
     """
     if isinstance(samples, torch.Tensor):
-        samples = (samples.float() if samples.dtype == torch.bfloat16 else samples).numpy(force=True)
+        try:
+            samples = (samples.float() if samples.dtype == torch.bfloat16 else samples).numpy(force=True)
+        except (TypeError, RuntimeError) as error:  # sparse, quantised, without memory
+            raise UserError(f"samples: are no tensor of plain numbers ({str(error).splitlines()[0]})") from None
     if not isinstance(samples, np.ndarray) or samples.dtype.kind not in "iuf":
         found = f"{samples.dtype} numbers" if isinstance(samples, np.ndarray) else type(samples).__name__
         raise UserError(f"samples: are {found}. A NumPy array or a tensor of real numbers was expected")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,8 @@ class Tagger:
         batch_size: int = BATCH,
     ):
         for name, value in (("window", window), ("hop", hop), ("batch_size", batch_size)):
-            if not 0 < value < math.inf:
-                raise UserError(f"{name}: is {value}. A number above 0 was expected")
+            if not isinstance(value, Real) or not 0 < value < math.inf:
+                raise UserError(f"{name}: is {value!r}. A number above 0 was expected")
         self.device, self.batch_size = usable_device(device), math.ceil(batch_size)
         content = read_checkpoint(checkpoint_at(checkpoint))
         self.label_map = content.classes(lbl_map)
@@ -203,10 +204,10 @@ def usable_device(device: str | torch.device) -> torch.device:
     """
     try:
         torch.zeros(1, device=device).cpu()  # which PyTorch's device "meta" cannot do
+        return torch.device(device)
     except (AssertionError, RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"device: PyTorch cannot use {str(device)!r} here ({reason}). 'cpu' is always there") from None
-    return torch.device(device)
 
 
 def maxima(spectrogram: np.ndarray, columns: int) -> np.ndarray:

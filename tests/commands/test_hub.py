@@ -12,6 +12,7 @@ from conftest import FIXTURES, ROOT, SAMPLE_RATE
 from released import CKPT, clip
 
 import hubconf
+from src.errors import UserError
 from src.models.registry import FAMILIES
 from src.tagging import Tagger
 
@@ -59,6 +60,22 @@ def test_every_network_of_the_zoo_is_an_entry_point_with_its_own_words():
     assert set(entries) == zoo | {"tagger", "network"}
     assert all(len(inspect.getdoc(entry)) > 40 for entry in entries.values())
     assert all(entries[name].__name__ == name for name in zoo)
+
+
+@pytest.mark.parametrize(
+    "words, options",
+    [
+        ("num_classes: is 0. ", {"num_classes": 0}),
+        ("num_classes: is '5'. ", {"num_classes": "5"}),
+        ("imsize: is 3. Unexpected keyword", {"imsize": 3}),
+        ("is a folder without checkpoints", {"pretrained": str(FIXTURES)}),
+        ("nowhere.pth: no such file", {"pretrained": "nowhere.pth"}),
+    ],
+)
+def test_what_no_network_can_be_is_refused_in_one_line(words, options):
+    with pytest.raises(UserError) as caught:
+        hubconf.cifar_resnet_20(**options)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_dependencies_are_the_packages_that_are_imported():

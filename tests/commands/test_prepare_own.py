@@ -449,6 +449,8 @@ def test_a_folder_of_other_settings_is_refused(tmp_path, prepared, more, words):
         (("--folds", 1), "--folds 1: there should be two at least"),
         (("--folds", 40), "no clip is left for fold "),
         (("--folds", "1e12"), "no clip is left for fold "),
+        (("--clip_seconds", 1e-9), "--clip_seconds 1e-09: is shorter than a frame of 220 samples or 0.00998 s"),
+        (("--sample_rate", 100), "--clip_seconds 0.3: is shorter than a frame of 220 samples or 2.2 s"),
         (("--sample_rate", 655_351), "--sample_rate 655351: FLAC files have 655350 Hz at most"),
         (("--sample_rate", "1e12"), "FLAC files have 655350 Hz at most"),
         (("--audio_dir", "x"), "--audio_dir: is of no use, for --src"),

@@ -17,7 +17,7 @@ from src.data.labels import LabelMap
 from src.errors import UserError
 from src.preparation.own.clips import Cutting, write_clips
 from src.preparation.own.listing import PARTS, Listing, Recording, Side, read_folder
-from src.preparation.own.next_steps import NextSteps, quoted
+from src.preparation.own.next_steps import HOP, NextSteps, quoted
 from src.preparation.own.report import Report
 from src.preparation.own.sides import sides_of
 from src.preparation.own.sources import Source, kind_of, labelled, read_sources
@@ -141,6 +141,9 @@ def _require_possible(options: OwnOptions) -> None:
         raise UserError(f"--overlap {options.overlap:g}: {limit}")
     if options.sample_rate > HIGHEST_RATE:
         raise UserError(f"--sample_rate {options.sample_rate}: FLAC files have {HIGHEST_RATE} Hz at most")
+    if options.clip_seconds * options.sample_rate < HOP:
+        frame = f"{HOP} samples or {HOP / options.sample_rate:.3g} s"
+        raise UserError(f"--clip_seconds {options.clip_seconds:g}: is shorter than a frame of {frame}")
     if options.folds == 1:
         raise UserError("--folds 1: there should be two at least, to train on one and validate on the other")
     if os.path.realpath(options.src) == os.path.realpath(options.out_dir):

@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from src.data.audio.files import AUDIO_SUFFIXES
 from src.errors import UserError, listed
 from src.preparation.annotations import Event
 from src.preparation.own.listing import Listing, Recording, Side, class_name, grouping, sides_of_values, whole
@@ -85,9 +86,10 @@ def read_table(
 
 def _spellings(file: Path) -> Iterator[Path]:
     """What a file may be called that a table names: with accents in either form, and perhaps without its suffix."""
-    for form in ("NFC", "NFD"):
-        composed = Path(unicodedata.normalize(form, str(file)))
-        yield from (file, composed, *(beside(Path(f"{composed}.x"), suffix) for suffix in GUESSED_SUFFIXES))
+    forms = dict.fromkeys((str(file), *(unicodedata.normalize(form, str(file)) for form in ("NFC", "NFD"))))
+    yield from map(Path, forms)
+    if file.suffix.lower() not in AUDIO_SUFFIXES:  # to look for each is slow where thousands are missing
+        yield from (beside(Path(f"{form}.x"), suffix) for form in forms for suffix in GUESSED_SUFFIXES)
 
 
 def _rows(path: str | Path) -> list[Row]:
