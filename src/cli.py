@@ -338,12 +338,8 @@ def evaluation_parser(description: str, num_timesteps: int | None = None) -> Par
     what.add_argument("--exp_dir", help="all checkpoints of a run folder, or of those at any depth below this folder")
     add("--lbl_map", help=LABEL_MAP)
     add_storage_flags(parser, required=False)
-    add(
-        "--num_timesteps",
-        type=positive(int),
-        default=num_timesteps,
-        help=FRAMES if num_timesteps is None else "frames, from the clip's centre",
-    )
+    frames = "frames, from the clip's centre" if num_timesteps else FRAMES
+    add("--num_timesteps", type=positive(int), default=num_timesteps, help=frames)
     add("--results_csv", default="results.csv", help="table to write. Rows of other checkpoints in it are kept")
     export = "write each checkpoint's weights as a .pth, without --lmdb_path and --manifest of unscored ones too"
     add("--export_weights", action="store_true", help=export)

@@ -243,7 +243,7 @@ def test_the_test_behind_p_is_named(scored_as, capsys, tmp_path):
         words = ("--ckpt_path", "a", "--other_ckpt_path", "b", "--lmdb_path", "x.lmdb", "--bootstrap", "99")
         patch.setattr(sys, "argv", [script, *words])
         runpy.run_path(script)["main"]()
-    assert "p: two-sided paired bootstrap test, percentile, of 99 resamples, 0.02 at least" in capsys.readouterr().out
+    assert "of the hypothesis that the difference is 0, by 99 resamples, 0.02 at least" in capsys.readouterr().out
 
 
 def test_a_comparison_names_a_missing_checkpoint(corpus, trained, tmp_path):

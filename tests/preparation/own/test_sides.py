@@ -27,7 +27,7 @@ def source(number, label, group=None, sound=None, side=None, clips=1):
 
 def split(sources, folds=None, seed=1):
     """Name → side, with the report."""
-    report = Report([], {}, 22050)
+    report = Report([], {}, 22050, 5.0)
     return {each.name: side for each, side in sides_of(sources, SHARES, folds, seed, report).items()}, report
 
 
