@@ -411,7 +411,15 @@ def clips_of(folder, seconds):
     return ("--lmdb_path", path)
 
 
-@pytest.mark.parametrize("seconds, script", [(5, "eval_gise_mixtures.py"), (10, "eval_vggsound.py")])
+@pytest.mark.parametrize(
+    "seconds, script",
+    [
+        (5, "eval_gise_mixtures.py"),
+        (10, "eval_gise_mixtures.py"),
+        (10, "eval_all_mixtures.py"),
+        (10, "eval_vggsound.py"),
+    ],
+)
 def test_the_published_evaluation_of_a_length_and_the_comparison_agree(corpus, trained, tmp_path, seconds, script):
     clips, run = clips_of(tmp_path, seconds), trained / "r1/mixup/tiny/train_8"
     (row,) = evaluate(script, corpus, tmp_path, "--ckpt_path", run, clips=clips).values()
