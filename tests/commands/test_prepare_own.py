@@ -402,6 +402,17 @@ def test_what_is_too_small_or_lost_is_said(tmp_path):
 # ---- again, and what is refused ----
 
 
+def test_a_cfg_that_was_changed_by_hand_is_kept(tmp_path):
+    src, cfg = write_tree(tmp_path / "sounds"), tmp_path / "out" / "mine.cfg"
+    prepare(src, tmp_path / "out")
+    made = cfg.read_text()
+    cfg.write_text(made.replace("lr: 3e-4", "lr: 1e-3"))
+    result = prepare(src, tmp_path / "out")
+    assert cfg.read_text() == made and "mine.cfg: is written anew" in result.stderr
+    assert cfg.with_name("mine.cfg.old").read_text() == made.replace("lr: 3e-4", "lr: 1e-3") != made
+    assert "is written anew" not in prepare(src, tmp_path / "out").stderr
+
+
 def test_the_same_command_resumes_and_deletes_what_no_recording_gives_any_more(tmp_path):
     src, out = write_tree(tmp_path / "sounds"), tmp_path / "data"
     prepare(src, out)

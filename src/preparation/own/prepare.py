@@ -25,6 +25,7 @@ from src.preparation.own.table import read_table
 from src.preparation.packing import pack_mixtures
 from src.utils.files import claim_folder, require_writable, write_json, write_whole
 from src.utils.parallel import make_all
+from src.utils.text import NAMES
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ def prepare(options: OwnOptions) -> str:
     num_train = sizes.total() - max(sizes.values()) if folds else sizes["train"]
     numbers = sorted(set(folds.values())) if folds else []
     steps = NextSteps(options.out_dir, kind, numbers, options.clip_seconds, options.sample_rate)
-    write_whole(out / "mine.cfg", steps.cfg(len(names), num_train, delimiter))
+    _write_cfg(out / "mine.cfg", steps.cfg(len(names), num_train, delimiter).encode(errors=NAMES))
     limits = Limits(label_map, delimiter, options.sample_rate)
     found = check([out / f"{part}.lmdb" for part in parts], limits, options.num_workers)
     text = report.as_text(found, label_map)
@@ -132,6 +133,15 @@ def prepare(options: OwnOptions) -> str:
     write_whole(out / "report.txt", text + "\n")
     title = f"# To train, score and tag, as bash {quoted(options.out_dir, COMMANDS)} does:"
     return f"{text}\n\n{title}\n{steps.commands(options.epochs)}"
+
+
+def _write_cfg(file: Path, content: bytes) -> None:
+    """Write the cfg. One that is there and differs, be it by the user's hand, is kept as `.old`."""
+    if file.is_file() and file.read_bytes() != content:
+        old = file.with_name(f"{file.name}.old")
+        write_whole(old, file.read_bytes())
+        log.warning("%s: is written anew. What was there is kept as %s", file, old)
+    write_whole(file, content)
 
 
 def _require_possible(options: OwnOptions) -> None:
