@@ -19,8 +19,7 @@ from src.models.safe_loading import read_torch_file
 log = logging.getLogger(__name__)
 
 NAMED = 3  # keys of each kind that a message names
-CHECKPOINT = "state_dict"  # the key of the weights in a checkpoint
-CONTAINERS = f"{CHECKPOINT} model_state_dict model weights net network module".split()  # keys of what is around
+CONTAINERS = "state_dict model_state_dict model weights net network module".split()  # keys of what is around
 NESTED = 3  # of them at most
 WRAPPERS = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")  # PyTorch's, within names
 NETWORK = "net."  # what a LightningModule's state dict calls its network's tensors. Others are such as a criterion's
@@ -44,8 +43,7 @@ def load_weights(network: nn.Module, path: str | Path, fresh: Collection[str] = 
         if inner is None:
             break
         state = state[inner]
-        if inner != CHECKPOINT:
-            log.info("%s: the weights are taken from '%s' in it", path, inner)
+        log.info("%s: the weights are taken from '%s' in it", path, inner)
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(
             f"{path}: is no state dict of tensors, alone or under one of the keys {', '.join(CONTAINERS)}. "
@@ -110,8 +108,7 @@ def adapted(network: nn.Module, state: Mapping[Any, Any]) -> tuple[dict[Any, Any
         prefix, due = _prefix(plain), _prefix(own)
         renamed = {due + name.removeprefix(prefix): value for name, value in plain.items()}
         if len(renamed) == len(found) and renamed.keys() != found.keys() and not own.keys().isdisjoint(renamed):
-            if prefix != NETWORK:
-                changes.append(f"prefixes are taken off, such as that of '{next(iter(found))}'")
+            changes.append(f"prefixes are taken off, such as that of '{next(iter(found))}'")
             found = renamed
     missing = own.keys() - found.keys()
     if missing and all(name.endswith(COUNTER) for name in missing):

@@ -128,7 +128,7 @@ def test_class_weights_that_are_no_weights(corpus, tmp_path, weights):
     "old, new, message",
     [
         ("val_loss", "x", "is a table without the column 'val_loss', and a run's table of epochs was expected"),
-        ("epoch", "\0", "is a table without the column 'epoch', and a run's table of epochs was expected"),
+        ("epoch", "\0", "is not text in UTF-8, and a run's table of epochs was expected"),
         ("val_mAP", "AP", "has a column 'AP', which no run's table of epochs has"),
         ("\n0,", "\nx,", ", line 2: epoch is 'x', and a whole number was expected"),
         ("\n0,", "\n0,x", ", line 2: step is 'x3', and a number was expected"),

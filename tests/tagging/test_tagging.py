@@ -158,7 +158,7 @@ def test_the_spectrograms_axis_is_in_hz(figures, feature):
     features = FeatureExtractor(feature, n_fft=1024, hop_len=220, win_len=1024, sample_rate=SAMPLE_RATE)
     for tone in (500.0, 2000.0, 8000.0):
         picture = features(np.sin(2 * np.pi * tone * np.arange(SAMPLE_RATE) / SAMPLE_RATE).astype(np.float32))
-        tagged = Tagged(Path("a.wav"), np.zeros(1), np.ones(1), np.full((1, 2), 0.5), picture)
+        tagged = Tagged(Path("a.wav"), np.zeros(1), np.ones(1), np.full((1, 2), 0.5), np.empty((1, 0)), picture)
         pictures.draw("a.png", tagged, features.frequencies, ["Drum", "Harp"], 2)
         axes, hertz = axes_of(figures[-1])
         places, top = axes.get_yticks(), axes.images[0].get_extent()[3]

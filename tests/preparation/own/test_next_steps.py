@@ -102,4 +102,5 @@ def test_a_folder_that_begins_with_a_dash_is_no_flag():
 
 def test_from_another_folder_scripts_have_their_whole_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert f"python {ROOT}/train_classifier.py" in NextSteps("d", "multiclass", (), 5, 22050).commands(50)
+    script = shlex.quote(str(ROOT / "train_classifier.py"))
+    assert f"python {script} " in NextSteps("d", "multiclass", (), 5, 22050).commands(50)
