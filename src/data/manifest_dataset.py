@@ -1,7 +1,5 @@
 """Audio files listed in a CSV as a torch Dataset, for `is_lmdb: False`."""
 
-import csv
-import io
 import os
 from collections.abc import Iterable
 from functools import lru_cache
@@ -16,7 +14,7 @@ from src.data.lmdb.notes import FileState
 from src.data.lmdb.store import Record
 from src.errors import UserError, listed
 from src.utils.progress import progress
-from src.utils.text import NAMES, read_text
+from src.utils.tables import numbered_rows
 
 HINT = ", or set audio_config.resample: True (--resample in evaluation)"
 
@@ -75,24 +73,15 @@ def read_manifest(path: str) -> list[tuple[str, str]]:
     """(file, label field) of every row.
 
     Raises:
-        UserError: no such file, a column is missing, there are no rows, one has no label or too many
-            columns, or its file is missing.
+        UserError: as of `numbered_rows`, or there are no rows, one has no label, or its file is missing.
     """
-    expected = "a CSV with the columns files,labels"
-    try:
-        rows = list(csv.DictReader(io.StringIO(read_text(path, expected, NAMES))))
-    except csv.Error as error:
-        raise UserError(f"{path}: is not a CSV file ({error})") from None
-    for column in ("files", "labels"):
-        if not rows or rows[0].get(column) is None:
-            fault = f"has no column '{column}'" if rows else "lists no clips"
-            raise UserError(f"{path}: {fault}. Expected {expected}")
-    for row in rows:
+    rows = numbered_rows(path, "a CSV with the columns files,labels", ("files", "labels"), {}, separators=",\t;")
+    if not rows:
+        raise UserError(f"{path}: lists no clips")
+    for line, row in rows:
         if not row["labels"]:
-            raise UserError(f"{path}, {row['files']}: has no label")
-        if None in row:
-            raise UserError(f"{path}, {row['files']}: has more columns than the first line. Quote labels with commas")
-    clips = [(os.path.expanduser(row["files"]), row["labels"]) for row in rows]
+            raise UserError(f"{path}, line {line}: {row['files']} has no label")
+    clips = [(os.path.expanduser(row["files"]), row["labels"]) for _, row in rows]
     missing = [file for file, _ in clips if not os.path.isfile(file)]
     if missing:
         where = f"Paths start from the current folder, {os.getcwd()}"

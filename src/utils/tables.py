@@ -79,9 +79,10 @@ def numbered_rows(
     for name in columns:
         if columns.count(name) > 1:
             raise UserError(f"{path}: has the column '{name}' twice")
+    damage = "Is it damaged, or has a cell with commas no quotes?"
     for number, (line, row) in enumerate(numbered, 1):
         if None in row or None in row.values():
-            raise UserError(f"{path}: its row {number} has another number of columns than its head. Is it damaged?")
+            raise UserError(f"{path}: its row {number} has another number of columns than its head. {damage}")
         for name, kind in kinds.items():
             if name in row and (row[name] or name in filled) and not _fits(row[name], kind):
                 where = f"{path}, line {line}"

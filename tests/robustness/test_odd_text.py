@@ -390,12 +390,28 @@ def test_a_negative_clip_is_no_clip_of_one_class(negative, corpus, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "labels, fault", [("", "no label"), ('""', "no label"), ("Drum,Harp", "more columns"), ("Drum,", "more columns")]
+    "labels, fault",
+    [
+        ("", ", line 3: b.wav has no label"),
+        ('""', ", line 3: b.wav has no label"),
+        ("Drum,Harp", ": its row 2 has another number of columns than its head. .* has a cell with commas no quotes"),
+        ("Drum,", ": its row 2 has another number of columns than its head"),
+    ],
 )
 def test_a_manifest_without_a_label_or_with_one_too_many_is_a_mistake(labels, fault, tmp_path):
     (tmp_path / "m.csv").write_text(f"files,labels\na.wav,Drum\nb.wav,{labels}\n")
-    with pytest.raises(UserError, match=rf"m\.csv, b\.wav: has {fault}"):
+    with pytest.raises(UserError, match=rf"m\.csv{fault}"):
         read_manifest(str(tmp_path / "m.csv"))
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_manifest_is_a_table_as_others_are(tmp_path, separator):
+    path = tmp_path / "m.csv"
+    path.write_text(f'files{separator}labels\n{__file__}{separator}"Drum,Harp"\n')
+    assert read_manifest(str(path)) == [(__file__, "Drum,Harp")]
+    path.write_text(path.read_text(), encoding="utf-16")
+    with pytest.raises(UserError, match=r"m\.csv: is not text in UTF-8, and a CSV with the columns files,labels"):
+        read_manifest(str(path))
 
 
 def test_allow_empty_changes_nothing_else(tmp_path):
