@@ -13,7 +13,7 @@ if _Path(_src.__path__[0]).resolve().parent != _Path(__file__).resolve().parent:
 from pydantic import ValidationError as _ValidationError
 from torch.nn import Module as _Module
 
-from src.config import ModelConfig as _ModelConfig
+from src.config.sections import ModelConfig as _ModelConfig
 from src.errors import UserError as _UserError
 from src.models import registry as _registry
 from src.runs.folder import checkpoint_at as _checkpoint_at

@@ -33,7 +33,7 @@ import _repository
 from benchmarks import literal
 from benchmarks.measuring import LBL_MAP, SOUNDSCAPES, in_turns, machine, print_table
 from src import cli
-from src.config import AudioConfig
+from src.config.sections import AudioConfig
 from src.data.audio.files import decode_record
 from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset
 from src.data.labels import LabelMap
@@ -124,7 +124,7 @@ def one_run(make: Callable[[], DataLoader], warm_up: int) -> Run:
         next(arriving)
     start, (cpu, faults) = time.perf_counter(), used(worker.pid)
     # No more than there are: asked for one more, a loader would end its worker.
-    clips = sum(len(targets) for _, targets in islice(arriving, len(batches) - warm_up))
+    clips = sum(len(batch[1]) for batch in islice(arriving, len(batches) - warm_up))
     seconds, (cpu_end, faults_end) = time.perf_counter() - start, used(worker.pid)
     return Run(clips, seconds, max(TICK, cpu_end - cpu), faults_end - faults)
 
@@ -225,7 +225,7 @@ def spent(items: list, work: Callable[[object], object]) -> float:
 def parts_of(published: literal.LiteralDataset, *ours: InMemoryLMDBDataset) -> Iterator[tuple[str, ...]]:
     """Rows of the second table."""
     keys = [(0, index) for index in range(min(len(published), 48))]
-    spent_on, _ = next(iter(loader(Parts(published, *ours), keys, len(keys), 1)))
+    spent_on = next(iter(loader(Parts(published, *ours), keys, len(keys), 1))).inputs
     for name, (theirs, own) in zip(Parts.NAMES, spent_on.tolist()):
         cells = (name, f"{theirs:.2f}", f"{own:.2f}", f"{theirs / own:.2f}")
         yield tuple("" if cell == "nan" else cell for cell in cells)

@@ -101,7 +101,7 @@ def memory_of(path: str, lmdb: str, num_workers: int, clip_size: int, folder: st
     batches, own = loader_of(path, lmdb, num_workers, clip_size, folder), os.getpid()
     found = []
     for epoch in range(1, 1 + LOOKS[-1]):
-        for inputs, _ in batches:
+        for inputs, *_ in batches:
             inputs.sum()  # look at all of it, as training does
         if epoch in LOOKS:
             processes = tree(own)
@@ -124,7 +124,7 @@ def loader_of(path: str, lmdb: str, num_workers: int, clip_size: int, folder: st
     from torch.utils.data import DataLoader
 
     from benchmarks.literal import LiteralDataset
-    from src.config import AudioConfig
+    from src.config.sections import AudioConfig
     from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset
     from src.data.labels import LabelMap
     from src.data.loading import loader

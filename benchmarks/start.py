@@ -90,7 +90,7 @@ def forgetful(lmdb: str, start) -> tuple[float, float]:
 
 def seconds_to_start(lmdb: str, lbl_map: str, batch_size: int, num_workers: int, ahead: bool) -> tuple[float, float]:
     """(until the data set is open, until the first batch is there)."""
-    from src.config import AudioConfig
+    from src.config.sections import AudioConfig
     from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset
     from src.data.labels import LabelMap
     from src.data.loading import loader

@@ -192,7 +192,7 @@ def bare_loop(cfg: str, frames: int, num_workers: int, keep: bool) -> Epoch:
     """The same epoch, without anything around it. With `keep`, freed memory is kept."""
     import torch
 
-    from src.config import load_config
+    from src.config.loading import load_config
     from src.data.loading import loader, open_dataset
     from src.data.mixup import mixup
     from src.data.sampling import EpochSampler
@@ -214,7 +214,7 @@ def bare_loop(cfg: str, frames: int, num_workers: int, keep: bool) -> Epoch:
     network.train()
     torch.use_deterministic_algorithms(True, warn_only=True)  # as --seed asks for
     clock, losses = Clock(), []
-    for number, (inputs, targets) in enumerate(batches):
+    for number, (inputs, targets, _) in enumerate(batches):
         mixed = mixup(inputs, config.protocol, SEED, 0, number)
         loss = task.mixup_loss(network, inputs, targets, mixed)
         optimizer.zero_grad()

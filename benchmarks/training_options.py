@@ -13,7 +13,7 @@ import _repository
 
 from benchmarks.measuring import machine
 from src import cli
-from src.config import OptConfig
+from src.config.sections import OptConfig
 from src.errors import UserError
 from src.learning.losses import multilabel_loss
 from src.learning.optim import build_optimizer

@@ -102,7 +102,7 @@ def cfg_keys_page() -> str:
     """A section for each section of a cfg, from the JSON schema of the configuration."""
     from pydantic import TypeAdapter
 
-    from src.config import Config
+    from src.config.sections import Config
 
     schema = TypeAdapter(Config).json_schema()
     parts = [

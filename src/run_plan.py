@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from src.config import Config, load_config
+from src.config.loading import load_config
+from src.config.sections import Config
 from src.data.checks.check import check
 from src.data.checks.record import Limits
 from src.data.datamodule import ClipDataModule

@@ -7,7 +7,8 @@ import pytest
 import yaml
 from conftest import ROOT, cfg_tree, write_cfg
 
-from src.config import AudioConfig, OptConfig, load_config
+from src.config.loading import load_config
+from src.config.sections import AudioConfig, OptConfig
 from src.data.labels import LabelMap
 from src.errors import UserError
 from src.models.registry import FAMILIES
@@ -81,7 +82,7 @@ BROKEN = [
     (("opt", "batch_size"), 0, "opt.batch_size is 0. It should be greater than or equal to 1"),
     (("opt", "lr"), "fast", "opt.lr is 'fast'. It should be a number"),
     (("opt", "lr"), "nan", "opt.lr is 'nan'. It should be a finite number"),
-    (("opt", "optimizer"), "Adagrad", "opt.optimizer is 'Adagrad'. It should be 'Adam' or 'SGD'"),
+    (("opt", "optimizer"), "Adagrad", "opt.optimizer is 'Adagrad'. It should be 'Adam', 'AdamW' or 'SGD'"),
     (("audio_config", "win_len"), 500, "audio_config.win_len is 500. It should fit n_fft (441)"),
     (("audio_config", "bg_files"), "bg.txt", "mixers are retired"),
     (("audio_config", "mixup"), "yes please", "audio_config.mixup is 'yes please'. It should be True or False"),

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from src.config import Config, load_config
+from src.config.loading import load_config
+from src.config.sections import Config
 from src.errors import UserError
 
 README = ROOT / "README.md"

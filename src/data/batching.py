@@ -18,8 +18,12 @@ class Samples(NamedTuple):
     views: np.ndarray  # (B,) View
 
 
-# Inputs and targets, which are (B, C) float32 multi-hot, or (B,) int64 class indices.
-Batch = tuple[torch.Tensor | Samples, torch.Tensor]
+class Batch(NamedTuple):
+    """Clips and what is to be said of them."""
+
+    inputs: torch.Tensor | Samples  # (B, 1, F, T) float32
+    targets: torch.Tensor  # (B, C) float32 multi-hot, or (B,) int64 class indices
+    teacher: torch.Tensor | None = None  # (B, C) float32, a teacher's logits
 
 
 def rows_for(views: Sequence[View]) -> torch.Tensor:
@@ -44,14 +48,16 @@ def stack_samples(clips: Sequence[np.ndarray], views: Sequence[View]) -> Samples
     return Samples(samples, lengths, np.array(views, dtype=object))
 
 
-def message_of(buffers: SharedBuffers, batch: Batch) -> tuple[torch.Tensor | Message, Message]:
+def message_of(buffers: SharedBuffers, batch: Batch) -> Message:
     """A worker's batch, as it is sent to the main process."""
-    inputs, targets = batch
-    # The targets go as bytes: PyTorch would make shared memory for them, and open a connection to hand it over.
-    small = Message(torch.from_numpy, (targets.numpy(),))
+    inputs, *small = batch
+    sent: torch.Tensor | Message
     if isinstance(inputs, Samples):
-        return Message(Samples, (buffers.message(inputs.samples), inputs.lengths, inputs.views)), small
-    return buffers.message(inputs), small
+        sent = Message(Samples, (buffers.message(inputs.samples), inputs.lengths, inputs.views))
+    else:
+        sent = buffers.message(inputs)
+    # The others go as bytes: PyTorch would make shared memory for them, and open a connection to hand it over.
+    return Message(Batch, (sent, *(one if one is None else Message(torch.from_numpy, (one.numpy(),)) for one in small)))
 
 
 def unchanged(batch: Any) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from src.config import AudioConfig
+from src.config.sections import AudioConfig
 from src.data.audio.opening import Source
 from src.data.audio.spectrogram import FeatureExtractor
 from src.data.batching import Batch, rows_for, stack_samples
@@ -103,24 +103,32 @@ class ClipDataset(Dataset, ABC):
     def __getitem__(self, key: Key) -> tuple[np.ndarray, np.ndarray | int]:
         """(F, T) float32 spectrogram, transformed, and target."""
         epoch, index = self.epoch_and_index(key)
-        spectrogram = self.spectrogram(index)
-        return self.view(epoch, index, spectrogram.shape[1]).of(spectrogram), self.target(index)
+        clip, classes = self.sound(epoch, index)
+        spectrogram = clip if self._kept is not None else self.features.scratch(clip)
+        return self.view(epoch, index, spectrogram.shape[1]).of(spectrogram), self.target(classes)
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         """The batch of these clips: PyTorch's loader asks for all of them at once."""
         epochs, indices = zip(*map(self.epoch_and_index, keys))
-        targets = torch.from_numpy(np.asarray(list(map(self.target, indices))))
         # Step by step for all clips: each step finds its code and its memory in the processor's caches.
         made = self._kept is not None
-        clips = list(map(self.spectrogram if made else self.waveform, indices))
+        clips, classes = zip(*map(self.sound, epochs, indices))
+        targets = torch.from_numpy(np.asarray(list(map(self.target, classes))))
         sizes = [clip.shape[1] if made else self.features.num_frames(len(clip)) for clip in clips]
         views = list(map(self.view, epochs, indices, sizes))
         if self.on_device:
-            return stack_samples(clips, views), targets
+            return Batch(stack_samples(clips, views), targets)
         rows = rows_for(views)
         for row, clip, view in zip(rows.numpy(), clips, views):
             view.of(clip if made else self.features.scratch(clip), row[0, :, : view.size])
-        return rows, targets
+        return Batch(rows, targets)
+
+    def sound(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """What a clip holds in an epoch, and the class index of every event of it.
+
+        That is (N,) samples, or its (F, T) spectrogram where these are kept.
+        """
+        return self.waveform(index) if self._kept is None else self.spectrogram(index), self.class_indices(index)
 
     def epoch_and_index(self, key: Key) -> tuple[int, int]:
         """Of a key, which may be the index alone."""
@@ -145,11 +153,9 @@ class ClipDataset(Dataset, ABC):
         frames, starts = self._kept
         return frames[starts[index] : starts[index + 1]].numpy().T  # (F, T)
 
-    def target(self, index: int) -> np.ndarray | int:
-        """(C,) multi-hot float32, or the class index."""
-        if self.target_type == "multiclass":
-            return int(self.class_indices(index)[0])
-        return self.label_map.multi_hot(self.class_indices(index))
+    def target(self, classes: np.ndarray) -> np.ndarray | int:
+        """(C,) multi-hot float32, or the class index, of a clip with these classes."""
+        return int(classes[0]) if self.target_type == "multiclass" else self.label_map.multi_hot(classes)
 
     def _precompute(self) -> tuple[torch.Tensor, list[int]]:
         """All spectrograms as one (frames of all clips, F) tensor that workers share, and where each starts."""

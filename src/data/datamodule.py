@@ -5,7 +5,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
-from src.config import Config
+from src.config.sections import Config
 from src.data.batching import Batch
 from src.data.clip_dataset import ClipDataset
 from src.data.device_features import DeviceFeatures, Features, makes_features
@@ -132,5 +132,4 @@ class ClipDataModule(pl.LightningDataModule):
         return loader(dataset, sampler, self.batch_size, self.num_workers, self.prefetch_factor, drop_last, device)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        inputs, targets = batch
-        return self.device_features(inputs), targets
+        return batch._replace(inputs=self.device_features(batch.inputs))

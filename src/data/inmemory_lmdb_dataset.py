@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from src.config import AudioConfig
+from src.config.sections import AudioConfig
 from src.data.audio.files import decode_record
 from src.data.checks.bad_records import unusable
 from src.data.clip_dataset import ClipDataset

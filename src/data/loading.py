@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from src.config import Config
+from src.config.sections import Config
 from src.data.batching import message_of, unchanged
 from src.data.clip_dataset import ClipDataset
 from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset, LMDBDataset

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
-from src.config import OptConfig
+from src.config.sections import OptConfig
 
 
 def build_optimizer(opt: OptConfig, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:

@@ -8,7 +8,8 @@ from pytorch_lightning.utilities.types import LRSchedulerConfigType, OptimizerLR
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
-from src.config import OptConfig
+from src.config.sections import OptConfig
+from src.data.batching import Batch
 from src.data.labels import LabelMap
 from src.data.mixup import mixup
 from src.data.sampling import network_seed
@@ -67,8 +68,9 @@ class Recognizer(pl.LightningModule):
         """Make dropout depend on the place in the run alone, so that a resumed run needs no generator's state."""
         torch.manual_seed(network_seed(self.seed, self.current_epoch, batch_idx, self.global_rank))
 
-    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        inputs, targets = batch
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        inputs, targets, _ = batch
+        assert isinstance(inputs, torch.Tensor), "the data module makes features of samples"
         if self.use_mixup:
             mixed = mixup(inputs, self.protocol, self.seed, self.current_epoch, batch_idx, self.global_rank)
             loss = self.task.mixup_loss(self.net, inputs, targets, mixed)
@@ -80,8 +82,8 @@ class Recognizer(pl.LightningModule):
         return loss
 
     # Batch norm's statistics are rank 0's here, as in the checkpoint: DDP shares them before a rank's first batch.
-    def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> None:
-        inputs, targets = batch
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        inputs, targets, _ = batch
         self._validated.append((self(inputs).float().cpu(), targets.cpu()))
 
     def on_validation_epoch_end(self) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from src.config import Config
+from src.config.sections import Config
 from src.data.labels import LabelMap
 from src.data.mixup import Mixed
 from src.errors import listed

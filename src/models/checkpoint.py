@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from src.config import AudioConfig, Config, ModelConfig, OptConfig, parse_config
+from src.config.loading import parse_config
+from src.config.sections import AudioConfig, Config, ModelConfig, OptConfig
 from src.data.labels import LabelMap
 from src.errors import UserError
 from src.models.decisions import DECISIONS, Decisions, read_decisions

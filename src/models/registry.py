@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from src.config import ModelConfig
+from src.config.sections import ModelConfig
 from src.errors import UserError
 from src.models import cifar_resnet, densenet, efficientnet, resnet, timm_models
 from src.models.weights import load_weights

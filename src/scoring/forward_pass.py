@@ -59,8 +59,8 @@ def batches_of(
     sampler = EpochSampler(len(dataset), 0, training=False)
     dataset.on_device = makes_features(device, features, dataset.audio.precompute_features)
     device_features = DeviceFeatures(dataset.features)
-    for inputs, targets in loader(dataset, sampler, batch_size, num_workers, device=device):
-        yield ClipBatch(device_features(on(device, inputs)), targets)
+    for batch in loader(dataset, sampler, batch_size, num_workers, device=device):
+        yield ClipBatch(device_features(on(device, batch.inputs)), batch.targets)
 
 
 def on(device: torch.device, inputs: Samples | torch.Tensor) -> Samples | torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 from conftest import FIXTURES, run_script
 
 from benchmarks.literal import LiteralDataset
-from src.config import AudioConfig
+from src.config.sections import AudioConfig
 from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset
 from src.data.labels import LabelMap
 from src.data.transforms import training_chain

@@ -24,7 +24,7 @@ from conftest import (
 )
 from sklearn.metrics import accuracy_score, average_precision_score, roc_auc_score, top_k_accuracy_score
 
-from src.config import load_config
+from src.config.loading import load_config
 from src.data.datamodule import ClipDataModule
 from src.data.labels import LabelMap
 from src.data.lmdb.store import LMDBReader, Record

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from conftest import CLASSES, ROOT, SAMPLE_RATE, error_line, run_script, tone_clip, train_command, write_lbl_map
 
-from src.config import load_config
+from src.config.loading import load_config
 from src.errors import listed
 
 SCRIPTS = sorted(

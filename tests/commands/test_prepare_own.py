@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from conftest import ROOT, SAMPLE_RATE, error_line, run_script
 
-from src.config import load_config
+from src.config.loading import load_config
 from src.data.labels import LabelMap
 from src.data.lmdb.store import LMDBReader
 from src.preparation.annotations import read_events

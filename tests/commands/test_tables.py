@@ -6,7 +6,7 @@ import shutil
 import pytest
 from conftest import ROOT, error_line, run_script
 
-from src.config import AudioConfig, DataConfig, ModelConfig, OptConfig
+from src.config.sections import AudioConfig, DataConfig, ModelConfig, OptConfig
 
 SCRIPTS = sorted(
     path.relative_to(ROOT).as_posix()

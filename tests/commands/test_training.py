@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import ROOT, cfg_tree, error_line, run_script, train_command, write_cfg
 
-from src.config import load_config
+from src.config.loading import load_config
 from src.learning.optim import build_optimizer, build_schedule
 from src.models.checkpoint import initial_network, read_checkpoint
 

@@ -13,7 +13,8 @@ import soundfile
 import torch
 from conftest import FIXTURES, SAMPLE_RATE, cfg_tree, tone_clip, write_folder
 
-from src.config import AudioConfig, load_config
+from src.config.loading import load_config
+from src.config.sections import AudioConfig
 from src.data.audio.files import encode, read_mono
 from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset, LMDBDataset
 from src.data.labels import LabelMap
@@ -125,7 +126,7 @@ def batches_of(dataset, num_workers, epoch, context=None):
     sampler.set_epoch(epoch)
     batches = loader(dataset, sampler, 4, num_workers, drop_last=True)
     batches.multiprocessing_context = context
-    return [(inputs.clone(), targets.clone()) for inputs, targets in batches]
+    return [(inputs.clone(), targets.clone()) for inputs, targets, _ in batches]
 
 
 def same(one, other):

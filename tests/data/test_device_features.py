@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import CLASSES, error_line, run_script, train_command
 
-from src.config import AudioConfig
+from src.config.sections import AudioConfig
 from src.data.audio.files import encode
 from src.data.device_features import DeviceFeatures
 from src.data.inmemory_lmdb_dataset import LMDBDataset
@@ -39,9 +39,9 @@ def test_a_batch_is_that_of_the_single_clips(clips, feature, chain):
     audio = AudioConfig(feature=feature)
     dataset = LMDBDataset(str(clips), audio, LabelMap(tuple(CLASSES)), "multilabel", chain, 7)
     keys = [(epoch, index) for epoch in range(4) for index in range(len(dataset))]
-    expected, targets = dataset.__getitems__(keys)
+    expected, targets, _ = dataset.__getitems__(keys)
     dataset.on_device = True
-    samples, same_targets = dataset.__getitems__(keys)
+    samples, same_targets, _ = dataset.__getitems__(keys)
     assert samples.samples.dtype == torch.int16 and torch.equal(targets, same_targets)
     found = DeviceFeatures(dataset.features)(samples)
     assert found.shape == expected.shape and found.dtype == torch.float32
@@ -63,9 +63,9 @@ def test_clips_of_other_than_16_bits_go_as_floats(clips, tmp_path):
     dataset = LMDBDataset(
         str(tmp_path / "a.lmdb"), AudioConfig(), LabelMap(("Harp",)), "multilabel", evaluation_chain(64)
     )
-    expected, _ = dataset.__getitems__([0, 1])
+    expected = dataset.__getitems__([0, 1]).inputs
     dataset.on_device = True
-    samples, _ = dataset.__getitems__([0, 1])
+    samples = dataset.__getitems__([0, 1]).inputs
     assert samples.samples.dtype == torch.float32
     assert (DeviceFeatures(dataset.features)(samples) - expected).abs().mean() < 0.03
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import CLASSES
 
-from src.config import AudioConfig
+from src.config.sections import AudioConfig
 from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset
 from src.data.labels import LabelMap
 from src.data.loading import loader
@@ -49,7 +49,7 @@ def test_batches_that_are_kept_do_not_change(dataset, on_device, context):
     dataset.on_device = on_device
     batches = loader(dataset, keys_of(dataset), 4, 2)
     batches.multiprocessing_context = context
-    kept = [inputs for inputs, _ in batches]
+    kept = [batch.inputs for batch in batches]
     assert len(kept) > 2 * BUFFERS and all(map(same, kept, expected(dataset)))
 
 
@@ -57,7 +57,7 @@ def test_batches_that_are_kept_do_not_change(dataset, on_device, context):
 def test_memory_of_batches_that_are_done_with_is_used_again(dataset, on_device):
     dataset.on_device = on_device
     places = set()
-    for (inputs, _), right in zip(loader(dataset, keys_of(dataset), 4, 1, prefetch_factor=2), expected(dataset)):
+    for (inputs, *_), right in zip(loader(dataset, keys_of(dataset), 4, 1, prefetch_factor=2), expected(dataset)):
         assert same(inputs, right)
         places.add((inputs.samples if on_device else inputs).data_ptr())
     assert len(places) <= 5 < len(expected(dataset))
@@ -67,7 +67,7 @@ def test_whatever_is_made_of_a_batch_keeps_its_memory(dataset):
     """A view, an array, and what PyTorch remembers for its gradients."""
     kept, right = [], expected(dataset)
     weights = torch.ones(1, 1, 221, 64, requires_grad=True)
-    for number, (inputs, _) in enumerate(loader(dataset, keys_of(dataset)[:96], 4, 1, prefetch_factor=2)):
+    for number, (inputs, *_) in enumerate(loader(dataset, keys_of(dataset)[:96], 4, 1, prefetch_factor=2)):
         kept.append((inputs[1:2], inputs[2].numpy(), (weights * inputs[3:4]).sum()) if number % 4 == 0 else None)
         del inputs
         gc.collect()
@@ -95,14 +95,14 @@ def test_batches_of_other_sizes(dataset):
         collate_fn=batches.collate_fn,
         worker_init_fn=batches.worker_init_fn,
     )
-    for (inputs, _), some in zip(again, sampler):
+    for (inputs, *_), some in zip(again, sampler):
         assert torch.equal(inputs, dataset.__getitems__(some)[0])
 
 
 def test_a_loader_that_is_left_in_the_middle_starts_again(dataset):
     sampler = EpochSampler(len(dataset), 0, training=True)
     batches = loader(dataset, sampler, 4, 2)
-    first = [inputs.clone() for inputs, _ in batches]
+    first = [batch.inputs.clone() for batch in batches]
     for _ in range(BUFFERS + 2):
         next(iter(batches))
-    assert all(map(same, [inputs for inputs, _ in batches], first))
+    assert all(map(same, [batch.inputs for batch in batches], first))

@@ -6,7 +6,7 @@ import torch
 import torchaudio
 from conftest import GOLDEN
 
-from src.config import AudioConfig
+from src.config.sections import AudioConfig
 from src.data.audio.spectrogram import FeatureExtractor
 
 SAMPLE_RATE = 22050

@@ -9,7 +9,7 @@ import psutil
 import pytest
 from conftest import CLASSES, FIXTURES
 
-from src.config import AudioConfig
+from src.config.sections import AudioConfig
 from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset
 from src.data.labels import LabelMap
 from src.data.lmdb.store import LMDBReader, Record
@@ -52,7 +52,7 @@ def own_memory(lmdb, cache, epochs):
     batches, found = loader(dataset, EpochSampler(len(dataset), 0, True), 32, 1), []
     others = set(multiprocessing.active_children())
     for _ in range(epochs):
-        for inputs, _ in batches:
+        for inputs, *_ in batches:
             inputs.sum()  # memory that only the worker has touched counts as its own
         (worker,) = set(multiprocessing.active_children()) - others
         found.append(psutil.Process(worker.pid).memory_full_info().uss)

@@ -8,7 +8,7 @@ import torch
 from conftest import GOLDEN
 from torch.nn import functional
 
-from src.config import load_config
+from src.config.loading import load_config
 from src.data.mixup import mixing_weights, mixup
 from src.learning.losses import multiclass_loss, multilabel_loss
 from src.learning.metrics import accuracy, dprime, ranking_scores

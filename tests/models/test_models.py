@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.config import ModelConfig
+from src.config.sections import ModelConfig
 from src.errors import UserError
 from src.models.last_layer import Embedder, last_layer
 from src.models.registry import FAMILIES, build_network, create

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 from conftest import FIXTURES, ROOT, SAMPLE_RATE, error_line, run_script
 
-from src.config import AudioConfig
+from src.config.sections import AudioConfig
 from src.data.audio.files import decode
 from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset
 from src.data.labels import LabelMap
@@ -288,7 +288,7 @@ def test_folds_of_esc50(tmp_path):
             fold=2,
             complement=complement,
         )
-        assert [dataset.target(index) for index in range(len(dataset))] == expected
+        assert [dataset[index][1] for index in range(len(dataset))] == expected
 
 
 def test_channels_are_averaged_and_resampled(tmp_path):

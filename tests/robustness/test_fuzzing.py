@@ -17,7 +17,8 @@ from faults import mutations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from src.config import Config, load_config, parse_config
+from src.config.loading import load_config, parse_config
+from src.config.sections import Config
 from src.data.audio.files import decode
 from src.data.labels import LabelMap, nfc
 from src.data.lmdb.store import LMDBReader, Record, _audio_span

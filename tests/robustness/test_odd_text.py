@@ -25,7 +25,7 @@ from conftest import (
 from released import CKPT
 from small_sources import contents, edit_jams, generate, noise, regenerate, write_sources
 
-from src.config import load_config
+from src.config.loading import load_config
 from src.data.labels import LabelMap
 from src.data.lmdb.store import LMDBReader
 from src.data.manifest_dataset import read_manifest

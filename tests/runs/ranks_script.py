@@ -10,7 +10,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 
-from src.config import load_config
+from src.config.loading import load_config
 from src.data.datamodule import ClipDataModule
 from src.data.labels import LabelMap
 from src.learning.recognizer import Recognizer

@@ -32,7 +32,8 @@ from conftest import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.config import OptConfig, load_config
+from src.config.loading import load_config
+from src.config.sections import OptConfig
 from src.data.datamodule import ClipDataModule
 from src.data.labels import LabelMap
 from src.data.loading import open_dataset

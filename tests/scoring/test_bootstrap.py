@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, cfg_tree, error_line, run_script, write_cfg
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from src.config import load_config
+from src.config.loading import load_config
 from src.learning.metrics import accuracy, ranking_scores
 from src.scoring import comparison
 from src.scoring.bootstrap import bootstrap, draw_counts, interval, weighted_scores

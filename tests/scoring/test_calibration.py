@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from src.config import Config, load_config
+from src.config.loading import load_config
+from src.config.sections import Config
 from src.learning.tasks import Task, build_task
 from src.scoring.calibration import BINS, fitted_temperature, reliability
 

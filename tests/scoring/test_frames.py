@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import SAMPLE_RATE
 
-from src.config import AudioConfig
+from src.config.sections import AudioConfig
 from src.data.audio.files import encode
 from src.data.clip_dataset import ClipDataset
 from src.data.labels import LabelMap

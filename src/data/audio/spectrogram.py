@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 import scipy.fft
 
-from src.config import AudioConfig
+from src.config.sections import AudioConfig
 
 MEL_BANDS = 96
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from src.config import KEYS, load_config
+from src.config.loading import KEYS, load_config
 from src.preparation.own.next_steps import HOP, TEMPLATE, NextSteps
 
 PATHS = [
