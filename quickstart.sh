@@ -15,19 +15,14 @@ trap 'stopped 143' TERM
 
 make_environment
 export PATH="$PWD/.venv/bin:$PATH"
+top=demo
 source scripts/lib/steps.sh
+source scripts/lib/demo.sh
 
 step "Isolated events: sampled sounds of 18 classes"
-run python scripts/make_demo_corpus.py --out_folder demo
+run python scripts/make_demo_corpus.py --out_folder "$top"
 
 step "Soundscapes, as FLAC"
-mix() { # SPLIT FOLDER COUNT SEED
-    run python scripts/generate_mixtures.py --fg_path "demo/isolated_events/$1" --bg_path demo/noises \
-        --out_folder "demo/mixtures/$2" --num_soundscapes "$3" --lbl_map demo/meta/lbl_map.json \
-        --seed "$4" --num_workers 2
-    run python scripts/wav2flac.py --src_dir "demo/mixtures/$2" --tgt_dir "demo/mixtures_flac/$2" \
-        --move_txt --move_jams --num_workers 2
-}
 mix train train_part1 32 1
 mix train train_part2 64 2
 mix train train_part3 224 3
@@ -35,19 +30,11 @@ mix val val 48 4
 mix eval eval 96 5
 
 step "LMDBs: nested training sets, validation and evaluation"
-pack() { # NAME FOLDERS
-    if [ -e "demo/mixtures_lmdb/$1.lmdb" ]; then
-        echo "demo/mixtures_lmdb/$1.lmdb is there"
-    else
-        run python pack_mixtures_into_lmdb.py --mixture_dir "$2" --lmdb_path "demo/mixtures_lmdb/$1.lmdb"
-    fi
-}
-flac=demo/mixtures_flac
-pack train_32 "$flac/train_part1"
-pack train_96 "$flac/train_part1;$flac/train_part2"
-pack train_320 "$flac/train_part1;$flac/train_part2;$flac/train_part3"
-pack val "$flac/val"
-pack eval "$flac/eval"
+pack train_32 train_part1
+pack train_96 "train_part1;train_part2"
+pack train_320 "train_part1;train_part2;train_part3"
+pack val val
+pack eval eval
 
 step "Training ResNet-18 on each set"
 lmdbs=demo/mixtures_lmdb

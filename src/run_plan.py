@@ -5,6 +5,7 @@ import logging
 import os
 import secrets
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from src.config.loading import load_config
 from src.config.sections import Config
+from src.data.audio.spectrogram import FeatureExtractor
 from src.data.checks.check import check
 from src.data.checks.record import Limits
 from src.data.datamodule import ClipDataModule
@@ -23,6 +25,7 @@ from src.data.lmdb.store import data_file
 from src.errors import UserError
 from src.learning.tasks import Task, build_task
 from src.models.checkpoint import architecture, initial_network, load_class_weights, outline
+from src.models.cost import forward_gmac
 from src.runs.devices import Devices
 from src.runs.distributed import from_rank_zero
 from src.runs.folder import RunFolder, checkpoint_at, require_same_run
@@ -112,6 +115,12 @@ class RunPlan:
         files = {split: data_file(data.source(split)) for split in ("train", "val")} if data.is_lmdb else {}
         return {split: known_fingerprint(file) for split, file in files.items() if file.is_file()}
 
+    @cached_property
+    def forward_gmac(self) -> float:
+        """10⁹ multiply-accumulates of the network for one training clip."""
+        bins = FeatureExtractor.of(self.config.audio_config).num_bins
+        return forward_gmac(outline(*architecture(self.config.model)), bins, self.options.random_clip_size)
+
     def task(self) -> Task:
         """Loss, probabilities and scores."""
         return build_task(self.config, self.class_weights)
@@ -160,7 +169,11 @@ class RunPlan:
         """The run's record, with this start in it."""
         devices = asdict(self.options.devices) | {"gpus": list(self.options.devices.gpus)}
         start = provenance() | {"devices": devices, "accumulate": self.options.accumulate_grad_batches}
-        named = {"protocol": self.config.protocol, "cfg_file": self.options.cfg_file}
+        named = {
+            "protocol": self.config.protocol,
+            "cfg_file": self.options.cfg_file,
+            "forward_gmac": round(self.forward_gmac, 6),
+        }
         record = RunRecord(self.folder, self.earlier, self.settings() | named, start)
         if self.options.seed is None and self.options.devices.on_gpu:
             record.note_nondeterminism("without --seed, no deterministic kernels were asked for")

@@ -17,7 +17,7 @@ from src.runs.distributed import sharing_errors
 from src.runs.interrupts import Interrupts
 from src.runs.lock import sole_process
 from src.runs.record import RunRecord
-from src.runs.trainer import build_trainer, run_callbacks
+from src.runs.trainer import build_trainer, run_callbacks, seconds_of
 from src.utils.processes import is_first
 
 log = logging.getLogger(__name__)
@@ -105,9 +105,8 @@ def carry_out(plan: RunPlan) -> None:
             if isinstance(error.__context__, UserError):
                 raise error.__context__ from None
             raise
-        record.finish(
-            trainer.current_epoch, any(callback.stopped_epoch for callback in trainer.early_stopping_callbacks)
-        )
+        early = any(callback.stopped_epoch for callback in trainer.early_stopping_callbacks)
+        record.finish(trainer.current_epoch, early, seconds_of(trainer))
 
 
 def announce(plan: RunPlan, recognizer: Recognizer, data: ClipDataModule) -> None:
@@ -116,8 +115,8 @@ def announce(plan: RunPlan, recognizer: Recognizer, data: ClipDataModule) -> Non
     model, mixup = config.model, "on" if plan.use_mixup else "off"
     millions = sum(parameter.numel() for parameter in recognizer.net.parameters()) / 1e6
     log.info(
-        f"{options.expdir}: {model.arch} {model.model_depth}, {millions:.1f} M parameters, {model.num_classes} "
-        f"classes, protocol {config.protocol}, mixup {mixup}, seed {plan.seed}"
+        f"{options.expdir}: {model.arch} {model.model_depth}, {millions:.1f} M parameters, {plan.forward_gmac:.3g} "
+        f"GMAC a clip, {model.num_classes} classes, protocol {config.protocol}, mixup {mixup}, seed {plan.seed}"
     )
     fold = "" if options.fold_index is None else f" of fold {options.fold_index}"
     accumulate, processes = options.accumulate_grad_batches, options.devices.num_processes

@@ -90,10 +90,14 @@ class RunRecord(Callback):
             self.write()
         checkpoint["hyper_parameters"] = self._content
 
-    def finish(self, epochs: int, early: bool) -> dict[str, Any]:
-        """Write that the run has ended, after so many epochs, by early stopping or not, and give what was written."""
+    def finish(self, epochs: int, early: bool, seconds: float | None = None) -> dict[str, Any]:
+        """Write that the run has ended, after so many epochs, by early stopping or not, and give what was written.
+
+        Args:
+            seconds: that it has trained and validated for, where that is known.
+        """
         reason = f"early stopping after {epochs} epochs" if early else f"{epochs} epochs"
-        finished = {"epochs": epochs, "early": early, "reason": reason}
+        finished = {"epochs": epochs, "early": early, "reason": reason, "seconds": seconds and round(seconds, 1)}
         self.write(finished)
         kept = self.folder.checkpoint_files()
         log.info("%s: finished (%s)%s", self.folder.path, reason, f". The best: {best(kept).name}" if kept else "")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMonitor
+from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMonitor, Timer
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from src.data.datamodule import ClipDataModule
@@ -32,7 +32,14 @@ def run_callbacks(
         watch,
         RunCheckpoints(folder, monitor, keep, every_n_steps, data, watch, interrupts),
         EpochBar(),
+        Timer(),
     ]
+
+
+def seconds_of(trainer: pl.Trainer) -> float:
+    """How long a run has trained and validated, over all of its starts, as far as its checkpoints say."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning does not declare it
+    return next(callback for callback in callbacks if isinstance(callback, Timer)).time_elapsed("train")
 
 
 def build_trainer(folder: RunFolder, devices: Devices, callbacks: Sequence[Callback], **more: Any) -> pl.Trainer:
