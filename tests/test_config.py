@@ -100,6 +100,12 @@ BROKEN = [
     (("audio_config", "delimiter"), 3, "audio_config.delimiter is 3. It should be text"),
     (("audio_config", "delimiter"), "", "It should have at least 1 character"),
     (("audio_config", "min_duration"), 0, "audio_config.min_duration is 0. It should be greater than 0"),
+    (("audio_config", "n_mels"), 64, "audio_config.n_mels is 64. It should be None unless feature is logmel"),
+    (("audio_config", "f_max"), 8000, "audio_config.f_max is 8000.0. It should be None unless feature is logmel"),
+    (("audio_config", "f_min"), 50, "audio_config.f_min is 50.0. It should be 0 unless feature is logmel"),
+    (("audio_config", "mean"), -40, "audio_config.mean is -40.0. It should be None unless feature is logmel"),
+    (("audio_config", "std"), 16, "audio_config.std is 16.0. It should be None unless feature is logmel"),
+    (("audio_config", "feature"), "mfcc", "It should be 'spectrogram', 'melspectrogram' or 'logmel'"),
 ]
 
 
@@ -117,6 +123,31 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path, keys, value, message):
     with pytest.raises(UserError) as error:
         load_config(write_cfg(tmp_path / "a.cfg", tree))
     assert message in str(error.value) and "a.cfg" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "keys, message",
+    [
+        ({"n_mels": 0}, "n_mels is 0. It should be greater than or equal to 1"),
+        ({"n_mels": "many"}, "n_mels is 'many'. It should be a whole number"),
+        ({"f_min": -1}, "f_min is -1. It should be greater than or equal to 0"),
+        ({"f_min": 11025}, "f_min is 11025.0. It should be below 11025 Hz, the upper end"),
+        ({"f_min": 500, "f_max": 400}, "f_min is 500.0. It should be below 400 Hz, the upper end"),
+        ({"f_max": 11026}, "f_max is 11026.0. It should be at most 11025, half of sample_rate"),
+        ({"sample_rate": 8000, "f_max": 8000}, "f_max is 8000.0. It should be at most 4000, half of sample_rate"),
+        ({"mean": -40}, "mean is -40.0. It should come with std, or neither"),
+        ({"std": 16}, "mean is None. It should come with std, or neither"),
+        ({"mean": -40, "std": 0}, "std is 0. It should be greater than 0"),
+        ({"mean": float("nan"), "std": 16}, "mean is nan. It should be a finite number"),
+        ({"n_fft": 512, "win_len": 1024}, "win_len is 1024. It should fit n_fft (512)"),
+    ],
+)
+def test_settings_of_log_mels_that_do_not_fit(tmp_path, keys, message):
+    tree = cfg_tree(tmp_path)
+    tree["audio_config"] = {"feature": "logmel"} | keys
+    with pytest.raises(UserError) as error:
+        load_config(write_cfg(tmp_path / "a.cfg", tree))
+    assert f"audio_config.{message}" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +236,9 @@ def test_a_part_that_is_replaced_is_checked_again(tmp_path):
         replace(config, audio_config=replace(config.audio_config, n_fft=64))
 
 
-@pytest.mark.parametrize("feature, lengths", [("spectrogram", (441, 441)), ("melspectrogram", (1920, 661))])
+@pytest.mark.parametrize(
+    "feature, lengths", [("spectrogram", (441, 441)), ("melspectrogram", (1920, 661)), ("logmel", (1024, 1024))]
+)
 def test_lengths_that_are_left_out_depend_on_the_feature(feature, lengths):
     audio = AudioConfig(feature=feature)
     assert (audio.n_fft, audio.win_len) == lengths

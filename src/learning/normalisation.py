@@ -51,7 +51,7 @@ def normalised(
     kept = recall(state, NOTE) if state else None
     kept = kept if isinstance(kept, dict) else {}
     with suppress(LookupError, TypeError, ValueError):  # of a note that somebody else wrote
-        mean, std = kept[key]
+        mean, std = map(float, kept[key])
         return normalised_by(config, mean, std)
     raw = replace(config, audio_config=replace(config.audio_config, precompute_features=False))
     of_lmdbs |= {"fold": fold, "complement": True, "num_workers": num_workers}
