@@ -7,10 +7,11 @@ import pytest
 import yaml
 from conftest import ROOT, cfg_tree, write_cfg
 
-from src.config.loading import load_config
+from src.config.loading import load_config, parse_config
 from src.config.sections import AudioConfig, OptConfig
 from src.data.labels import LabelMap
 from src.errors import UserError
+from src.models.checkpoint import Checkpoint
 from src.models.registry import FAMILIES
 
 CFGS = sorted(path.relative_to(ROOT) for path in (ROOT / "cfgs_v2").rglob("*.cfg"))
@@ -319,3 +320,14 @@ def test_digests_of_a_configuration_are_those_of_before_there_was_resample():
     """Of `repr`, that of an untrained network is made, which stands in results tables."""
     then = "normalize=False, min_duration=None, delimiter=',', mixup=False, precompute_features=False, bg_files=None)"
     assert repr(AudioConfig()).endswith(then) and repr(AudioConfig(resample=True)) == repr(AudioConfig())
+
+
+def test_of_log_mels_every_setting_is_in_the_digest_of_an_untrained_network(tmp_path):
+    def digest(audio):
+        config = parse_config(cfg_tree(tmp_path) | {"audio_config": audio}, "a.cfg")
+        return Checkpoint(tmp_path / "a.ckpt", config, None, {"seed": 1}, {}, "").untrained_digest
+
+    logmel = {"feature": "logmel", "mean": -40.0, "std": 16.0}
+    others = ({}, {"mean": -41.0}, {"std": 17.0}, {"n_mels": 32}, {"f_min": 50.0}, {"f_max": 9e3}, {"hop_len": 441})
+    assert len({digest(logmel | other) for other in others}) == len(others)
+    assert digest({}) == "932796357d97026d"  # of before there were log-mels

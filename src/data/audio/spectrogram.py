@@ -25,10 +25,7 @@ class FeatureExtractor:
 
     spectrogram, melspectrogram: with a clip's mean removed, as librosa 0.8 and the published code made them.
     logmel: 10 · log10(max(power, 1e-10)) of Slaney's mel bands, each of area 1, as torchaudio's `MelSpectrogram` makes
-    them with `norm` and `mel_scale` "slaney". Of these, `mean` is taken off, and they are divided by `std`.
-
-    Raises:
-        UserError: from `of`, for bands of logmel without any bin.
+    them with `norm` and `mel_scale` "slaney". `mean` is taken off, and the rest is divided by `std`.
     """
 
     feature: str  # "spectrogram", "melspectrogram" or "logmel"
@@ -44,7 +41,11 @@ class FeatureExtractor:
 
     @classmethod
     def of(cls, audio: AudioConfig) -> "FeatureExtractor":
-        """The extractor that a configuration asks for."""
+        """The extractor that a configuration asks for.
+
+        Raises:
+            UserError: a band of logmel holds no bin.
+        """
         same = {spec.name: getattr(audio, spec.name) for spec in fields(cls)}
         extractor = cls(**same | {"n_mels": audio.n_mels or MEL_BANDS})
         if audio.feature == "logmel" and not extractor.mel_filters.any(axis=0).all():
