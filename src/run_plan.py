@@ -177,7 +177,7 @@ class RunPlan:
 
 
 def plan_run(options: TrainingOptions) -> RunPlan:
-    """The plan of a run. Nothing is deleted, and nothing written but what `normalised` keeps beside an LMDB.
+    """The plan of a run. Nothing is deleted, and nothing written but notes on LMDBs and the cache of their samples.
 
     The first process makes it for all: a folder may change between two looks.
 

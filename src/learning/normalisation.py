@@ -58,7 +58,9 @@ def normalised(
     dataset = open_dataset(raw, source, label_map, Compose(()), seed, **of_lmdbs)
     mean, std = measure(dataset, num_workers)
     if not std:
-        raise UserError(f"{source}: its clips are all silent, or all alike. Choose others, or set audio_config.std")
+        raise UserError(
+            f"{source}: its clips are all silent, or all alike. Choose others, or set audio_config.mean and std"
+        )
     log.info("%s: the log-mels have a mean of %g dB and a deviation of %g dB", source, mean, std)
     if state:
         remember(state, NOTE, kept | {key: [mean, std]})

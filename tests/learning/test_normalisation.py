@@ -174,7 +174,7 @@ def test_nothing_is_measured_where_nothing_is_missing(config, measurements, audi
 def test_silence_has_no_deviation(config, tmp_path):
     write(tmp_path / "silent.lmdb", [np.zeros(4000)] * 3)
     silent = replace(config, data=replace(config.data, train_lmdb=str(tmp_path / "silent.lmdb")))
-    with pytest.raises(UserError, match=r"silent.lmdb: its clips are all silent.* audio_config.std"):
+    with pytest.raises(UserError, match=r"silent.lmdb: its clips are all silent.* set audio_config.mean and std"):
         found(silent)
 
 
