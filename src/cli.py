@@ -33,7 +33,10 @@ Options = TypeVar("Options", bound="DataclassInstance")
 log = logging.getLogger(__name__)
 
 ONE_CHECKPOINT = "checkpoint, of this project or released in 2021, or a run folder: its best one"
-FRAMES = "frames, from the clip's centre, by default as published: 501 of clips up to 5 s, 1001 of longer ones"
+FRAMES = (
+    "frames, from the clip's centre, by default as published: 501 of clips up to 5 s, 1001 of longer ones. Of "
+    "log-mels, all of the longest clip"
+)
 LABEL_MAP = "label map that the checkpoint was trained with, by default the one it carries"
 
 LONGEST_LINE = 1500  # characters of an error message

@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from src.config.sections import AudioConfig
 from src.learning.metrics import ranking_scores
 from src.models.checkpoint import read_checkpoint
 from src.models.torch_files import digest_of, torch_file_digest, write_torch_file
@@ -71,9 +72,31 @@ def evaluate(options: EvaluationOptions) -> None:
             checkpoints = best_of_each_run(checkpoints)
     if not options.source:
         export_alone(checkpoints, options)
-        return
-    if options.num_timesteps is None:
-        options = replace(options, num_timesteps=frames_of_clips(checkpoints[0], options))
+    elif options.num_timesteps:
+        score(checkpoints, options)
+    else:
+        for num_timesteps, alike in by_frames(checkpoints, options).items():
+            score(alike, replace(options, num_timesteps=num_timesteps))
+
+
+def by_frames(checkpoints: Sequence[Path], options: EvaluationOptions) -> dict[int, list[Path]]:
+    """Checkpoints by the number of frames that are scored by default. One of each run is read for it."""
+    of_audio: dict[AudioConfig, int] = {}
+    of_run: dict[Path, int] = {}
+    found: dict[int, list[Path]] = {}
+    for path in checkpoints:
+        if path.parent not in of_run:
+            checkpoint = read_checkpoint(path)
+            audio = checkpoint.config.audio_config
+            if audio not in of_audio:
+                of_audio[audio] = frames_of_clips(checkpoint, options)
+            of_run[path.parent] = of_audio[audio]
+        found.setdefault(of_run[path.parent], []).append(path)
+    return found
+
+
+def score(checkpoints: Sequence[Path], options: EvaluationOptions) -> None:
+    """Score checkpoints on as many frames, as `evaluate` does."""
     asked_for = INTERVALS * bool(options.bootstrap) + ["ece"] * options.calibration
     columns = list(row_name(checkpoints[0], options.levels)) + COLUMNS + asked_for + DIGESTS
     table = ResultsTable(options.results_csv, columns, needed=("Model", *SCORES))

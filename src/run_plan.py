@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from src.config.loading import load_config
+from src.config.loading import load_config, parse_config
 from src.config.sections import Config
 from src.data.audio.spectrogram import FeatureExtractor
 from src.data.checks.check import check
@@ -23,6 +23,7 @@ from src.data.labels import LabelMap
 from src.data.lmdb.fingerprint import known_fingerprint
 from src.data.lmdb.store import data_file
 from src.errors import UserError
+from src.learning.normalisation import normalised, normalised_by
 from src.learning.tasks import Task, build_task
 from src.models.checkpoint import architecture, initial_network, load_class_weights, outline
 from src.models.cost import forward_gmac
@@ -102,6 +103,16 @@ class RunPlan:
         return RunFolder(Path(self.options.expdir))
 
     @property
+    def of_lmdbs(self) -> dict[str, Any]:
+        """Which records of LMDBs are used, and how, as `open_dataset` takes it."""
+        options = self.options
+        return {
+            "fold": options.fold_index,
+            "skip_bad_records": options.skip_bad_records,
+            "cache_samples": options.cache_samples,
+        }
+
+    @property
     def is_finished(self) -> bool:
         """Whether an earlier start has stopped early, or has done all epochs."""
         if self.earlier is None:
@@ -142,9 +153,7 @@ class RunPlan:
             self.seed,
             options.crop_validation,
             options.features,
-            fold=options.fold_index,
-            skip_bad_records=options.skip_bad_records,
-            cache_samples=options.cache_samples,
+            **self.of_lmdbs,
         )
         data.require_enough(options.devices.num_processes)
         report_frames(data.val_set, options.val_clip_size, "--val_clip_size", options.crop_validation)
@@ -181,7 +190,7 @@ class RunPlan:
 
 
 def plan_run(options: TrainingOptions) -> RunPlan:
-    """The plan of a run. Nothing is written or deleted.
+    """The plan of a run. Nothing is deleted, and nothing written but notes on LMDBs and the cache of their samples.
 
     The first process makes it for all: a folder may change between two looks.
 
@@ -201,6 +210,9 @@ def _plan(options: TrainingOptions) -> RunPlan:
     if not is_text(options.expdir):
         raise UserError(f"{folder.path}: its name is not UTF-8, and TensorBoard writes into no such folder. Rename it")
     earlier = folder.record()
+    if earlier and config.audio_config.feature == "logmel" and config.audio_config.mean is None:
+        measured = parse_config(earlier["cfg"], str(folder.record_file)).audio_config
+        config = normalised_by(config, measured.mean, measured.std)
     seed = options.seed if options.seed is not None else earlier["seed"] if earlier else drawn_seed()
     plan = RunPlan(options, config, label_map, class_weights, use_mixup, seed, earlier, None)
     require_same_run(folder, earlier, plan.settings())
@@ -215,7 +227,7 @@ def _plan(options: TrainingOptions) -> RunPlan:
         point.require_trainable(outline(*architecture(config.model)), options.epochs)
     if options.check_data:
         check_data(plan)
-    return plan
+    return replace(plan, config=normalised(plan.config, label_map, seed, options.num_workers, **plan.of_lmdbs))
 
 
 @functools.cache

@@ -7,10 +7,11 @@ import pytest
 import yaml
 from conftest import ROOT, cfg_tree, write_cfg
 
-from src.config.loading import load_config
+from src.config.loading import load_config, parse_config
 from src.config.sections import AudioConfig, OptConfig
 from src.data.labels import LabelMap
 from src.errors import UserError
+from src.models.checkpoint import Checkpoint
 from src.models.registry import FAMILIES
 
 CFGS = sorted(path.relative_to(ROOT) for path in (ROOT / "cfgs_v2").rglob("*.cfg"))
@@ -100,6 +101,12 @@ BROKEN = [
     (("audio_config", "delimiter"), 3, "audio_config.delimiter is 3. It should be text"),
     (("audio_config", "delimiter"), "", "It should have at least 1 character"),
     (("audio_config", "min_duration"), 0, "audio_config.min_duration is 0. It should be greater than 0"),
+    (("audio_config", "n_mels"), 64, "audio_config.n_mels is 64. It should be None unless feature is logmel"),
+    (("audio_config", "f_max"), 8000, "audio_config.f_max is 8000.0. It should be None unless feature is logmel"),
+    (("audio_config", "f_min"), 50, "audio_config.f_min is 50.0. It should be 0 unless feature is logmel"),
+    (("audio_config", "mean"), -40, "audio_config.mean is -40.0. It should be None unless feature is logmel"),
+    (("audio_config", "std"), 16, "audio_config.std is 16.0. It should be None unless feature is logmel"),
+    (("audio_config", "feature"), "mfcc", "It should be 'spectrogram', 'melspectrogram' or 'logmel'"),
 ]
 
 
@@ -117,6 +124,31 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path, keys, value, message):
     with pytest.raises(UserError) as error:
         load_config(write_cfg(tmp_path / "a.cfg", tree))
     assert message in str(error.value) and "a.cfg" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "keys, message",
+    [
+        ({"n_mels": 0}, "n_mels is 0. It should be greater than or equal to 1"),
+        ({"n_mels": "many"}, "n_mels is 'many'. It should be a whole number"),
+        ({"f_min": -1}, "f_min is -1. It should be greater than or equal to 0"),
+        ({"f_min": 11025}, "f_min is 11025.0. It should be below 11025 Hz, the upper end"),
+        ({"f_min": 500, "f_max": 400}, "f_min is 500.0. It should be below 400 Hz, the upper end"),
+        ({"f_max": 11026}, "f_max is 11026.0. It should be at most 11025, half of sample_rate"),
+        ({"sample_rate": 8000, "f_max": 8000}, "f_max is 8000.0. It should be at most 4000, half of sample_rate"),
+        ({"mean": -40}, "mean is -40.0. It should come with std, or neither"),
+        ({"std": 16}, "mean is None. It should come with std, or neither"),
+        ({"mean": -40, "std": 0}, "std is 0. It should be greater than 0"),
+        ({"mean": float("nan"), "std": 16}, "mean is nan. It should be a finite number"),
+        ({"n_fft": 512, "win_len": 1024}, "win_len is 1024. It should fit n_fft (512)"),
+    ],
+)
+def test_settings_of_log_mels_that_do_not_fit(tmp_path, keys, message):
+    tree = cfg_tree(tmp_path)
+    tree["audio_config"] = {"feature": "logmel"} | keys
+    with pytest.raises(UserError) as error:
+        load_config(write_cfg(tmp_path / "a.cfg", tree))
+    assert f"audio_config.{message}" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +237,9 @@ def test_a_part_that_is_replaced_is_checked_again(tmp_path):
         replace(config, audio_config=replace(config.audio_config, n_fft=64))
 
 
-@pytest.mark.parametrize("feature, lengths", [("spectrogram", (441, 441)), ("melspectrogram", (1920, 661))])
+@pytest.mark.parametrize(
+    "feature, lengths", [("spectrogram", (441, 441)), ("melspectrogram", (1920, 661)), ("logmel", (1024, 1024))]
+)
 def test_lengths_that_are_left_out_depend_on_the_feature(feature, lengths):
     audio = AudioConfig(feature=feature)
     assert (audio.n_fft, audio.win_len) == lengths
@@ -286,3 +320,14 @@ def test_digests_of_a_configuration_are_those_of_before_there_was_resample():
     """Of `repr`, that of an untrained network is made, which stands in results tables."""
     then = "normalize=False, min_duration=None, delimiter=',', mixup=False, precompute_features=False, bg_files=None)"
     assert repr(AudioConfig()).endswith(then) and repr(AudioConfig(resample=True)) == repr(AudioConfig())
+
+
+def test_of_log_mels_every_setting_is_in_the_digest_of_an_untrained_network(tmp_path):
+    def digest(audio):
+        config = parse_config(cfg_tree(tmp_path) | {"audio_config": audio}, "a.cfg")
+        return Checkpoint(tmp_path / "a.ckpt", config, None, {"seed": 1}, {}, "").untrained_digest
+
+    logmel = {"feature": "logmel", "mean": -40.0, "std": 16.0}
+    others = ({}, {"mean": -41.0}, {"std": 17.0}, {"n_mels": 32}, {"f_min": 50.0}, {"f_max": 9e3}, {"hop_len": 441})
+    assert len({digest(logmel | other) for other in others}) == len(others)
+    assert digest({}) == "932796357d97026d"  # of before there were log-mels

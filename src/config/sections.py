@@ -136,7 +136,7 @@ class AudioConfig:
         default_factory=lambda data: 64 if data["feature"] == "logmel" else None,
         validate_default=True,
         repr=False,
-        description="mel bands of logmel. By default 64",
+        description="mel bands of logmel, on Slaney's scale (Auditory Toolbox, 1998), each of area 1. By default 64",
     )
     f_min: NonNegative = Field(default=0.0, repr=False, description="Hz at the lower end of the lowest band of logmel")
     f_max: Positive | None = Field(

@@ -61,22 +61,26 @@ class DeviceFeatures:
         return inputs
 
     def spectrograms(self, samples: torch.Tensor) -> torch.Tensor:
-        """(B, N) int16, or float32 in [-1, 1), -> (B, F, T) float32 dB."""
+        """(B, N) int16, or float32 in [-1, 1), -> (B, F, T) float32, as of `FeatureExtractor`."""
         extractor, (window, mel_filters) = self.extractor, self._constants_on(samples.device)
         floats = samples * 2.0**-15 if samples.dtype == torch.int16 else samples
         margin, length = extractor.n_fft // 2, samples.shape[1]
         places = torch.from_numpy(reflected(np.arange(-margin, length + margin), length)).to(samples.device)
         frames = floats[:, places].unfold(1, extractor.n_fft, extractor.hop_len)  # (B, T, n_fft)
         power = torch.view_as_real(torch.fft.rfft(frames * window)).square().sum(dim=-1)  # (B, T, n_fft // 2 + 1)
-        if extractor.feature == "melspectrogram":
-            power = power @ mel_filters  # (B, T, 96)
+        if extractor.feature != "spectrogram":
+            power = power @ mel_filters  # (B, T, n_mels)
         floor = (power.amax(dim=(1, 2), keepdim=True) * 10 ** (-extractor.dynamic_range / 10)).clamp(min=1e-10)
         decibels = 10 * torch.log10(torch.maximum(power, floor))
-        return (decibels - decibels.mean(dim=(1, 2), keepdim=True)).transpose(1, 2)  # (B, F, T)
+        if extractor.feature != "logmel":
+            decibels = decibels - decibels.mean(dim=(1, 2), keepdim=True)
+        elif extractor.mean is not None and extractor.std is not None:
+            decibels = (decibels - extractor.mean) / extractor.std
+        return decibels.transpose(1, 2)  # (B, F, T)
 
     def _constants_on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         if device not in self._constants:
-            filters = self.extractor.mel_filters if self.extractor.feature == "melspectrogram" else np.empty(0)
+            filters = np.empty(0) if self.extractor.feature == "spectrogram" else self.extractor.mel_filters
             window, mel_filters = torch.from_numpy(self.extractor.window), torch.from_numpy(filters)
             self._constants[device] = window.to(device, torch.float32), mel_filters.to(device, torch.float32)
         return self._constants[device]

@@ -102,7 +102,10 @@ class Checkpoint:
         """16 hexadecimal digits that tell what `untrained_network` is made of, and what it reads."""
         config, pretrained = self.config, Path(self.config.model.pretrained or "")
         weights = torch_file_digest(pretrained) if pretrained.is_file() else ""
-        return digest_of((config.model, config.audio_config, self.seed, self.record.get("fold_index"), weights))
+        audio, fold = config.audio_config, self.record.get("fold_index")
+        of_logmel = (audio.n_mels, audio.f_min, audio.f_max, audio.mean, audio.std)  # which its repr lacks
+        more = (of_logmel,) if audio.feature == "logmel" else ()
+        return digest_of((config.model, audio, self.seed, fold, weights, *more))
 
     def untrained_network(self) -> nn.Module:
         """The network as it was when the run began."""

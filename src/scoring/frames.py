@@ -16,8 +16,14 @@ SHORT, FRAMES_OF_SHORT, FRAMES_OF_LONG = 5.0, 501, 1001  # s, and the frames of 
 
 
 def frames_to_score(dataset: ClipDataset) -> int:
-    """Frames that the published evaluation of clips of this length scores: 501 up to 5 s, 1001 of longer ones."""
-    return FRAMES_OF_SHORT if round(max(durations(dataset), default=0.0), 1) <= SHORT else FRAMES_OF_LONG
+    """Frames that the published evaluation of clips of this length scores: 501 up to 5 s, 1001 of longer ones.
+
+    Of log-mels, which it does not know, all frames of the longest clip.
+    """
+    longest = max(durations(dataset), default=SHORT)
+    if dataset.audio.feature == "logmel":
+        return dataset.features.num_frames(round(longest * dataset.audio.sample_rate))
+    return FRAMES_OF_SHORT if round(longest, 1) <= SHORT else FRAMES_OF_LONG
 
 
 def report_frames(dataset: ClipDataset, num_frames: int, flag: str = "--num_timesteps", crop: bool = True) -> None:

@@ -226,9 +226,9 @@ def open_for(checkpoint: Checkpoint, options: InferenceOptions) -> ClipDataset:
     return dataset
 
 
-def frames_of_clips(path: Path, options: InferenceOptions) -> int:
+def frames_of_clips(checkpoint: Checkpoint, options: InferenceOptions) -> int:
     """Frames to score by default of the clips that a checkpoint is scored on."""
-    return frames_to_score(whole_clips(read_checkpoint(path), options))
+    return frames_to_score(whole_clips(checkpoint, options))
 
 
 def whole_clips(checkpoint: Checkpoint, options: InferenceOptions) -> ClipDataset:

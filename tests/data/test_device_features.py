@@ -31,12 +31,17 @@ def clips(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("feature", ["spectrogram", "melspectrogram"])
+LOGMELS = (
+    AudioConfig(feature="logmel", hop_len=441, mean=-40.0, std=16.0),
+    AudioConfig(feature="logmel", n_fft=1023, win_len=800, n_mels=40, f_min=50.0, f_max=8000.0),
+)
+
+
+@pytest.mark.parametrize("audio", [AudioConfig(), AudioConfig(feature="melspectrogram"), *LOGMELS])
 @pytest.mark.parametrize(
     "chain", [training_chain(500), training_chain(64), evaluation_chain(501), evaluation_chain(64, crop=False)]
 )
-def test_a_batch_is_that_of_the_single_clips(clips, feature, chain):
-    audio = AudioConfig(feature=feature)
+def test_a_batch_is_that_of_the_single_clips(clips, audio, chain):
     dataset = LMDBDataset(str(clips), audio, LabelMap(tuple(CLASSES)), "multilabel", chain, 7)
     keys = [(epoch, index) for epoch in range(4) for index in range(len(dataset))]
     expected, targets, _ = dataset.__getitems__(keys)

@@ -5,9 +5,11 @@ import pytest
 import torch
 import torchaudio
 from conftest import GOLDEN
+from golden.make_logmel import SETTINGS, reference, waveform
 
 from src.config.sections import AudioConfig
 from src.data.audio.spectrogram import FeatureExtractor
+from src.errors import UserError
 
 SAMPLE_RATE = 22050
 
@@ -102,5 +104,48 @@ def test_rows_have_the_frequencies_that_their_filters_and_bins_let_through(rate)
         tone = np.sin(2 * np.pi * linear.frequencies[row] * np.arange(4410) / rate)
         assert linear(tone).mean(axis=1).argmax() == row
     fine = FeatureExtractor("melspectrogram", n_fft=16384, hop_len=220, win_len=441, sample_rate=rate)
-    peaks = fine.mel_filters.argmax(axis=0) * rate / 16384
-    assert fine.frequencies.shape == (96,) and np.abs(fine.frequencies - peaks).max() < 1.01 * rate / 16384
+    part = FeatureExtractor("logmel", 16384, 220, 441, rate, n_mels=32, f_min=200.0, f_max=rate / 2.5)
+    for extractor, bands in ((fine, 96), (part, 32)):
+        peaks = extractor.mel_filters.argmax(axis=0) * rate / 16384
+        assert extractor.frequencies.shape == (bands,)
+        assert np.abs(extractor.frequencies - peaks).max() < 1.01 * rate / 16384
+
+
+def logmel(**settings):
+    return FeatureExtractor.of(AudioConfig(feature="logmel", **settings))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_log_mels_are_the_golden_ones_and_torchaudios(name):
+    extractor, samples = logmel(**SETTINGS[name]), waveform()
+    golden, features = np.load(GOLDEN / "logmel.npz")[name], extractor(samples)
+    assert features.dtype == np.float64 and np.abs(features - golden).max() < 1e-4
+    assert features.shape == golden.shape == (extractor.num_bins, extractor.num_frames(len(samples)))
+    error = np.abs(extractor(samples.astype(np.float32)) - golden)
+    assert error[golden > golden.max() - 90].max() < 0.02 and error.mean() < 0.01
+    noise = 0.1 * np.random.default_rng(0).standard_normal(extractor.n_fft + 5000)
+    assert np.abs(extractor(noise) - reference(noise, SETTINGS[name])).max() < 1e-4
+
+
+def test_log_mels_keep_the_level_of_a_clip_down_to_the_floor():
+    samples, extractor = 0.02 * np.random.default_rng(0).standard_normal(22050), logmel()
+    assert extractor(10 * samples) == pytest.approx(extractor(samples) + 20, abs=1e-9)
+    assert extractor(np.zeros(22050, np.int16)) == pytest.approx(-100)
+    click = np.zeros(22050)
+    click[1000] = 0.99
+    assert extractor(click).max() - extractor(click).min() > 80 and extractor(click).min() == -100
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-9), (np.float32, 1e-4), (np.int16, 1e-4)])
+def test_log_mels_are_deviations_from_a_mean(dtype, tolerance):
+    samples = 0.1 * np.random.default_rng(0).standard_normal(5000)
+    samples = (samples * 2**15).astype(dtype) if dtype == np.int16 else samples.astype(dtype)
+    normalised = logmel(mean=-40.0, std=16.0)(samples)
+    assert normalised.dtype == (np.float64 if dtype == np.float64 else np.float32)
+    assert normalised == pytest.approx((logmel()(samples) + 40) / 16, abs=tolerance)
+
+
+def test_bands_without_a_bin_are_refused():
+    with pytest.raises(UserError, match=r"audio_config.n_mels: is 400.* n_fft 1024. Choose fewer bands or a longer"):
+        logmel(n_mels=400)
+    assert logmel(n_mels=400, n_fft=4096).num_bins == 400

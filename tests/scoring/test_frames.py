@@ -54,6 +54,11 @@ def test_the_published_number_of_frames_for_the_clips_length(lengths, frames):
     assert frames_to_score(Clips(*lengths)) == frames
 
 
+@pytest.mark.parametrize("lengths, frames", [((5.0,), 251), ((0.5, 10.0, None), 501), ((None,), 251), ((0.001,), 1)])
+def test_of_log_mels_all_frames_of_the_longest_clip(lengths, frames):
+    assert frames_to_score(Clips(*lengths, feature="logmel", hop_len=441)) == frames
+
+
 def test_few_clips_are_looked_at_from_the_first_to_the_last():
     clips = Clips(*[0.1] * 999)
     assert durations(clips) == [0.1] * LOOKED_AT

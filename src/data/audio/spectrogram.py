@@ -1,67 +1,89 @@
-"""Samples -> (F, T) features in dB.
+"""Samples -> (F, T) features, in dB or in deviations from a training set's mean.
 
 F is the number of frequency bins or mel bands, T the number of frames: 1 + N // hop, as far as
 whole windows fit (with an odd n_fft, the last one does not where N is a multiple of the hop).
 """
 
 import math
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import scipy.fft
 
 from src.config.sections import AudioConfig
+from src.errors import UserError
 
 MEL_BANDS = 96
 
 
 @dataclass(frozen=True)
 class FeatureExtractor:
-    """Log spectrograms with their mean removed, as librosa 0.8 and the published code made them.
+    """Log spectrograms. Computed in the samples' own precision: float32 is what training uses.
 
-    Computed in the samples' own precision: float64 gives the golden values to 1e-4 dB, float32 is
-    what training uses.
+    spectrogram, melspectrogram: with a clip's mean removed, as librosa 0.8 and the published code made them.
+    logmel: 10 · log10(max(power, 1e-10)) of Slaney's mel bands, each of area 1, as torchaudio's `MelSpectrogram` makes
+    them with `norm` and `mel_scale` "slaney". `mean` is taken off, and the rest is divided by `std`.
     """
 
-    feature: str  # "spectrogram" or "melspectrogram"
+    feature: str  # "spectrogram", "melspectrogram" or "logmel"
     n_fft: int  # samples
     hop_len: int  # samples
     win_len: int  # samples
     sample_rate: int  # Hz
+    n_mels: int = MEL_BANDS
+    f_min: float = 0.0  # Hz
+    f_max: float | None = None  # Hz, or half of the sample rate
+    mean: float | None = None  # dB, or None for logmel as it is
+    std: float | None = None  # dB
 
     @classmethod
     def of(cls, audio: AudioConfig) -> "FeatureExtractor":
-        """The extractor that a configuration asks for."""
-        return cls(audio.feature, audio.n_fft, audio.hop_len, audio.win_len, audio.sample_rate)
+        """The extractor that a configuration asks for.
+
+        Raises:
+            UserError: a band of logmel holds no bin.
+        """
+        same = {spec.name: getattr(audio, spec.name) for spec in fields(cls)}
+        extractor = cls(**same | {"n_mels": audio.n_mels or MEL_BANDS})
+        if audio.feature == "logmel" and not extractor.mel_filters.any(axis=0).all():
+            raise UserError(
+                f"audio_config.n_mels: is {audio.n_mels}, and some of these bands are too narrow to hold a bin of "
+                f"n_fft {audio.n_fft}. Choose fewer bands or a longer n_fft"
+            )
+        return extractor
 
     @property
     def num_bins(self) -> int:
         """F."""
-        return MEL_BANDS if self.feature == "melspectrogram" else 1 + self.n_fft // 2
+        return 1 + self.n_fft // 2 if self.feature == "spectrogram" else self.n_mels
 
     @property
     def frequencies(self) -> np.ndarray:
         """(F,) Hz at the middle of each bin or band."""
-        if self.feature != "melspectrogram":
+        if self.feature == "spectrogram":
             return np.arange(self.num_bins) * self.sample_rate / self.n_fft
-        highest = self.sample_rate / 2
         # Slaney's mels (Auditory Toolbox, 1998) are even up to 1000 Hz, which is 15 mels, and logarithmic above.
-        top = highest * 3 / 200 if highest < 1000 else 15 + 27 * math.log(highest / 1000, 6.4)
-        mels = top * np.arange(1, MEL_BANDS + 1) / (MEL_BANDS + 1)
+        low, top = (
+            hertz * 3 / 200 if hertz < 1000 else 15 + 27 * math.log(hertz / 1000, 6.4)
+            for hertz in (self.f_min, self.f_max or self.sample_rate / 2)
+        )
+        mels = low + (top - low) * np.arange(1, self.n_mels + 1) / (self.n_mels + 1)
         return np.where(mels < 15, mels * 200 / 3, 1000 * 6.4 ** ((mels - 15) / 27))
 
     @property
-    def dynamic_range(self) -> int:
-        """dB below a clip's maximum, where the floor is."""
-        return 80 if self.feature == "melspectrogram" else 150
+    def dynamic_range(self) -> float:
+        """dB below a clip's maximum, where the floor is. It is never below -100 dB."""
+        return {"spectrogram": 150, "melspectrogram": 80, "logmel": math.inf}[self.feature]
 
     def num_frames(self, num_samples: int) -> int:
         """T of a clip of N samples."""
         return 1 + (num_samples + 2 * (self.n_fft // 2) - self.n_fft) // self.hop_len
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
-        """(N,) samples -> (F, T) in dB, contiguous.
+        """(N,) samples -> (F, T), contiguous.
 
         Floats in [-1, 1) give features of the same dtype. 16-bit integers stand for their 32768th part, and give
         float32.
@@ -74,14 +96,19 @@ class FeatureExtractor:
         Memory of this size, asked for anew for each clip, would cost as much time as the arithmetic does.
         """
         levels, per_decade = self._magnitude(samples), 20  # (n_fft // 2 + 1, T), dB of a factor of ten
-        if self.feature == "melspectrogram":
-            levels, per_decade = self.mel_filters.T.astype(levels.dtype) @ np.square(levels), 10  # (96, T) of power
+        if self.feature != "spectrogram":
+            levels, per_decade = _filters(self, levels.dtype) @ np.square(levels), 10  # (n_mels, T) of power
         # The floors at -100 dB and below the maximum, set before the logarithm. With an upper limit, clip takes half of
         # the time that maximum takes.
         floor = max(10 ** (-100 / per_decade), levels.max() * 10 ** (-self.dynamic_range / per_decade))
         decibels = np.clip(levels, floor, np.inf, out=levels)
         np.log10(decibels, out=decibels)
         decibels *= per_decade
+        if self.feature == "logmel":
+            if self.mean is not None:
+                decibels -= self.mean
+                decibels /= self.std
+            return decibels
         # The published + 75 dB does not survive this. NumPy's own mean takes nearly three times as long.
         decibels -= np.einsum("ft->", decibels) / decibels.size
         return decibels
@@ -105,13 +132,15 @@ class FeatureExtractor:
 
     @cached_property
     def mel_filters(self) -> np.ndarray:
-        """(n_fft // 2 + 1, 96) Slaney filters, as librosa's default."""
+        """(n_fft // 2 + 1, n_mels) Slaney filters, as librosa's default."""
         import torchaudio.functional  # here, because plain spectrograms need not wait for it
 
-        bins, highest = 1 + self.n_fft // 2, self.sample_rate / 2  # Hz
-        filters = torchaudio.functional.melscale_fbanks(
-            bins, 0.0, highest, MEL_BANDS, self.sample_rate, norm="slaney", mel_scale="slaney"
-        )
+        bins, highest = 1 + self.n_fft // 2, self.f_max or self.sample_rate / 2  # Hz
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of empty bands, which `of` refuses
+            filters = torchaudio.functional.melscale_fbanks(
+                bins, self.f_min, highest, self.n_mels, self.sample_rate, norm="slaney", mel_scale="slaney"
+            )
         return filters.double().numpy()
 
 
@@ -133,6 +162,17 @@ class Workspace:
 
 
 _workspace = lru_cache(maxsize=2)(Workspace)  # clips of a data set are alike
+
+
+@lru_cache(maxsize=2)
+def _filters(extractor: FeatureExtractor, dtype: np.dtype) -> Any:
+    """(n_mels, n_fft // 2 + 1) mel filters."""
+    filters = extractor.mel_filters.T.astype(dtype)
+    if extractor.feature == "melspectrogram":
+        return filters  # dense, so that its last bits stay as they were
+    import scipy.sparse  # here, as above. Nearly all is zero, and no threads of a BLAS are in the way of other workers
+
+    return scipy.sparse.csr_array(filters)
 
 
 def reflected(index: np.ndarray, length: int) -> np.ndarray:
