@@ -19,7 +19,7 @@ from src.data.labels import LabelMap
 from src.data.lmdb.store import Record
 from src.data.lmdb.writer import LMDBWriter
 from src.data.manifest_dataset import ManifestDataset
-from src.data.sampling import EpochSampler
+from src.data.sampling import CLIP, MIXUP, NETWORK, ORDER, PARTNER, EpochSampler
 from src.data.transforms import training_chain
 
 LOGMEL = "audio_config.feature=logmel"  # which alone has a gain
@@ -60,13 +60,17 @@ def test_a_mixed_clip_is_the_sum_with_the_labels_of_both(tmp_path):
 
 
 def test_partners_are_any_other_clip_as_likely(tmp_path):
+    """Drawn from a stream of their own, of seed, epoch and clip."""
     dataset = lmdb_of(tmp_path / "a.lmdb", *(silent(CLASSES[index % 3]) for index in range(5)))
     dataset.wave_mix, partners = 1.0, []
     dataset.sound = lambda epoch, index: (np.zeros(1, np.float32), np.array([index]))
     for epoch in range(1000):
         clip, partner = dataset.mixed_sound(epoch, 3)[1]
         partners.append(partner)
+        rng = np.random.default_rng((5, PARTNER, epoch, 3))
+        assert rng.random() < 1 and partner == (3 + rng.integers(1, 5)) % 5
     counts = np.bincount(partners, minlength=5)
+    assert len({ORDER, CLIP, MIXUP, NETWORK, PARTNER}) == 5
     assert clip == 3 and counts[3] == 0 and chisquare(np.delete(counts, 3)).pvalue > 0.001
 
 
