@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from src.config.loading import load_config, parse_config
-from src.config.sections import Config
+from src.config.sections import PUBLISHED_AUGMENT, Config
 from src.data.audio.spectrogram import FeatureExtractor
 from src.data.checks.check import check
 from src.data.checks.record import Limits
@@ -206,6 +206,13 @@ def _plan(options: TrainingOptions) -> RunPlan:
     label_map.require_size(config.model.num_classes, config.path)
     class_weights = load_class_weights(options.cw, len(label_map))
     use_mixup = build_task(config, class_weights).wants_mixup(options.use_mixup)
+    for key in () if use_mixup else ("mixup_alpha", "mixup_max"):
+        value = getattr(config.augment, key)
+        if value != getattr(PUBLISHED_AUGMENT, key):
+            raise UserError(
+                f"{config.path}: augment.{key} is {value}, and nothing is mixed. Set audio_config.mixup=True, or leave "
+                "it out"
+            )
     folder = RunFolder(Path(options.expdir))
     if not is_text(options.expdir):
         raise UserError(f"{folder.path}: its name is not UTF-8, and TensorBoard writes into no such folder. Rename it")

@@ -89,7 +89,9 @@ def carry_out(plan: RunPlan) -> None:
     )
     if trainer.local_rank == 0:
         data.read_ahead()
-    recognizer = Recognizer(network, task, plan.label_map, config.opt, config.protocol, plan.seed, plan.use_mixup)
+    recognizer = Recognizer(
+        network, task, plan.label_map, config.opt, config.protocol, plan.seed, plan.use_mixup, config.augment
+    )
     announce(plan, recognizer, data)
     record.write()
     resume_from = plan.resume.path if plan.resume else None

@@ -36,6 +36,17 @@ SAMPLE_RATE = 22050
 CLASSES = ("Drum", "Harp", "Organ")
 TONES = {"Drum": 220.0, "Harp": 1760.0, "Organ": 5000.0}  # Hz
 CLIP = 15000  # samples, 69 frames
+AUGMENTED = {  # every key of a cfg's section augment, each with a value that changes a run
+    "roll": True,
+    "gain": 6.0,
+    "freq_shift": 30,
+    "wave_mix": 0.5,
+    "mixup_alpha": 0.3,
+    "mixup_max": True,
+    "mask_prob": 1.0,
+    "freq_mask": 0.6,
+    "time_mask": 0.7,
+}
 
 # Started in the background of a script, a process ignores SIGINT, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -64,6 +64,27 @@ def test_overrides(tmp_path):
     assert config.audio_config.precompute_features is True and config.model.model_depth == 44
 
 
+CONTRADICTIONS = [
+    (["model.type=multiclass", "augment.wave_mix=0.5"], "augment.wave_mix is 0.5. It should be 0 unless type is"),
+    (
+        ["audio_config.precompute_features=True", "augment.wave_mix=0.5"],
+        "precompute_features is True. It should be Fal",
+    ),
+    (["opt.teacher=a.npz", "augment.wave_mix=0.5"], "opt.teacher is 'a.npz'. It should be None with augment.wave_mix"),
+    (
+        ["opt.balanced=True", "data.train_lmdb=None", "data.isolated_events=a", "data.backgrounds=b"],
+        "opt.balanced is True. It should be False with data.isolated_events",
+    ),
+]
+
+
+@pytest.mark.parametrize("overrides, message", CONTRADICTIONS)
+def test_keys_that_contradict_each_other(tmp_path, overrides, message):
+    with pytest.raises(UserError, match="a.cfg: ") as error:
+        load_config(write_cfg(tmp_path / "a.cfg", cfg_tree(tmp_path)), overrides)
+    assert message in str(error.value)
+
+
 REMOVE = object()
 BROKEN = [
     (("model", "depht"), 18, "unknown key 'model.depht'"),
@@ -107,6 +128,20 @@ BROKEN = [
     (("audio_config", "mean"), -40, "audio_config.mean is -40.0. It should be None unless feature is logmel"),
     (("audio_config", "std"), 16, "audio_config.std is 16.0. It should be None unless feature is logmel"),
     (("audio_config", "feature"), "mfcc", "It should be 'spectrogram', 'melspectrogram' or 'logmel'"),
+    (("augment",), {"rol": True}, "unknown key 'augment.rol'"),
+    (("augment",), {"roll": 1}, "augment.roll is 1. It should be True or False"),
+    (("augment",), {"gain": 3}, "augment.gain is 3.0. It should be 0 unless feature is logmel"),
+    (("augment",), {"gain": 101}, "augment.gain is 101. It should be less than or equal to 100"),
+    (("augment",), {"gain": float("nan")}, "augment.gain is nan. It should be"),
+    (("augment",), {"freq_shift": 1.5}, "augment.freq_shift is 1.5. It should be a whole number"),
+    (("augment",), {"freq_shift": -1}, "augment.freq_shift is -1. It should be greater than or equal to 0"),
+    (("augment",), {"wave_mix": 1.5}, "augment.wave_mix is 1.5. It should be less than or equal to 1"),
+    (("augment",), {"mixup_alpha": 0}, "augment.mixup_alpha is 0. It should be greater than or equal to 0.01"),
+    (("augment",), {"mixup_alpha": "inf"}, "augment.mixup_alpha is 'inf'. It should be less than or equal to 100"),
+    (("augment",), {"mask_prob": -0.1}, "augment.mask_prob is -0.1. It should be greater than or equal to 0"),
+    (("augment",), {"freq_mask": 1.1}, "augment.freq_mask is 1.1. It should be less than or equal to 1"),
+    (("augment",), {"time_mask": True}, "augment.time_mask is True. It should be a number"),
+    (("opt", "balanced"), 1, "opt.balanced is 1. It should be True or False"),
 ]
 
 

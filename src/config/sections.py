@@ -99,7 +99,9 @@ class OptConfig:
         default=0.0, description="share of a target that is spread evenly (Szegedy et al., 2016, arXiv 1512.00567)"
     )
     balanced: StrictBool = Field(
-        default=False, description="draw an epoch's clips at random, those of rare classes more often"
+        default=False,
+        description="draw an epoch's clips at random, those of rare classes more often (Gong et al., 2021, arXiv "
+        "2102.01243)",
     )
     teacher: File | None = Field(
         default=None, description="logits of scripts/store_logits.py for the training clips, to learn from as well"
@@ -165,24 +167,37 @@ class AudioConfig:
 class AugmentConfig:
     """What training changes about a clip, drawn anew in every epoch."""
 
-    roll: StrictBool = Field(default=False, description="turn the clip round in time by a random number of frames")
-    gain: NonNegative = Field(default=0.0, description="dB by which a clip is louder or softer at most. For logmel")
+    roll: StrictBool = Field(
+        default=False,
+        description="turn the clip round in time by a random number of frames (Schmid et al., 2022, arXiv 2211.04772)",
+    )
+    gain: Annotated[float, Field(ge=0, le=100), BeforeValidator(_number)] = Field(
+        default=0.0, description="dB by which a clip is louder or softer at most. For logmel"
+    )
     freq_shift: Annotated[int, Field(strict=True, ge=0, lt=2**31)] = Field(
-        default=0, description="bins or bands by which a clip is shifted up or down at most"
+        default=0, description="bins or bands by which a clip is shifted up or down at most. Fewer than it has"
     )
     wave_mix: Probability = Field(
         default=0.0,
-        description="chance that another training clip sounds as well, with its labels. For type multilabel",
+        description="chance that another training clip sounds as well, with its labels (after Tokozume et al., 2018, "
+        "arXiv 1711.10282). For type multilabel",
     )
-    mixup_alpha: Positive = Field(
-        default=1.0, description="both parameters of the beta distribution of mixup's λ (arXiv 1710.09412)"
+    mixup_alpha: Annotated[float, Field(ge=0.01, le=100), BeforeValidator(_number)] = Field(
+        default=1.0,
+        description="both parameters of the beta distribution of mixup's λ (Zhang et al., 2018, arXiv 1710.09412). "
+        "With mixup alone",
     )
-    mixup_max: StrictBool = Field(default=False, description="mixup with max(λ, 1 - λ), so that a clip outweighs")
+    mixup_max: StrictBool = Field(
+        default=False, description="mixup with max(λ, 1 - λ), so that a clip outweighs its partner. With mixup alone"
+    )
     mask_prob: Probability = Field(
         default=0.5, description="chance of SpecAugment's masks (Park et al., 2019, arXiv 1904.08779)"
     )
     freq_mask: Probability = Field(default=0.15, description="share of the bins or bands of a mask at most")
     time_mask: Probability = Field(default=0.20, description="share of the frames of a mask at most")
+
+
+PUBLISHED_AUGMENT = AugmentConfig()
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))

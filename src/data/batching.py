@@ -43,9 +43,14 @@ def stack_samples(clips: Sequence[np.ndarray], views: Sequence[View]) -> Samples
     integers = all(clip.dtype == np.int16 for clip in clips)
     samples = empty((len(clips), lengths.max()), torch.int16 if integers else torch.float32)  # (B, N)
     for row, clip in zip(samples.numpy(), clips):
-        row[: len(clip)] = clip if clip.dtype == row.dtype else clip * np.float32(2**-15)
+        row[: len(clip)] = clip if clip.dtype == row.dtype else as_floats(clip)
         row[len(clip) :] = 0
     return Samples(samples, lengths, np.array(views, dtype=object))
+
+
+def as_floats(samples: np.ndarray) -> np.ndarray:
+    """(N,) int16 or float32 samples as float32, in which 1 is full scale."""
+    return samples * np.float32(2**-15) if samples.dtype == np.int16 else samples
 
 
 def message_of(buffers: SharedBuffers, batch: Batch) -> Message:

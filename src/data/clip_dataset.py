@@ -11,9 +11,9 @@ from torch.utils.data import Dataset
 from src.config.sections import AudioConfig
 from src.data.audio.opening import Source
 from src.data.audio.spectrogram import FeatureExtractor
-from src.data.batching import Batch, rows_for, stack_samples
+from src.data.batching import Batch, as_floats, rows_for, stack_samples
 from src.data.labels import LabelMap
-from src.data.sampling import clip_generator
+from src.data.sampling import PARTNER, clip_generator
 from src.data.transforms import Transform, View
 from src.errors import UserError
 from src.utils.progress import progress
@@ -57,6 +57,7 @@ class ClipDataset(Dataset, ABC):
         self.transform = transform
         self.seed = seed
         self.on_device = False  # if set, batches carry samples, for src/data/device_features.py
+        self.wave_mix = 0.0  # chance that a clip is mixed with another one, which the data module sets for training
         self.features = FeatureExtractor.of(audio)
         indices = [label_map.indices(label, audio.delimiter, self.where(i)) for i, label in enumerate(labels)]
         # Two flat arrays: a list of N small objects would be copied, bit by bit, into every forked worker.
@@ -103,7 +104,7 @@ class ClipDataset(Dataset, ABC):
     def __getitem__(self, key: Key) -> tuple[np.ndarray, np.ndarray | int]:
         """(F, T) float32 spectrogram, transformed, and target."""
         epoch, index = self.epoch_and_index(key)
-        clip, classes = self.sound(epoch, index)
+        clip, classes = self.mixed_sound(epoch, index)
         spectrogram = clip if self._kept is not None else self.features.scratch(clip)
         return self.view(epoch, index, spectrogram.shape[1]).of(spectrogram), self.target(classes)
 
@@ -112,7 +113,7 @@ class ClipDataset(Dataset, ABC):
         epochs, indices = zip(*map(self.epoch_and_index, keys))
         # Step by step for all clips: each step finds its code and its memory in the processor's caches.
         made = self._kept is not None
-        clips, classes = zip(*map(self.sound, epochs, indices))
+        clips, classes = zip(*map(self.mixed_sound, epochs, indices))
         targets = torch.from_numpy(np.asarray(list(map(self.target, classes))))
         sizes = [clip.shape[1] if made else self.features.num_frames(len(clip)) for clip in clips]
         views = list(map(self.view, epochs, indices, sizes))
@@ -130,6 +131,23 @@ class ClipDataset(Dataset, ABC):
         """
         return self.waveform(index) if self._kept is None else self.spectrogram(index), self.class_indices(index)
 
+    def mixed_sound(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """What `sound` gives, with the chance `wave_mix` added to that of another clip, as when both sound at once.
+
+        The sum is (N,) float32 of the longer one's length, and may leave [-1, 1). The shorter one is repeated.
+        """
+        clip, classes = self.sound(epoch, index)
+        if self.wave_mix == 0 or len(self) == 1:
+            return clip, classes
+        rng = clip_generator(self.seed, epoch, index, PARTNER)
+        if rng.random() >= self.wave_mix:
+            return clip, classes
+        partner = (index + int(rng.integers(1, len(self)))) % len(self)
+        other, more_classes = self.sound(epoch, partner)
+        length = max(len(clip), len(other))
+        mixed = np.resize(as_floats(clip), length) + np.resize(as_floats(other), length)
+        return mixed, np.concatenate([classes, more_classes])
+
     def epoch_and_index(self, key: Key) -> tuple[int, int]:
         """Of a key, which may be the index alone."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
@@ -139,12 +157,24 @@ class ClipDataset(Dataset, ABC):
 
     def view(self, epoch: int, index: int, num_frames: int) -> View:
         """What the transform shows of a clip in an epoch."""
-        whole = View.whole(self.features.num_bins, num_frames)
+        whole = View.whole(self.features.num_bins, num_frames, unit=self.audio.std or 1.0)
         return self.transform.view(whole, clip_generator(self.seed, epoch, index))
 
     def class_indices(self, index: int) -> np.ndarray:
         """(E,) class index of every event of a clip, in the order of its label field."""
         return self._classes[self._class_starts[index] : self._class_starts[index + 1]]
+
+    def balancing_weights(self) -> np.ndarray:
+        """(N,) chances to draw a clip, which sum to 1: of each class in it, 1 / the clips with that class.
+
+        So PSLA weighs clips (Gong et al., 2021, arXiv 2102.01243). Clips without a class get the smallest chance.
+        """
+        clips = np.repeat(np.arange(len(self)), np.diff(self._class_starts))  # of every event
+        pairs = np.unique(clips * len(self.label_map) + self._classes)  # each class once a clip
+        clips, classes = np.divmod(pairs, len(self.label_map))
+        weights = np.bincount(clips, 1 / np.bincount(classes)[classes], minlength=len(self))
+        weights[weights == 0] = weights[weights > 0].min(initial=1.0)
+        return weights / weights.sum()
 
     def spectrogram(self, index: int) -> np.ndarray:
         """(F, T) float32 features of a whole clip, to be copied from before the next one is asked for."""

@@ -62,7 +62,14 @@ class ClipDataModule(pl.LightningDataModule):
             more: dict[str, Any] = {"complement": split == "train", "num_workers": num_workers}
             return open_dataset(config, source, label_map, transform, seed, **more, **of_lmdbs)
 
-        self.train_set = opened("train", training_chain(random_clip_size))
+        self.train_set = opened("train", training_chain(random_clip_size, config.augment))
+        self.train_set.wave_mix = config.augment.wave_mix
+        bins, shift = self.train_set.features.num_bins, config.augment.freq_shift
+        if shift >= bins:
+            raise UserError(
+                f"{config.path}: augment.freq_shift is {shift}. It should be below {bins}, the bins or bands"
+            )
+        self._weights = self.train_set.balancing_weights() if config.opt.balanced else None
         self.val_set = opened("val", evaluation_chain(val_clip_size, crop_validation))
         self.device_features = DeviceFeatures(self.train_set.features)
         self.train_source = config.data.source("train")
@@ -104,7 +111,7 @@ class ClipDataModule(pl.LightningDataModule):
         return self.train_set.where_all(share[batch * self.batch_size : (batch + 1) * self.batch_size].tolist())
 
     def _sampler(self, rank: int, num_ranks: int) -> EpochSampler:
-        return EpochSampler(len(self.train_set), self.seed, True, rank, num_ranks)
+        return EpochSampler(len(self.train_set), self.seed, True, rank, num_ranks, self._weights)
 
     def train_dataloader(self) -> DataLoader:
         trainer = self._attached()

@@ -88,17 +88,24 @@ class DeviceFeatures:
 
 def views_of(spectrograms: torch.Tensor, views: Sequence[View]) -> torch.Tensor:
     """(B, F, T) -> (B, F, size), of views of one size."""
-    device = spectrograms.device
-    first = torch.tensor([view.first for view in views], device=device)
-    frames = first[:, None] + torch.arange(views[0].size, device=device)  # (B, size)
+    device, size = spectrograms.device, views[0].size
     num_bins, num_frames = spectrograms.shape[1:]
-    places = (frames % num_frames)[:, None].expand(-1, num_bins, -1)  # (B, F, size)
-    seen = spectrograms.gather(2, places)
-    wrap = torch.tensor([view.wrap for view in views], device=device)
-    outside = ((frames < 0) | (frames >= num_frames)) & ~wrap[:, None]  # (B, size)
+    first, roll, shift, wrap = torch.tensor(
+        [(view.first, view.roll, view.shift, view.wrap) for view in views], device=device
+    ).T[..., None]  # (B, 1) each
+    frames = first + torch.arange(size, device=device)  # (B, size)
+    seen = spectrograms.gather(2, ((frames + roll) % num_frames)[:, None].expand(-1, num_bins, -1))  # (B, F, size)
+    outside = ((frames < 0) | (frames >= num_frames)) & (wrap == 0)  # (B, size)
     seen = torch.where(outside[:, None], spectrograms.amin(dim=(1, 2), keepdim=True), seen)
-    masked = in_bands(views, num_bins, views[0].size).to(device)  # (B, F, size)
-    return torch.where(masked, seen.amin(dim=(1, 2), keepdim=True), seen)
+    minimum, masked = seen.amin(dim=(1, 2), keepdim=True), in_bands(views, num_bins, size).to(device)
+    if any(view.shift for view in views):
+        rows = torch.arange(num_bins, device=device) - shift  # (B, F)
+        seen = seen.gather(1, rows.clamp(0, num_bins - 1)[..., None].expand(-1, -1, size))
+        masked |= ((rows < 0) | (rows >= num_bins))[..., None]
+    seen = torch.where(masked, minimum, seen)
+    if any(view.gain for view in views):
+        seen += torch.tensor([view.gain for view in views], dtype=seen.dtype, device=device)[:, None, None]
+    return seen
 
 
 def in_bands(views: Sequence[View], num_bins: int, size: int) -> torch.Tensor:

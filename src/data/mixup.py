@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from src.config.sections import PUBLISHED_AUGMENT, AugmentConfig
 from src.data.sampling import MIXUP
 
 PAPER_SEED = 1233
@@ -28,23 +29,36 @@ class Mixed:
         return blend(values, self.weights, self.partners)
 
 
-def mixup(inputs: torch.Tensor, protocol: str, seed: int, epoch: int, batch: int, rank: int = 0) -> Mixed:
+def mixup(
+    inputs: torch.Tensor,
+    protocol: str,
+    seed: int,
+    epoch: int,
+    batch: int,
+    rank: int = 0,
+    augment: AugmentConfig = PUBLISHED_AUGMENT,
+) -> Mixed:
     """Mix each clip of (B, 1, F, T) inputs with a random partner of the batch.
 
-    One λ a clip from Beta(1, 1). The draws depend on seed, epoch, batch and rank alone.
+    One λ a clip, as of `mixing_weights`. The draws depend on seed, epoch, batch and rank alone.
     """
     rng = np.random.default_rng((seed, MIXUP, epoch, batch, rank))
     size = len(inputs)
     partners = torch.from_numpy(rng.permutation(size)).to(inputs.device)
-    weights = torch.from_numpy(mixing_weights(size, protocol, rng)).to(inputs.device, inputs.dtype)
+    weights = torch.from_numpy(mixing_weights(size, protocol, rng, augment)).to(inputs.device, inputs.dtype)
     return Mixed(blend(inputs, weights, partners), weights, partners)
 
 
-def mixing_weights(size: int, protocol: str, rng: np.random.Generator) -> np.ndarray:
-    """(size,) λ from Beta(1, 1): the same for every batch of a size under "paper", else from `rng`."""
-    if protocol == "paper":
-        return np.random.RandomState(PAPER_SEED).beta(1, 1, size)
-    return rng.beta(1, 1, size)
+def mixing_weights(
+    size: int, protocol: str, rng: np.random.Generator, augment: AugmentConfig = PUBLISHED_AUGMENT
+) -> np.ndarray:
+    """(size,) λ from Beta(α, α), or max(λ, 1 - λ): the same for every batch of a size under "paper", else from `rng`.
+
+    α is `augment.mixup_alpha`, and `augment.mixup_max` says which.
+    """
+    source = np.random.RandomState(PAPER_SEED) if protocol == "paper" else rng
+    weights = source.beta(augment.mixup_alpha, augment.mixup_alpha, size)
+    return np.maximum(weights, 1 - weights) if augment.mixup_max else weights
 
 
 def blend(values: torch.Tensor, weights: torch.Tensor, partners: torch.Tensor) -> torch.Tensor:

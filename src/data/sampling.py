@@ -6,12 +6,12 @@ import numpy as np
 from torch.utils.data import Sampler
 
 # Separate streams of one seed. A clip's key is (seed, CLIP, epoch, index).
-ORDER, CLIP, MIXUP, NETWORK = 0, 1, 2, 3
+ORDER, CLIP, MIXUP, NETWORK, PARTNER = 0, 1, 2, 3, 4
 
 
-def clip_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
+def clip_generator(seed: int, epoch: int, index: int, stream: int = CLIP) -> np.random.Generator:
     """The generator of one clip in one epoch, whichever worker or rank serves it."""
-    return np.random.default_rng((seed, CLIP, epoch, index))
+    return np.random.default_rng((seed, stream, epoch, index))
 
 
 def network_seed(seed: int, epoch: int, batch: int, rank: int) -> int:
@@ -22,23 +22,33 @@ def network_seed(seed: int, epoch: int, batch: int, rank: int) -> int:
 class EpochSampler(Sampler[tuple[int, int]]):
     """Yields (epoch, record index), so that the data set knows the epoch wherever it runs.
 
-    In training every epoch is a new permutation of all records, dealt out to the ranks. Where their number is no
-    multiple of the ranks', its first records are dealt out twice. In evaluation the records come in order, and each
-    goes to exactly one rank.
+    In training every epoch is a new permutation of all records, dealt out to the ranks. With weights it is as many
+    draws with replacement. Where their number is no multiple of the ranks', its first records are dealt out twice. In
+    evaluation the records come in order, and each goes to exactly one rank.
 
     Args:
         num_records: N.
         seed: of the permutations.
         training: shuffle and pad, or neither.
         rank, num_ranks: which share to yield.
+        weights: (N,) chances of the records in training, which sum to 1. None for each record once.
     """
 
-    def __init__(self, num_records: int, seed: int, training: bool, rank: int = 0, num_ranks: int = 1):
+    def __init__(
+        self,
+        num_records: int,
+        seed: int,
+        training: bool,
+        rank: int = 0,
+        num_ranks: int = 1,
+        weights: np.ndarray | None = None,
+    ):
         self.num_records = num_records
         self.seed = seed
         self.training = training
         self.rank = rank
         self.num_ranks = num_ranks
+        self.weights = weights
         self.epoch = 0
         self._done: dict[int, int] = {}  # records of an epoch
 
@@ -55,7 +65,11 @@ class EpochSampler(Sampler[tuple[int, int]]):
         """(len(self),) the rank's record indices of an epoch, in their order."""
         order = np.arange(self.num_records)
         if self.training:
-            order = np.random.default_rng((self.seed, ORDER, epoch)).permutation(self.num_records)
+            rng = np.random.default_rng((self.seed, ORDER, epoch))
+            if self.weights is None:
+                order = rng.permutation(self.num_records)
+            else:
+                order = rng.choice(self.num_records, self.num_records, p=self.weights)
             order = np.resize(order, -(-self.num_records // self.num_ranks) * self.num_ranks)
         return order[self.rank :: self.num_ranks]
 

@@ -1,4 +1,4 @@
-"""Pad, crop, SpecAugment, and the two chains made of them.
+"""Pad, crop, SpecAugment, other changes of a spectrogram, and the two chains made of them.
 
 Drawing and applying are two steps. A transform maps a view of a spectrogram to another view, with random draws from a
 NumPy generator. A view knows nothing but the spectrogram's size, so that draws can be made where no spectrogram is. It
@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
+
+from src.config.sections import PUBLISHED_AUGMENT, AugmentConfig
 
 
 class Bands(NamedTuple):
@@ -23,10 +25,13 @@ class Bands(NamedTuple):
 
 @dataclass(frozen=True)
 class View:
-    """Which part of an (F, T) spectrogram is seen, and how: column j is frame `first` + j of the clip.
+    """Which part of an (F, T) spectrogram is seen, and how. What is done to it comes in this order:
 
-    Frames before 0 and from T on are those of the clip repeated, or its minimum. Bands of rows and columns, counted in
-    the view, are set to the view's minimum.
+    1. The clip is turned round in time: its frame 0 is frame `roll` of the spectrogram.
+    2. Column j is frame `first` + j. Frames before 0 and from T on are those of the clip repeated, or its minimum.
+    3. All rows move up by `shift`, or down if it is negative. Rows that become free get the minimum of step 2.
+    4. Bands of rows and columns, counted in the view, are set to that minimum.
+    5. `gain` is added to everything, to floor and minimum too.
     """
 
     num_bins: int  # F
@@ -35,28 +40,40 @@ class View:
     size: int  # columns
     wrap: bool = True
     bands: tuple[Bands, ...] = ()
+    roll: int = 0  # frames
+    shift: int = 0  # rows
+    gain: float = 0.0  # in the unit of the spectrogram
+    unit: float = 1.0  # dB
 
     @classmethod
-    def whole(cls, num_bins: int, num_frames: int) -> "View":
-        """All of a spectrogram."""
-        return cls(num_bins, num_frames, 0, num_frames)
+    def whole(cls, num_bins: int, num_frames: int, unit: float = 1.0) -> "View":
+        """All of a spectrogram, whose values are in units of so many dB."""
+        return cls(num_bins, num_frames, 0, num_frames, unit=unit)
 
     def of(self, spectrogram: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """(F, T) -> (F, size), into `out` where it is given."""
         if out is None:
             out = np.empty((self.num_bins, self.size), spectrogram.dtype)
-        if 0 <= self.first and self.first + self.size <= self.num_frames:
-            out[:] = spectrogram[:, self.first : self.first + self.size]
-        else:
-            frames = np.arange(self.first, self.first + self.size)
-            out[:] = spectrogram[:, frames % self.num_frames]
-            if not self.wrap:
-                out[:, (frames < 0) | (frames >= self.num_frames)] = spectrogram.min()
-        if self.bands:
+        column, frame = 0, (self.first + self.roll) % self.num_frames
+        while column < self.size:  # up to the clip's end, and from its start again
+            run = spectrogram[:, frame : frame + self.size - column]
+            out[:, column : column + run.shape[1]] = run
+            column, frame = column + run.shape[1], 0
+        if not self.wrap:
+            out[:, : max(-self.first, 0)] = out[:, max(self.num_frames - self.first, 0) :] = spectrogram.min()
+        if self.shift or self.bands:
             minimum = out.min()
+            if self.shift > 0:
+                out[self.shift :] = out[: -self.shift]
+                out[: self.shift] = minimum
+            elif self.shift < 0:
+                out[: self.shift] = out[-self.shift :]
+                out[self.shift :] = minimum
             for row, rows, column, columns in self.bands:
                 out[row : row + rows] = minimum
                 out[:, column : column + columns] = minimum
+        if self.gain:
+            out += self.gain
         return out
 
 
@@ -162,10 +179,47 @@ class SpecAugment(Transform):
         return replace(view, bands=(*view.bands, *bands))
 
 
-def training_chain(size: int) -> Transform:
-    """Pad (wrapped or with the minimum, half the time each), random crop, SpecAugment half the time."""
+@dataclass(frozen=True)
+class Roll(Transform):
+    """Turn the clip round in time, by each number of frames as likely (Schmid et al., 2022, arXiv 2211.04772)."""
+
+    def view(self, view: View, rng: np.random.Generator) -> View:
+        return replace(view, roll=int(rng.integers(view.num_frames)))
+
+
+@dataclass(frozen=True)
+class Shift(Transform):
+    """Move all rows up or down, by each number from 0 to `most` as likely."""
+
+    most: int  # rows
+
+    def view(self, view: View, rng: np.random.Generator) -> View:
+        return replace(view, shift=int(rng.integers(-self.most, self.most + 1)))
+
+
+@dataclass(frozen=True)
+class Gain(Transform):
+    """Make the clip louder or softer, uniformly in dB."""
+
+    most: float  # dB
+
+    def view(self, view: View, rng: np.random.Generator) -> View:
+        return replace(view, gain=rng.uniform(-self.most, self.most) / view.unit)
+
+
+def training_chain(size: int, augment: AugmentConfig = PUBLISHED_AUGMENT) -> Transform:
+    """Pad (wrapped or with the minimum, half the time each), random crop, SpecAugment, and what else `augment` says.
+
+    Draws that are made for every clip come first, so that they are the same with and without the others.
+    """
     padding = OneOf((PadToSize(size, "wrap"), PadToSize(size, "constant")))
-    return Compose((padding, RandomCrop(size), UseWithProb(SpecAugment(), 0.5)))
+    masks = UseWithProb(SpecAugment(augment.freq_mask, augment.time_mask), augment.mask_prob)
+    more: list[tuple[float, Transform]] = [
+        (augment.roll, Roll()),
+        (augment.freq_shift, Shift(augment.freq_shift)),
+        (augment.gain, Gain(augment.gain)),
+    ]
+    return Compose((padding, RandomCrop(size), masks, *(transform for wanted, transform in more if wanted)))
 
 
 def evaluation_chain(size: int, crop: bool = True) -> Transform:

@@ -8,7 +8,7 @@ from pytorch_lightning.utilities.types import LRSchedulerConfigType, OptimizerLR
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
-from src.config.sections import OptConfig
+from src.config.sections import PUBLISHED_AUGMENT, AugmentConfig, OptConfig
 from src.data.batching import Batch
 from src.data.labels import LabelMap
 from src.data.mixup import mixup
@@ -32,6 +32,7 @@ class Recognizer(pl.LightningModule):
         protocol: of mixup, as src/data/mixup.py explains.
         seed: of mixup's and dropout's draws.
         use_mixup: mix the training batches.
+        augment: how they are mixed.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Recognizer(pl.LightningModule):
         protocol: str,
         seed: int = 0,
         use_mixup: bool = False,
+        augment: AugmentConfig = PUBLISHED_AUGMENT,
     ):
         super().__init__()
         self.net = network
@@ -52,6 +54,7 @@ class Recognizer(pl.LightningModule):
         self.protocol = protocol
         self.seed = seed
         self.use_mixup = use_mixup
+        self.augment = augment
         self._validated: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._reported_undefined = False
         self._decisions: dict[str, Any] | None = None  # by the last validation
@@ -72,7 +75,8 @@ class Recognizer(pl.LightningModule):
         inputs, targets, _ = batch
         assert isinstance(inputs, torch.Tensor), "the data module makes features of samples"
         if self.use_mixup:
-            mixed = mixup(inputs, self.protocol, self.seed, self.current_epoch, batch_idx, self.global_rank)
+            place = self.current_epoch, batch_idx, self.global_rank
+            mixed = mixup(inputs, self.protocol, self.seed, *place, self.augment)
             loss = self.task.mixup_loss(self.net, inputs, targets, mixed)
         else:
             loss = self.task.loss(self(inputs), targets)

@@ -192,7 +192,7 @@ def test_shorter_spectrograms_are_padded_with_zeros_on_the_right(tmp_path, corpu
     dataset = LMDBDataset(
         str(tmp_path / "a.lmdb"), AUDIO, labels_of(corpus), "multilabel", evaluation_chain(20, crop=False)
     )
-    inputs, _ = dataset.__getitems__([0, 1, 2])
+    inputs = dataset.__getitems__([0, 1, 2]).inputs
     assert inputs.shape == (3, 1, 221, 69) and inputs.dtype == torch.float32
     for index, frames in enumerate((41, 69, 55)):
         assert np.array_equal(inputs[index, 0, :, :frames], dataset[index][0])

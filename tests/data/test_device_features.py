@@ -6,16 +6,19 @@ import numpy as np
 import pytest
 import torch
 from conftest import CLASSES, error_line, run_script, train_command
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from src.config.sections import AudioConfig
+from src.config.sections import AudioConfig, AugmentConfig
 from src.data.audio.files import encode
-from src.data.device_features import DeviceFeatures
+from src.data.device_features import DeviceFeatures, views_of
 from src.data.inmemory_lmdb_dataset import LMDBDataset
 from src.data.labels import LabelMap
 from src.data.lmdb.store import Record
 from src.data.lmdb.writer import LMDBWriter
-from src.data.transforms import evaluation_chain, training_chain
+from src.data.transforms import Bands, View, evaluation_chain, training_chain
 
+EVERYTHING = AugmentConfig(roll=True, gain=6.0, freq_shift=20, mask_prob=0.8, freq_mask=0.3, time_mask=0.4)
 LENGTHS = (110250, 110250, 50000, 50000, 3000, 100, 30000, 110250)  # samples
 
 
@@ -39,20 +42,64 @@ LOGMELS = (
 
 @pytest.mark.parametrize("audio", [AudioConfig(), AudioConfig(feature="melspectrogram"), *LOGMELS])
 @pytest.mark.parametrize(
-    "chain", [training_chain(500), training_chain(64), evaluation_chain(501), evaluation_chain(64, crop=False)]
+    "chain, wave_mix",
+    [
+        (training_chain(500), 0.0),
+        (training_chain(64), 0.0),
+        (training_chain(64, EVERYTHING), 0.0),
+        (training_chain(500, EVERYTHING), 0.5),
+        (evaluation_chain(501), 0.0),
+        (evaluation_chain(64, crop=False), 0.0),
+    ],
 )
-def test_a_batch_is_that_of_the_single_clips(clips, audio, chain):
+def test_a_batch_is_that_of_the_single_clips(clips, audio, chain, wave_mix):
     dataset = LMDBDataset(str(clips), audio, LabelMap(tuple(CLASSES)), "multilabel", chain, 7)
+    dataset.wave_mix = wave_mix
     keys = [(epoch, index) for epoch in range(4) for index in range(len(dataset))]
     expected, targets, _ = dataset.__getitems__(keys)
     dataset.on_device = True
     samples, same_targets, _ = dataset.__getitems__(keys)
-    assert samples.samples.dtype == torch.int16 and torch.equal(targets, same_targets)
+    assert samples.samples.dtype == (torch.float32 if wave_mix else torch.int16) and torch.equal(targets, same_targets)
     found = DeviceFeatures(dataset.features)(samples)
     assert found.shape == expected.shape and found.dtype == torch.float32
-    strong = expected > expected.amax(dim=(1, 2, 3), keepdim=True) - 90  # dB. Weaker bins stray in single precision
+    loudest = torch.tensor([dataset.features(dataset.mixed_sound(*key)[0]).max() for key in keys])[:, None, None, None]
+    strong = expected > loudest - 84  # dB, and a gain is 6 at most. Weaker bins stray in single precision
     difference = (found - expected).abs()
     assert difference[strong].max() < 0.01 and difference.mean() < 0.03
+
+
+@st.composite
+def batches_of_views(draw):
+    """(F, T), and views of one size of such spectrograms, each its own."""
+    num_bins, num_frames, size = draw(st.integers(1, 8)), draw(st.integers(1, 12)), draw(st.integers(1, 30))
+
+    def bands():
+        row, column = draw(st.integers(0, num_bins)), draw(st.integers(0, size))
+        return Bands(row, draw(st.integers(0, num_bins - row)), column, draw(st.integers(0, size - column)))
+
+    def view():
+        return View(
+            num_bins,
+            num_frames,
+            draw(st.integers(-30, 15)),
+            size,
+            draw(st.booleans()),
+            tuple(bands() for _ in range(draw(st.integers(0, 2)))),
+            draw(st.integers(0, num_frames - 1)),
+            draw(st.integers(-num_bins - 2, num_bins + 2)),
+            draw(st.sampled_from([0.0, -1.5, 0.3])),
+        )
+
+    return [view() for _ in range(draw(st.integers(1, 4)))]
+
+
+@settings(max_examples=200, deadline=None)
+@given(batches_of_views(), st.integers(0, 99))
+def test_a_batch_of_views_is_that_of_the_single_views(views, seed):
+    shape = len(views), views[0].num_bins, views[0].num_frames
+    spectrograms = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+    expected = np.stack([view.of(spectrogram) for view, spectrogram in zip(views, spectrograms)])
+    assert np.array_equal(views_of(torch.from_numpy(spectrograms), views), expected)
 
 
 def test_clips_of_other_than_16_bits_go_as_floats(clips, tmp_path):

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import GOLDEN
+from scipy.stats import beta, kstest
 from torch.nn import functional
 
 from src.config.loading import load_config
+from src.config.sections import AugmentConfig
 from src.data.mixup import mixing_weights, mixup
 from src.learning.losses import multiclass_loss, multilabel_loss
 from src.learning.metrics import accuracy, dprime, ranking_scores
@@ -91,6 +93,20 @@ def test_paper_protocol_draws_the_published_lambdas_for_every_batch():
     corrected = [mixing_weights(8, "corrected", np.random.default_rng(seed)) for seed in range(500)]
     assert len({tuple(w) for w in corrected}) == 500
     assert abs(np.mean(corrected) - 0.5) < 0.02 and abs(np.var(corrected) - 1 / 12) < 0.01  # Beta(1, 1) is uniform
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0, 4.0])
+@pytest.mark.parametrize("protocol", ["paper", "corrected"])
+def test_lambdas_have_the_beta_distribution_that_the_cfg_asks_for(protocol, alpha):
+    """And max(λ, 1 - λ) of the same draws if it says so."""
+    plain, largest = (
+        mixing_weights(5000, protocol, np.random.default_rng(3), AugmentConfig(mixup_alpha=alpha, mixup_max=maximum))
+        for maximum in (False, True)
+    )
+    assert kstest(plain, beta(alpha, alpha).cdf).pvalue > 0.001
+    assert np.array_equal(largest, np.maximum(plain, 1 - plain)) and largest.min() >= 0.5 > plain.min()
+    mixed = mixup(torch.randn(8, 1, 5, 6), protocol, 1, 2, 3, augment=AugmentConfig(mixup_alpha=alpha, mixup_max=True))
+    assert mixed.weights.min() >= 0.5
 
 
 @pytest.mark.parametrize("protocol", ["paper", "corrected"])

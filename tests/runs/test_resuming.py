@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from conftest import ROOT, error_line, run_script, start, train_command, wait_until, write_folder
+from conftest import AUGMENTED, ROOT, error_line, run_script, start, train_command, wait_until, write_folder
 
 from src.data.sampling import EpochSampler
 from src.errors import UserError
@@ -91,6 +91,13 @@ def equal(one, other):
     if isinstance(one, list):
         return len(one) == len(other) and all(map(equal, one, other))
     return one == other
+
+
+def with_every_augmentation(features):
+    """Balanced sampling included."""
+    values = {f"augment.{key}": value for key, value in AUGMENTED.items()}
+    values |= {"audio_config.feature": "logmel", "opt.balanced": True}
+    return "--features", features, *(word for key, value in values.items() for word in ("--set", f"{key}={value}"))
 
 
 def age(path):
@@ -192,11 +199,18 @@ def test_a_signal_in_the_validation_leaves_it_to_be_repeated(corpus, clips, undi
         ("--set", "model.arch=efficientnet", "--set", "model.model_depth=b0"),  # drops units and whole blocks at random
         ("--accumulate_grad_batches", 3),
         ("--set", "opt.optimizer=SGD", "--set", "opt.scheduler=step"),
+        with_every_augmentation("workers"),
+        with_every_augmentation("device"),
     ],
+    ids=["efficientnet", "accumulate", "SGD", "augmented", "augmented_on_device"],
 )
 def test_other_runs_go_on_within_an_epoch(corpus, clips, tmp_path, more):
+    """And end as one that had no workers."""
     folders = tmp_path / "run", tmp_path / "undisturbed"
-    words = [command(corpus, clips, folder, *more, "--num_workers", 2, epochs=1) for folder in folders]
+    words = [
+        command(corpus, clips, folder, *more, "--num_workers", workers, epochs=1)
+        for folder, workers in zip(folders, (2, 0))
+    ]
     for _ in range(2):
         before = age(folders[0] / "resume.ckpt")
         process = start(tmp_path, *words[0], "--checkpoint_every_n_steps", 1)

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import (
+    AUGMENTED,
     ROOT,
     cfg_tree,
     error_line,
@@ -70,6 +71,9 @@ def odd(tmp_path_factory):
     tree = cfg_tree(folder)
     tree["opt"]["batch_size"] = 2
     write_cfg(folder / "tiny.cfg", tree)
+    tree["audio_config"]["feature"] = "logmel"
+    tree["opt"]["balanced"] = True
+    write_cfg(folder / "augmented.cfg", tree | {"augment": AUGMENTED})
     return folder
 
 
@@ -174,11 +178,11 @@ def _whole(records, seed, epoch):
     return sampler
 
 
-@pytest.fixture(scope="module")
-def witnesses(odd, tmp_path_factory):
+@pytest.fixture(scope="module", params=["tiny.cfg", "augmented.cfg"])
+def witnesses(odd, tmp_path_factory, request):
     """What tests/runs/ranks_script.py wrote as one process with batches of 4, and as two with batches of 2."""
     folder = tmp_path_factory.mktemp("witnesses")
-    script = ("tests/runs/ranks_script.py", odd / "tiny.cfg", folder)
+    script = ("tests/runs/ranks_script.py", odd / request.param, folder)
     for result in run_together((*script, 2, 2), two_ranks()) + run_together((*script, 1, 4), [{}]):
         assert result.returncode == 0, result.stderr[-3000:]
     return [
