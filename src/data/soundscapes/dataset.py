@@ -8,7 +8,7 @@ from src.config.sections import AudioConfig, DataConfig
 from src.data.audio.files import as_int16, encode
 from src.data.clip_dataset import ClipDataset
 from src.data.labels import LabelMap
-from src.data.lmdb.fingerprint import combined
+from src.data.lmdb.fingerprint import combined, fingerprint
 from src.data.sampling import soundscape_generator
 from src.data.soundscapes.distribution import Choices, Specification
 from src.data.soundscapes.packed import known_fingerprints, packed, packed_file
@@ -85,7 +85,9 @@ class SoundscapeDataset(ClipDataset):
         return f"{self.data.isolated_events}, soundscape {index}"
 
     def fingerprint(self, wait: bool = True) -> str | None:
-        return known_source_fingerprint(self.data, self.audio.sample_rate)
+        if not wait:
+            return known_source_fingerprint(self.data, self.audio.sample_rate)
+        return combined(bytes.fromhex(fingerprint(sounds.reader)) for sounds in (self._events, self._backgrounds))
 
 
 def known_source_fingerprint(data: DataConfig, sample_rate: int) -> str | None:

@@ -21,7 +21,7 @@ def integrated_loudness(samples: np.ndarray, sample_rate: int) -> float:
     duration = len(samples) / sample_rate
     if duration < SHORTEST:
         samples = tile(samples, math.ceil(SHORTEST / duration) * len(samples))
-    weighted = scipy.signal.sosfilt(k_weighting(sample_rate), samples)
+    weighted = scipy.signal.lfilter(*k_weighting(sample_rate), samples)
     count = round((len(samples) / sample_rate - BLOCK) / (BLOCK * HOP)) + 1
     edges = (BLOCK * (np.arange(count + 4) * HOP) * sample_rate).astype(int)
     quarters = np.add.reduceat(np.square(weighted[: edges[-1]]), edges[:-1])  # (count + 3,)
@@ -33,27 +33,24 @@ def integrated_loudness(samples: np.ndarray, sample_rate: int) -> float:
 
 
 @functools.lru_cache
-def k_weighting(sample_rate: int) -> np.ndarray:
-    """(2, 6) second-order sections of the K-weighting filter, by the audio EQ cookbook as in pyloudnorm.
+def k_weighting(sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
+    """Numerator and denominator (5,) of the K-weighting filter, by the audio EQ cookbook as in pyloudnorm.
 
-    First a shelf of 4 dB from 1,500 Hz on, with a quality of 1 / √2. Then a high-pass at 38 Hz, with one of 1 / 2.
+    It is a shelf of 4 dB from 1,500 Hz on with a quality of 1 / √2, and a high-pass at 38 Hz with one of 1 / 2.
     """
     amplitude = 10 ** (4 / 40)
     angle = 2 * math.pi * 1500 / sample_rate
     slope = math.sin(angle) * math.sqrt(amplitude) * math.sqrt(2)  # 2 √A α
     up, down, cosine = amplitude + 1, amplitude - 1, math.cos(angle)
-    shelf = [
-        amplitude * (up + down * cosine + slope),
-        -2 * amplitude * (down + up * cosine),
-        amplitude * (up + down * cosine - slope),
-        up - down * cosine + slope,
-        2 * (down - up * cosine),
-        up - down * cosine - slope,
-    ]
+    shelf = (
+        amplitude * np.array([up + down * cosine + slope, -2 * (down + up * cosine), up + down * cosine - slope]),
+        np.array([up - down * cosine + slope, 2 * (down - up * cosine), up - down * cosine - slope]),
+    )
     angle = 2 * math.pi * 38 / sample_rate
     alpha, cosine = math.sin(angle), math.cos(angle)
-    high_pass = [(1 + cosine) / 2, -1 - cosine, (1 + cosine) / 2, 1 + alpha, -2 * cosine, 1 - alpha]
-    return np.array([np.array(section) / section[3] for section in (shelf, high_pass)])
+    high_pass = np.array([1 + cosine, -2 - 2 * cosine, 1 + cosine]) / 2, np.array([1 + alpha, -2 * cosine, 1 - alpha])
+    numerator, denominator = (np.polymul(*parts) for parts in zip(shelf, high_pass))
+    return numerator / denominator[0], denominator / denominator[0]
 
 
 def _lufs(power: float) -> float:

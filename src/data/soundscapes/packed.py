@@ -23,17 +23,24 @@ from src.utils.parallel import map_in_processes
 log = logging.getLogger(__name__)
 
 NOTE = "sources"  # what an LMDB was packed from
+KEPT = 1 << 26  # bytes of decoded sounds that a process keeps
+SHORT = 30  # s. Of what lasts longer, the part that is asked for is decoded
 ELSEWHERE = "The sounds are packed beside their folder. Where that cannot be, name a link to it that lies elsewhere"
 
 
 class PackedSounds:
     """Random access to any part of any sound.
 
+    Each process keeps the first sounds that it decodes, up to `KEPT` bytes. All are drawn as often, so that no other
+    choice would be better.
+
     Args:
         path: the LMDB.
+        sample_rate: Hz.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, sample_rate: int):
+        self._short, self._kept, self._room = SHORT * sample_rate, dict[int, np.ndarray](), KEPT
         self.reader = LMDBReader(path, readahead=False)
         self.lengths = np.array([self.reader.look(index, num_samples) for index in range(len(self.reader))])
         self.reader.unmap()
@@ -44,10 +51,22 @@ class PackedSounds:
         Raises:
             UserError: the LMDB is damaged, or was replaced.
         """
-        start, stop, _ = slice(start, stop).indices(int(self.lengths[index]))
+        length = int(self.lengths[index])
+        start, stop, _ = slice(start, stop).indices(length)
+        if index in self._kept:
+            samples = self._kept[index][start:stop]
+        elif length <= self._short and 2 * length <= self._room:
+            self._kept[index] = self._decoded(index, 0, length)
+            self._room -= 2 * length
+            samples = self._kept[index][start:stop]
+        else:
+            samples = self._decoded(index, start, stop)
+        return samples * np.float32(2**-15)
+
+    def _decoded(self, index: int, start: int, stop: int) -> np.ndarray:
         samples = self.reader.look(index, lambda flac: decode_part(flac, start, stop))
         self.reader.release_pages()
-        return samples * np.float32(2**-15)
+        return samples
 
 
 def packed_file(folder: str | Path, sample_rate: int) -> Path:
@@ -80,7 +99,7 @@ def packed(
             if not _is_packed(path, digest):  # by another process meanwhile
                 _pack(path, files, sample_rate, num_workers)
                 remember(FileState.of(path), NOTE, digest)
-    return PackedSounds(path)
+    return PackedSounds(path, sample_rate)
 
 
 def known_fingerprints(*paths: Path) -> list[str] | None:
