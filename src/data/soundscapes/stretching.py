@@ -15,8 +15,9 @@ def stretched(samples: np.ndarray, stretch: float, sample_rate: int) -> np.ndarr
     """(N,) float32 samples as (round(N · stretch),) ones, those of SoX."""
     segment, search = round(sample_rate * SEGMENT), round(sample_rate * SEARCH)
     overlap = int(sample_rate * OVERLAP + 4.5) & ~7
-    step, size = segment - overlap, int(len(samples) * stretch + 0.5)
-    starts = (np.arange(-(-size // step)) * step / stretch + 0.5).astype(int)  # of each segment's search
+    step, pace = segment - overlap, 1 / stretch
+    size = int(len(samples) / pace + 0.5)
+    starts = (pace * (np.arange(-(-size // step)) * step) + 0.5).astype(int)  # of each segment's search
     padded = np.zeros(max(starts[-1] + 2 * search + segment, len(samples) + search), np.float32)
     padded[search // 2 : search // 2 + len(samples)] = samples
     places = _places(padded, starts, search, overlap, step)
