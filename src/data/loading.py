@@ -76,12 +76,11 @@ def open_training_set(
 
 def known_data(config: Config) -> dict[str, str | None]:
     """Split -> fingerprint of its clips, of those that are stored in LMDBs, as far as notes beside these say."""
-    data, known = config.data, {}
-    for split in ("train", "val"):
-        if split == "train" and data.isolated_events:
-            known[split] = known_source_fingerprint(data, config.audio_config.sample_rate)
-        elif data.is_lmdb and (file := data_file(data.source(split))).is_file():
-            known[split] = known_fingerprint(file)
+    data = config.data
+    files = {split: data_file(data.source(split)) for split in ("train", "val")} if data.is_lmdb else {}
+    known = {split: known_fingerprint(file) for split, file in files.items() if file.is_file()}
+    if data.isolated_events:
+        known["train"] = known_source_fingerprint(data, config.audio_config.sample_rate)
     return known
 
 

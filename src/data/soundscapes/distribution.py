@@ -44,7 +44,6 @@ class Specification:
     events: tuple[Event, ...]
 
 
-@dataclass(frozen=True)
 class Choices:
     """What may be drawn.
 
@@ -57,27 +56,29 @@ class Choices:
         max_events: 1 to so many events, each number as likely.
     """
 
-    event_seconds: np.ndarray
-    event_weights: np.ndarray
-    background_seconds: np.ndarray
-    background_weights: np.ndarray
-    duration: float
-    max_events: int
-
-    def __post_init__(self) -> None:
-        for name in "event_weights", "background_weights":
-            sums = np.cumsum(getattr(self, name))
-            object.__setattr__(self, f"_{name}", sums / sums[-1])  # summed once, and not for each soundscape
+    def __init__(
+        self,
+        event_seconds: np.ndarray,
+        event_weights: np.ndarray,
+        background_seconds: np.ndarray,
+        background_weights: np.ndarray,
+        duration: float,
+        max_events: int,
+    ):
+        self.duration, self.max_events = duration, max_events
+        self._event_seconds, self._background_seconds = event_seconds, background_seconds
+        # Summed once, and not for each soundscape.
+        self._event_sums, self._background_sums = np.cumsum(event_weights), np.cumsum(background_weights)
 
     def draw(self, rng: np.random.Generator) -> Specification:
         """One soundscape's specification, as Scaper 1.6.5 draws it and makes it fit the files (core.py)."""
-        (background,) = _drawn(rng, self._background_weights, 1)
-        begins = _source_time(rng, BACKGROUND_TIME, self.background_seconds[background], self.duration)
-        sources = _drawn(rng, self._event_weights, int(rng.integers(1, self.max_events + 1)))
+        (background,) = _drawn(rng, self._background_sums, 1)
+        begins = _source_time(rng, BACKGROUND_TIME, self._background_seconds[background], self.duration)
+        sources = _drawn(rng, self._event_sums, int(rng.integers(1, self.max_events + 1)))
         return Specification(background, begins, tuple(self._event(rng, source) for source in sources))
 
     def _event(self, rng: np.random.Generator, source: int) -> Event:
-        seconds = float(self.event_seconds[source])
+        seconds = float(self._event_seconds[source])
         duration = min(_uniform(rng, EVENT["event_duration"]), seconds)
         stretch = _uniform(rng, EVENT["time_stretch"])
         duration = min(duration, self.duration / stretch)
@@ -87,7 +88,8 @@ class Choices:
 
 
 def _drawn(rng: np.random.Generator, sums: np.ndarray, count: int) -> list[int]:
-    return np.searchsorted(sums, rng.random(count), side="right").tolist()
+    """`count` indices, each as likely as its share of the weights, of which these are the sums up to each."""
+    return np.searchsorted(sums[:-1], sums[-1] * rng.random(count), side="right").tolist()
 
 
 def _uniform(rng: np.random.Generator, distribution: tuple[str, float, float]) -> float:
@@ -99,4 +101,5 @@ def _source_time(
 ) -> float:
     """Where to begin in a file. Both limits are moved until what is taken lies in the file."""
     latest = max(0.0, seconds - duration)
-    return float(rng.uniform(*(min(limit, latest) for limit in distribution[1:])))
+    first, last = (min(limit, latest) for limit in distribution[1:])
+    return float(rng.uniform(first, last))

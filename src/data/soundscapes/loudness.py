@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import scipy.signal
+from numpy.lib.stride_tricks import sliding_window_view
 
 from src.data.audio.files import tile
 
@@ -25,7 +26,7 @@ def integrated_loudness(samples: np.ndarray, sample_rate: int) -> float:
     count = round((len(samples) / sample_rate - BLOCK) / (BLOCK * HOP)) + 1
     edges = (BLOCK * (np.arange(count + 4) * HOP) * sample_rate).astype(int)
     quarters = np.add.reduceat(np.square(weighted[: edges[-1]]), edges[:-1])  # (count + 3,)
-    power = sum(quarters[i : i + count] for i in range(4)) / (BLOCK * sample_rate)  # (count,)
+    power = sliding_window_view(quarters, 4).sum(axis=1) / (BLOCK * sample_rate)  # (count,)
     loud = power[power >= _power(SILENCE)]
     if len(loud):
         loud = loud[loud > loud.mean() / 10]  # 10 LU below
