@@ -1,4 +1,4 @@
-"""How much faster several processes mix soundscapes than one: the ratio of the medians of several runs.
+"""How fast soundscapes are mixed: by several processes against one, and for training against Scaper.
 
     python benchmarks/soundscapes.py
 
@@ -9,14 +9,24 @@ else the machine does falls on both. The first run of each, which fills the page
 
 import argparse
 import functools
+import itertools
+import logging
 import statistics
 import tempfile
+import time
 from pathlib import Path
+
+import torch
 
 import _repository
 
-from benchmarks.measuring import in_turns, machine, print_table, run
+from benchmarks.measuring import in_fresh_process, in_turns, machine, print_table, run
 from src import cli
+from src.config.sections import AudioConfig, DataConfig
+from src.data.labels import LabelMap
+from src.data.soundscapes.dataset import SoundscapeDataset
+from src.data.transforms import training_chain
+from src.preparation.soundscapes import Recipe, generate_soundscapes
 
 
 def main() -> None:
@@ -45,6 +55,7 @@ def main() -> None:
         }
         in_turns(work, 1)
         found = in_turns(work, arguments.runs)
+        by_name = in_fresh_process(one_thread_each, Path(folder), arguments.num_soundscapes, arguments.runs)
     medians = {workers: statistics.median(seconds) for workers, seconds in found.items()}
     print_table(
         ("processes", "seconds", "range", "soundscapes/s", "ratio"),
@@ -59,6 +70,38 @@ def main() -> None:
             for workers, seconds in found.items()
         ),
     )
+    rates = {name: arguments.num_soundscapes / statistics.median(seconds) for name, seconds in by_name.items()}
+    print_table(
+        ("one thread", "soundscapes/s", "ratio"),
+        ((name, f"{rate:.1f}", f"{rate / rates['Scaper']:.2f}") for name, rate in rates.items()),
+    )
+
+
+def one_thread_each(corpus: Path, count: int, runs: int) -> dict[str, list[float]]:
+    """Seconds that `count` soundscapes take in each run, by Scaper and for training."""
+    torch.set_num_threads(1)
+    logging.disable()
+    events, noises = str(corpus / "isolated_events" / "train"), str(corpus / "noises")
+    label_map = LabelMap.load(corpus / "meta" / "lbl_map.json")
+    data = DataConfig(label_map="", isolated_events=events, backgrounds=noises, soundscapes=count)
+    dataset = SoundscapeDataset(data, AudioConfig(), label_map, "multilabel", training_chain(500))
+    numbers = itertools.count()
+
+    def by_scaper() -> float:
+        with tempfile.TemporaryDirectory(dir=corpus) as out:
+            start = time.perf_counter()
+            generate_soundscapes(Recipe(events, noises, seed=next(numbers)), out, range(count), label_map)
+            return time.perf_counter() - start
+
+    def for_training() -> float:
+        epoch, start = next(numbers), time.perf_counter()
+        for index in range(count):
+            dataset.sound(epoch, index)
+        return time.perf_counter() - start
+
+    work = {"Scaper": by_scaper, "data.isolated_events": for_training}
+    in_turns(work, 1)
+    return in_turns(work, runs)
 
 
 def generate(corpus: Path, workers: int, count: int) -> float:

@@ -20,8 +20,7 @@ from src.data.checks.record import Limits
 from src.data.datamodule import ClipDataModule
 from src.data.device_features import Features
 from src.data.labels import LabelMap
-from src.data.lmdb.fingerprint import known_fingerprint
-from src.data.lmdb.store import data_file
+from src.data.loading import known_data
 from src.errors import UserError
 from src.learning.normalisation import normalised, normalised_by
 from src.learning.tasks import Task, build_task
@@ -119,12 +118,6 @@ class RunPlan:
             return False
         stopped_early = self.earlier["finished"] and self.earlier["finished"]["early"]
         return stopped_early or bool(self.resume and (self.resume.early or self.resume.epochs >= self.options.epochs))
-
-    def known_data(self) -> dict[str, str | None]:
-        """Split -> fingerprint of its LMDB, of those that are there, as far as a note beside it says."""
-        data = self.config.data
-        files = {split: data_file(data.source(split)) for split in ("train", "val")} if data.is_lmdb else {}
-        return {split: known_fingerprint(file) for split, file in files.items() if file.is_file()}
 
     @cached_property
     def forward_gmac(self) -> float:
@@ -226,7 +219,7 @@ def _plan(options: TrainingOptions) -> RunPlan:
     point = read_resume_point(Path(options.resume_from)) if options.resume_from else last_resume_point(folder)
     plan = replace(plan, resume=point)
     if plan.is_finished:
-        RunRecord(folder, earlier).identify(plan.known_data())
+        RunRecord(folder, earlier).identify(known_data(plan.config))
         return plan
     places = [folder.record_file, folder.metrics_file, folder.resume_file, folder.checkpoints / "a.ckpt"]
     require_writable(*places, options.cache_samples and Path(options.cache_samples) / "samples")
@@ -248,7 +241,8 @@ def check_data(plan: RunPlan) -> None:
     data, audio = plan.config.data, plan.config.audio_config
     if not data.is_lmdb:
         raise UserError("--check_data: checks LMDBs, and the cfg reads manifests (data.is_lmdb: False)")
-    paths = dict.fromkeys(os.path.realpath(data.source(split)) for split in ("train", "val"))
+    sources = (data.source("val"),) if data.isolated_events else (data.source("train"), data.source("val"))
+    paths = dict.fromkeys(map(os.path.realpath, sources))  # isolated events are read whole as they are packed
     limits = Limits(plan.label_map, audio.delimiter, audio.sample_rate)
     found = check(list(paths), limits, max(1, plan.options.num_workers))
     for warning in found.warnings:

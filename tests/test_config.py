@@ -48,6 +48,37 @@ def test_unused_keys_of_published_cfgs_are_accepted(tmp_path):
     assert config.model.pretrained is None
 
 
+ENDLESS = ("data.train_lmdb=None", "data.isolated_events=events", "data.backgrounds=noises")
+
+
+def test_a_cfg_asks_for_new_soundscapes_in_every_epoch(tmp_path):
+    data = load_config(write_cfg(tmp_path / "a.cfg", cfg_tree(tmp_path)), ENDLESS).data
+    assert (data.source("train"), data.source("val")) == ("events", data.val_lmdb)
+    assert (data.soundscapes, data.max_events, data.duration) == (1000, 3, 5.0)
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (("data.train_lmdb=a.lmdb",), "data.train_lmdb is 'a.lmdb'. It should be None with data.isolated_events"),
+        (("data.backgrounds=None",), "data.backgrounds is None. It should be a path with isolated_events"),
+        (("data.val_lmdb=None",), "data.val_lmdb is None. It should be a path with is_lmdb: True"),
+        (("data.soundscapes=0",), "data.soundscapes is 0. It should be greater than or equal to 1"),
+        (("data.max_events=0",), "data.max_events is 0. It should be greater than or equal to 1"),
+        (("data.max_events=101",), "data.max_events is 101. It should be less than or equal to 100"),
+        (("data.duration=0",), "data.duration is 0. It should be greater than or equal to 0.1"),
+        (("data.duration=601",), "data.duration is 601. It should be less than or equal to 600"),
+        (("model.type=multiclass",), "data.max_events is 3. It should be 1 with model.type multiclass"),
+        (("opt.balanced=True",), "opt.balanced is True. It should be False with data.isolated_events"),
+        (("audio_config.precompute_features=True",), "should be False where clips are new in every epoch"),
+    ],
+)
+def test_soundscapes_without_end_are_refused_with_what_does_not_fit(tmp_path, overrides, message):
+    with pytest.raises(UserError) as error:
+        load_config(write_cfg(tmp_path / "a.cfg", cfg_tree(tmp_path)), [*ENDLESS, *overrides])
+    assert message in str(error.value)
+
+
 def test_overrides(tmp_path):
     path = write_cfg(tmp_path / "a.cfg", cfg_tree(tmp_path))
     config = load_config(

@@ -218,10 +218,16 @@ class DataConfig:
     isolated_events: File | None = Field(
         default=None, description="folder of <class>/*.wav: train on new soundscapes of these in every epoch"
     )
-    backgrounds: File | None = Field(default=None, description="folder of backgrounds of these soundscapes")
+    backgrounds: File | None = Field(
+        default=None, description="folder of <kind>/*.wav, or *.wav, backgrounds of these soundscapes"
+    )
     soundscapes: Count = Field(default=1000, description="how many of these make an epoch")
-    max_events: Count = Field(default=3, description="1 to so many events in each of these")
-    duration: Positive = Field(default=5.0, description="seconds of each of these")
+    max_events: Annotated[int, Field(strict=True, ge=1, le=100)] = Field(
+        default=3, description="1 to so many events in each of these"
+    )
+    duration: Annotated[float, Field(ge=0.1, le=600, allow_inf_nan=False), BeforeValidator(_number)] = Field(
+        default=5.0, description="seconds of each of these"
+    )
 
     def source(self, split: Literal["train", "val"]) -> str:
         """The LMDB or manifest of a split, or the folder of isolated events."""
@@ -271,6 +277,9 @@ class Config:
             else:
                 require(given is not None, f"data.{key}", None, f"be a path with is_lmdb: {data.is_lmdb}")
         require(not endless or data.backgrounds is not None, "data.backgrounds", None, "be a path with isolated_events")
+        one = "be 1 with model.type multiclass and isolated_events: a clip has one class"
+        single = not endless or model.type == "multilabel" or data.max_events == 1
+        require(single, "data.max_events", data.max_events, one)
         self._logmel_keys_agree(require)
         self._recipe_keys_agree(require)
         return self

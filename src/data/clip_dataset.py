@@ -63,11 +63,11 @@ class ClipDataset(Dataset, ABC):
         # Two flat arrays: a list of N small objects would be copied, bit by bit, into every forked worker.
         self._classes = np.array([one for clip in indices for one in clip], dtype=np.int32)
         self._class_starts = np.cumsum([0] + [len(clip) for clip in indices])
-        for index in range(len(self) if target_type == "multiclass" else 0):
-            if len(set(self.class_indices(index))) != 1:
-                names = audio.delimiter.join(label_map.names[i] for i in self.class_indices(index))
-                found = f"the labels '{names}'" if names else "no label"
-                raise UserError(f"{self.where(index)}: has {found}. model.type multiclass needs one")
+        for index, found in enumerate(indices if target_type == "multiclass" else ()):
+            if len(set(found)) != 1:
+                names = audio.delimiter.join(label_map.names[i] for i in found)
+                what = f"the labels '{names}'" if names else "no label"
+                raise UserError(f"{self.where(index)}: has {what}. model.type multiclass needs one")
         self._kept = self._precompute() if audio.precompute_features else None
 
     @abstractmethod

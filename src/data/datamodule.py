@@ -1,6 +1,6 @@
 """The one LightningDataModule: a configuration's training and validation sets and their loaders."""
 
-from typing import Any, Literal
+from typing import Any
 
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
@@ -10,9 +10,9 @@ from src.data.batching import Batch
 from src.data.clip_dataset import ClipDataset
 from src.data.device_features import DeviceFeatures, Features, makes_features
 from src.data.labels import LabelMap
-from src.data.loading import DESCRIPTORS, loader, open_dataset
+from src.data.loading import DESCRIPTORS, loader, open_dataset, open_training_set
 from src.data.sampling import EpochSampler
-from src.data.transforms import Transform, evaluation_chain, training_chain
+from src.data.transforms import evaluation_chain, training_chain
 from src.errors import UserError
 from src.utils.limits import usable_workers
 
@@ -57,12 +57,12 @@ class ClipDataModule(pl.LightningDataModule):
         self.seed = seed
         self.features = features
 
-        def opened(split: Literal["train", "val"], transform: Transform) -> ClipDataset:
-            source = config.data.source(split)
-            more: dict[str, Any] = {"complement": split == "train", "num_workers": num_workers}
-            return open_dataset(config, source, label_map, transform, seed, **more, **of_lmdbs)
-
-        self.train_set = opened("train", training_chain(random_clip_size, config.augment))
+        self.train_source = config.data.source("train")
+        self.val_source = config.data.source("val")
+        of_lmdbs["num_workers"] = num_workers
+        train_chain = training_chain(random_clip_size, config.augment)
+        val_chain = evaluation_chain(val_clip_size, crop_validation)
+        self.train_set = open_training_set(config, label_map, train_chain, seed, complement=True, **of_lmdbs)
         self.train_set.wave_mix = config.augment.wave_mix
         bins, shift = self.train_set.features.num_bins, config.augment.freq_shift
         if shift >= bins:
@@ -70,10 +70,8 @@ class ClipDataModule(pl.LightningDataModule):
                 f"{config.path}: augment.freq_shift is {shift}. It should be below {bins}, the bins or bands"
             )
         self._weights = self.train_set.balancing_weights() if config.opt.balanced else None
-        self.val_set = opened("val", evaluation_chain(val_clip_size, crop_validation))
+        self.val_set = open_dataset(config, self.val_source, label_map, val_chain, seed, **of_lmdbs)
         self.device_features = DeviceFeatures(self.train_set.features)
-        self.train_source = config.data.source("train")
-        self.val_source = config.data.source("val")
         self.require_enough(num_ranks=1)
         self._within_epoch: tuple[int, int] | None = None  # epoch, records of each rank done
 

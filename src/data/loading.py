@@ -16,8 +16,11 @@ from src.data.batching import message_of, unchanged
 from src.data.clip_dataset import ClipDataset
 from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset, LMDBDataset
 from src.data.labels import LabelMap
+from src.data.lmdb.fingerprint import known_fingerprint
+from src.data.lmdb.store import data_file
 from src.data.manifest_dataset import ManifestDataset
 from src.data.shared_buffers import SharedBuffers
+from src.data.soundscapes.dataset import SoundscapeDataset, known_source_fingerprint
 from src.data.transforms import Transform
 from src.errors import UserError
 from src.utils.limits import starting, usable_workers
@@ -51,11 +54,41 @@ def open_dataset(
         if len(dataset) == 0:
             raise UserError(f"{source}: holds no clips")
         return dataset
+    _require_lmdb_for(of_lmdbs, f"{source}: is a manifest", " (data.is_lmdb: True)")
+    return ManifestDataset(*common)
+
+
+def open_training_set(
+    config: Config, label_map: LabelMap, transform: Transform, seed: int = 0, *, num_workers: int = 1, **of_lmdbs: Any
+) -> ClipDataset:
+    """What a configuration trains on: stored clips, as `open_dataset` opens them, or new soundscapes in every epoch.
+
+    Raises:
+        UserError: as of `open_dataset`, or of `SoundscapeDataset`.
+    """
+    source = config.data.source("train")
+    if not config.data.isolated_events:
+        return open_dataset(config, source, label_map, transform, seed, num_workers=num_workers, **of_lmdbs)
+    _require_lmdb_for(of_lmdbs, f"{source}: clips are mixed of it")
+    common = config.audio_config, label_map, config.model.type, transform, seed
+    return SoundscapeDataset(config.data, *common, num_workers=num_workers)
+
+
+def known_data(config: Config) -> dict[str, str | None]:
+    """Split -> fingerprint of its clips, of those that are stored in LMDBs, as far as notes beside these say."""
+    data = config.data
+    files = {split: data_file(data.source(split)) for split in ("train", "val")} if data.is_lmdb else {}
+    known = {split: known_fingerprint(file) for split, file in files.items() if file.is_file()}
+    if data.isolated_events:
+        known["train"] = known_source_fingerprint(data, config.audio_config.sample_rate)
+    return known
+
+
+def _require_lmdb_for(of_lmdbs: dict[str, Any], why_not: str, more: str = "") -> None:
     for option in "fold", "skip_bad_records", "cache_samples":
         if of_lmdbs.get(option) not in (None, False):
             name = "folds" if option == "fold" else f"--{option}"
-            raise UserError(f"{source}: is a manifest, and {name} are for LMDBs (data.is_lmdb: True)")
-    return ManifestDataset(*common)
+            raise UserError(f"{why_not}, and {name} are for LMDBs{more}")
 
 
 DESCRIPTORS = 4  # that each worker keeps open in the main process

@@ -14,7 +14,7 @@ from src.data.clip_dataset import ClipDataset
 from src.data.labels import LabelMap
 from src.data.lmdb.notes import FileState, recall, remember
 from src.data.lmdb.store import data_file
-from src.data.loading import open_dataset
+from src.data.loading import open_training_set
 from src.data.transforms import Compose
 from src.errors import UserError
 from src.utils.parallel import map_in_processes
@@ -55,7 +55,7 @@ def normalised(
         return normalised_by(config, mean, std)
     raw = replace(config, audio_config=replace(config.audio_config, precompute_features=False))
     of_lmdbs |= {"fold": fold, "complement": True, "num_workers": num_workers}
-    dataset = open_dataset(raw, source, label_map, Compose(()), seed, **of_lmdbs)
+    dataset = open_training_set(raw, label_map, Compose(()), seed, **of_lmdbs)
     mean, std = measure(dataset, num_workers)
     if not std:
         raise UserError(

@@ -16,34 +16,22 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 
-from src.data.audio.files import as_int32, encode
+from src.data.audio.files import as_int16, encode
 from src.data.audio.opening import opened
-from src.data.labels import LabelMap, nfc
+from src.data.labels import LabelMap
+from src.data.soundscapes.distribution import BACKGROUND_TIME, EVENT, REF_DB
+from src.data.soundscapes.sources import background_files, event_files, file_weights, require_source
 from src.errors import UserError
 from src.preparation.jams import renamed
 from src.utils.files import claim_folder, write_whole
-from src.utils.folders import files_in, subfolders
 from src.utils.parallel import make_all
-from src.utils.text import is_text
 
 log = logging.getLogger(__name__)
 
 SAMPLE_RATE = 22050  # Hz
-REF_DB = -60  # LUFS of the background
-EVENT: dict[str, Any] = {  # how Scaper draws an event
-    "source_time": ("uniform", 0, 140),  # s in its file
-    "event_time": ("uniform", 0, 5),  # s in the soundscape
-    "event_duration": ("uniform", 1.5, 5),  # s
-    "snr": ("uniform", 10, 60),  # dB above the background
-    "pitch_shift": None,
-    "time_stretch": ("uniform", 0.95, 1.05),
-}
-BACKGROUND_TIME = ("uniform", 0, 600)  # s in its file, where the background begins
-SHORTEST = 0.01  # s of an event: Scaper fades it in and out for as long
 SCRATCH = "/tmp"  # where SoX's bindings put samples, whatever TMPDIR says
 ROOM = 64 << 20  # bytes to be free there: once it is full they carry on, with less of the sound
 
@@ -112,46 +100,6 @@ def generate_soundscapes(
     return list(make_all(make, numbers, num_workers, out_folder, "soundscapes", is_made).values())
 
 
-def event_files(fg_path: str | Path, label_map: LabelMap) -> dict[str, list[str]]:
-    """Class → its sorted WAV files, for every class of the map."""
-    folder, what = Path(fg_path), "isolated events (<class>/*.wav)"
-    files: dict[str, list[str]] = {name: [] for name in label_map.names}
-    for name in subfolders(folder, what):
-        if nfc(name) not in files:
-            raise UserError(f"{folder}: class '{name}' is not in the label map {label_map.path}")
-    for file in files_in(folder, {".wav"}, what, levels=range(1, 2)):
-        files[nfc(os.path.dirname(file))].append(str(folder / file))
-    empty = [name for name, found in files.items() if not found]
-    if empty:
-        none, place = f"no WAV files of class '{empty[0]}', which the label map {label_map.path} has", folder / empty[0]
-        if os.path.lexists(place):  # it may be empty, a link to nothing, or not be readable
-            files_in(place, {".wav"}, f"WAV files of class '{empty[0]}'", levels=range(1), none=none)
-        raise UserError(f"{folder}: {none}")
-    return files
-
-
-def background_files(bg_path: str | Path) -> tuple[str, dict[str, list[str]]]:
-    """(root, kind → sorted WAV files), whether they lie in subfolders of `bg_path` or in itself, the only kind then."""
-    folder = Path(os.path.abspath(bg_path))
-    none = "no background WAV files in it, nor in its subfolders"
-    found = [folder / file for file in files_in(folder, {".wav"}, "backgrounds", levels=range(2), none=none)]
-    files = [file for file in found if file.parent != folder] or found
-    if len(files) < len(found):
-        log.info("%s: left out %d WAV files that are in no subfolder", folder, len(found) - len(files))
-    kinds: dict[str, list[str]] = {}
-    for file in files:
-        kinds.setdefault(file.parent.name, []).append(str(file))
-    return str(files[0].parent.parent), kinds
-
-
-def file_weights(files: dict[str, list[str]], label_map: LabelMap, class_weights: Sequence[float] | None) -> np.ndarray:
-    """Probability of each file, in the order of `files`."""
-    largest = max(len(group) for group in files.values())
-    weights = class_weights or [largest / len(files[name]) for name in label_map.names]
-    each = np.concatenate([np.full(len(files[name]), weight) for name, weight in zip(label_map.names, weights)])
-    return each / each.sum()
-
-
 def sound_file(folder: Path, number: int, audio_format: str = "wav") -> Path:
     """Where a soundscape's audio is."""
     return folder / f"soundscape_{number:06d}.{audio_format}"
@@ -173,10 +121,9 @@ def write_soundscape(
         jams: the content of the JAMS file.
     """
     lines = "".join("\t".join(map(str, event)) + "\n" for event in events)
-    samples = (as_int32(audio) >> 16).astype(np.int16)  # as libsndfile does for WAV. For FLAC it rounds otherwise
     write_whole(sound.with_suffix(".txt"), lines)
     write_whole(sound.with_suffix(".jams"), jams)
-    write_whole(sound, encode(samples, sample_rate, sound.suffix[1:].upper()))
+    write_whole(sound, encode(as_int16(audio), sample_rate, sound.suffix[1:].upper()))
 
 
 def _make(recipe: Recipe, sources: Sources, out_folder: Path, audio_format: str, number: int) -> None:
@@ -225,21 +172,6 @@ def _portable_names(paths: Sequence[str], root: str) -> dict[str, str]:
     """Path → what stands for it in a JAMS file: from the root's own name on, wherever the root lies."""
     above = os.path.dirname(os.path.abspath(root))
     return {path: os.path.relpath(os.path.abspath(path), above) for path in paths}
-
-
-def require_source(file: str | Path) -> float:
-    """The duration of a sound file in seconds, if Scaper can use it.
-
-    Raises:
-        UserError: it is not audio, or too short.
-    """
-    if not is_text(str(file)):
-        raise UserError(f"{file}: its name is not UTF-8, and Scaper opens no such file. Rename it")
-    with opened(file) as recording:
-        seconds = recording.frames / recording.samplerate
-    if seconds < SHORTEST:
-        raise UserError(f"{file}: lasts {1000 * seconds:.1f} ms, but Scaper fades it in for {1000 * SHORTEST:g} ms")
-    return seconds
 
 
 @contextmanager

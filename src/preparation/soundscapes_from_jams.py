@@ -6,9 +6,10 @@ import json
 import unicodedata
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from src.data.soundscapes.sources import require_source
 from src.errors import UserError
 from src.preparation.jams import SCAPERS_RATE, Event, ScaperJams, read_jams, renamed
-from src.preparation.soundscapes import import_scaper, is_complete, mixing, require_source, write_soundscape
+from src.preparation.soundscapes import import_scaper, is_complete, mixing, write_soundscape
 from src.utils.files import claim_folder
 from src.utils.folders import files_in, require_different_stems, require_folder
 from src.utils.parallel import make_all

@@ -24,6 +24,8 @@ PLACES = {
     f"cfg.data.{name}"
     for name in (
         "label_map",
+        "isolated_events",
+        "backgrounds",
         *(f"{split}_{kind}" for split in ("train", "val", "test") for kind in ("lmdb", "manifest")),
     )
 } | {"cfg.model.pretrained"}

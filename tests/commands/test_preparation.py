@@ -10,8 +10,8 @@ import torch
 from conftest import SAMPLE_RATE, error_line, run_script, write_lbl_map
 
 from src.data.labels import LabelMap
+from src.data.soundscapes.sources import event_files, file_weights
 from src.preparation.demo_corpus import DRUMS, PITCHED, deal_voices, voices_of
-from src.preparation.soundscapes import event_files, file_weights
 
 
 @pytest.fixture(scope="module")

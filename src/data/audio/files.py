@@ -2,7 +2,10 @@
 
 import io
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import miniaudio
 import numpy as np
@@ -67,26 +70,57 @@ def decode_record(flac: bytes, sample_rate: int, where: str) -> np.ndarray:
     return decode(flac, sample_rate, where)
 
 
-def _mono_samples(flac: bytes, count: int) -> np.ndarray:
-    """(count,) int16 samples of 16-bit mono FLAC, fewer where it breaks off, and none where there are more.
+def decode_part(flac: bytes | memoryview, start: int, stop: int) -> np.ndarray:
+    """(stop - start,) int16 samples of 16-bit mono FLAC. What is before them is passed over, and not decoded.
 
-    miniaudio's functions in Python decode to memory of their own first.
+    Raises:
+        ValueError: it is no such FLAC, or it is damaged or shorter.
     """
-    known = 0 < count <= LARGEST_BLOCK * len(flac)  # of more, no such file is whole, and no such memory there
-    decoder = known and miniaudio.lib.ma_dr_flac_open_memory(flac, len(flac), miniaudio.ffi.NULL)
-    if not decoder:
+    samples = np.empty(stop - start, np.int16)
+    with _flac_decoder(flac) as decoder:
+        found = decoder and miniaudio.lib.ma_dr_flac_seek_to_pcm_frame(decoder, start)
+        if not found or _read_into(samples, decoder) < len(samples):
+            raise ValueError(f"no samples {start} to {stop}")
+    return samples
+
+
+def num_samples(flac: bytes | memoryview) -> int:
+    """Samples of a channel, as FLAC's header says."""
+    return _stream_info(flac)[3]
+
+
+def _mono_samples(flac: bytes, count: int) -> np.ndarray:
+    """(count,) int16 samples of 16-bit mono FLAC, fewer where it breaks off, and none where there are more."""
+    if not 0 < count <= LARGEST_BLOCK * len(flac):  # of more, no such file is whole, and no such memory there
         return np.empty(0, np.int16)
-    try:
+    with _flac_decoder(flac) as decoder:
+        if not decoder:
+            return np.empty(0, np.int16)
         samples = np.empty(count, np.int16)
-        place = miniaudio.ffi.from_buffer("short *", samples)
-        read = miniaudio.lib.ma_dr_flac_read_pcm_frames_s16(decoder, count, place)
+        read = _read_into(samples, decoder)
         more = miniaudio.lib.ma_dr_flac_read_pcm_frames_s16(decoder, 1, miniaudio.ffi.NULL)
         return samples[: 0 if more else read]
+
+
+@contextmanager
+def _flac_decoder(flac: bytes | memoryview) -> Iterator[Any]:
+    """miniaudio's decoder, or what is false. Its functions in Python decode to memory of their own first."""
+    content = miniaudio.ffi.from_buffer(flac)
+    decoder = miniaudio.lib.ma_dr_flac_open_memory(content, len(flac), miniaudio.ffi.NULL)
+    try:
+        yield decoder
     finally:
-        miniaudio.lib.ma_dr_flac_close(decoder)
+        if decoder:
+            miniaudio.lib.ma_dr_flac_close(decoder)
 
 
-def _stream_info(flac: bytes) -> tuple[int, int, int, int]:
+def _read_into(samples: np.ndarray, decoder: Any) -> int:
+    """How many int16 samples the decoder could write."""
+    place = miniaudio.ffi.from_buffer("short *", samples)
+    return miniaudio.lib.ma_dr_flac_read_pcm_frames_s16(decoder, len(samples), place)
+
+
+def _stream_info(flac: bytes | memoryview) -> tuple[int, int, int, int]:
     """Hz, channels, bits of a sample, and number of samples, as FLAC's first block says (RFC 9639, section 8.2).
 
     The number is 0 where it is not known, and all are where the bytes begin otherwise.
@@ -176,6 +210,11 @@ def encode(samples: np.ndarray, sample_rate: int, file_format: str) -> bytes:
 def as_int32(samples: np.ndarray) -> np.ndarray:
     """Floats in [-1, 1] as 32-bit integers. Exact for the samples of a file of up to 32 bits."""
     return np.clip(np.rint(samples.astype(np.float64) * 2**31), -(2**31), 2**31 - 1).astype(np.int32)
+
+
+def as_int16(samples: np.ndarray) -> np.ndarray:
+    """Floats in [-1, 1] as 16-bit integers, as libsndfile does for WAV. For FLAC it rounds otherwise."""
+    return (as_int32(samples) >> 16).astype(np.int16)
 
 
 def tile(samples: np.ndarray, min_length: int) -> np.ndarray:

@@ -153,7 +153,15 @@ class LMDBReader:
         Raises:
             UserError: it is missing or damaged.
         """
-        return self._find(index, lambda value: bytes(value[slice(*_audio_span(value))]))
+        return self.look(index, bytes)
+
+    def look(self, index: int, parse: Callable[[memoryview], Result]) -> Result:
+        """What `parse` makes of a record's FLAC bytes, which are not copied, and are there until it returns.
+
+        Raises:
+            UserError: the record is missing or damaged, which is also what a ValueError says.
+        """
+        return self._find(index, lambda value: parse(value[slice(*_audio_span(value))]))
 
     def stored(self, index: int) -> bytes:
         """A record as stored, whatever it is.

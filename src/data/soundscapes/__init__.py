@@ -1,0 +1,1 @@
+"""Soundscapes that are mixed when they are asked for, new ones in every epoch."""
