@@ -23,6 +23,7 @@ from src.data.lmdb.store import data_file
 from src.errors import UserError
 from src.learning.tasks import Task, build_task
 from src.models.checkpoint import architecture, initial_network, load_class_weights, outline
+from src.models.torch_files import torch_file_digest
 from src.runs.devices import Devices
 from src.runs.distributed import from_rank_zero
 from src.runs.folder import RunFolder, checkpoint_at, require_same_run
@@ -30,6 +31,7 @@ from src.runs.provenance import provenance
 from src.runs.record import RunRecord
 from src.runs.resuming import ResumePoint, last_resume_point, read_resume_point
 from src.scoring.frames import report_frames
+from src.scoring.teachers import teach
 from src.utils.files import require_writable
 from src.utils.text import is_text
 
@@ -138,12 +140,14 @@ class RunPlan:
             cache_samples=options.cache_samples,
         )
         data.require_enough(options.devices.num_processes)
+        if self.config.opt.teacher:
+            teach(data.train_set, self.config.opt.teacher, data.train_source)
         report_frames(data.val_set, options.val_clip_size, "--val_clip_size", options.crop_validation)
         return data
 
     def settings(self) -> dict[str, Any]:
         """What must be the same in every start of the run."""
-        options = self.options
+        options, opt = self.options, self.config.opt
         return {
             "cfg": self.config.as_dict(),
             "seed": self.seed,
@@ -154,6 +158,8 @@ class RunPlan:
             "class_weights": None if self.class_weights is None else self.class_weights.tolist(),
             "fold_index": options.fold_index,
             "lbl_map": self.label_map.mapping,
+            **({"epochs": options.epochs} if opt.by_step else {}),
+            **({"teacher": torch_file_digest(opt.teacher)} if opt.teacher else {}),
         }
 
     def record(self) -> RunRecord:

@@ -26,7 +26,7 @@ PLACES = {
         "label_map",
         *(f"{split}_{kind}" for split in ("train", "val", "test") for kind in ("lmdb", "manifest")),
     )
-} | {"cfg.model.pretrained"}
+} | {"cfg.model.pretrained", "cfg.opt.teacher"}
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,9 @@ from src.runs.checkpoint_io import tensors_in
 from src.runs.folder import RunFolder, epoch_of
 
 RANKS = "ranks"  # key of a checkpoint: how many processes wrote it
+RAW = (
+    "current_model_state"  # key of a checkpoint whose state_dict is an average: the weights that training goes on with
+)
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,10 @@ class ResumePoint:
     batches: int  # done of the next one
     early: bool  # early stopping has ended the run
     shapes: Mapping[str, torch.Tensor]  # of the weights: tensors on the meta device
+    planned: int | None  # epochs of the run, where its learning rate falls towards their end
 
     def require_trainable(self, network: torch.nn.Module, epochs: int) -> None:
-        """Refuse a checkpoint of another network or of a longer run.
+        """Refuse a checkpoint of another network, of a longer run or of another schedule.
 
         Args:
             network: of the configuration, on the meta device or not.
@@ -45,6 +49,11 @@ class ResumePoint:
             raise UserError(f"{self.path}: is of another network than the cfg's: {problem}")
         if self.epochs >= epochs:
             raise UserError(f"{self.path}: has completed {self.epochs} epochs, and --epochs is {epochs}")
+        if self.planned not in (None, epochs):
+            raise UserError(
+                f"{self.path}: is of a run of {self.planned} epochs, towards whose end its learning rate falls, "
+                f"and --epochs is {epochs}. Give --epochs {self.planned}"
+            )
 
 
 def read_resume_point(path: Path) -> ResumePoint:
@@ -70,15 +79,16 @@ def read_resume_point(path: Path) -> ResumePoint:
         epochs = fit["epoch_progress"]["current"]["processed"]
         batches = fit["epoch_loop.batch_progress"]["current"]["processed"] if is_within_epoch(fit) else 0
         early = any(state.get("stopped_epoch") for state in content["callbacks"].values())
+        planned = content["hyper_parameters"].get("epochs")
     except (KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: does not say how far its run had come. The file is damaged") from None
-    weights = content["state_dict"]
-    if not all(is_usable(value) for value in (*weights.values(), *tensors_in(content["optimizer_states"]))):
+    weights, further = content["state_dict"], (content["optimizer_states"], content.get(RAW))
+    if not all(is_usable(value) for value in (*weights.values(), *tensors_in(further))):
         raise UserError(
             f"{path}: cannot be resumed from: it holds something else than tensors of finite numbers. Is it damaged?"
         )
     shapes = {str(name).removeprefix(NETWORK): value.to("meta") for name, value in weights.items()}
-    return ResumePoint(path, epochs, batches, early, shapes)
+    return ResumePoint(path, epochs, batches, early, shapes, planned)
 
 
 def is_within_epoch(fit_loop: dict[str, Any]) -> bool:

@@ -46,6 +46,7 @@ class InferenceOptions:
     skip_bad_records: bool = False  # leave them out instead of stopping
     manifest: str | None = None  # … those that this CSV lists
     resample: bool = False  # take the manifest's files of any rate, as `audio_config.resample` does
+    all_folds: bool = False  # of an LMDB with folds, not a checkpoint's validation fold alone
 
     @property
     def source(self) -> str:
@@ -232,11 +233,11 @@ def frames_of_clips(path: Path, options: InferenceOptions) -> int:
 
 
 def whole_clips(checkpoint: Checkpoint, options: InferenceOptions) -> ClipDataset:
-    """The evaluation clips as the checkpoint's configuration reads them. Of ESC-50, those of its validation fold."""
+    """The evaluation clips as the checkpoint's configuration reads them. Of folds, its own, unless all are wanted."""
     config = checkpoint.config
     if options.resample:
         config = replace(config, audio_config=replace(config.audio_config, resample=True))
-    fold, is_lmdb = checkpoint.record.get("fold_index"), options.manifest is None
+    fold, is_lmdb = None if options.all_folds else checkpoint.record.get("fold_index"), options.manifest is None
     if fold is not None:
         folds = [found for _, found in LMDBReader(options.source).annotations()] if is_lmdb else []
         if all(found is None for found in folds):

@@ -119,4 +119,4 @@ def test_multiclass_mixup_loss_by_hand(corpus, protocol, sees_mixed):
     logits = network(mixed.inputs if sees_mixed else inputs)
     each = [functional.cross_entropy(logits, t, reduction="none") for t in (targets, targets[mixed.partners])]
     by_hand = (mixed.weights * each[0] + (1 - mixed.weights) * each[1]).mean()
-    assert torch.isclose(build_task(config).mixup_loss(network, inputs, targets, mixed), by_hand)
+    assert torch.isclose(build_task(config).training_loss(network, inputs, targets, mixed), by_hand)
