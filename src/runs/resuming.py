@@ -79,7 +79,7 @@ def read_resume_point(path: Path) -> ResumePoint:
         epochs = fit["epoch_progress"]["current"]["processed"]
         batches = fit["epoch_loop.batch_progress"]["current"]["processed"] if is_within_epoch(fit) else 0
         early = any(state.get("stopped_epoch") for state in content["callbacks"].values())
-        planned = content["hyper_parameters"].get("epochs")
+        planned = (content.get("hyper_parameters") or {}).get("epochs")
     except (KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: does not say how far its run had come. The file is damaged") from None
     weights, further = content["state_dict"], (content["optimizer_states"], content.get(RAW))
