@@ -42,7 +42,7 @@ def folds(corpus, tmp_path_factory):
     with LMDBWriter(folder / "folds.lmdb", 1e7) as writer:
         for number in range(12):
             record = clips[number]
-            writer.add(Record(b"no FLAC" if number == 5 else record.audio, record.label, 1 + number % 2))
+            writer.add(Record(b"no FLAC" if number == 5 else record.flac, record.label, 1 + number % 2))
     write_lbl_map(folder / "meta" / "lbl_map.json")
     tree = cfg_tree(folder)
     tree["data"] |= {"train_lmdb": str(folder / "folds.lmdb"), "val_lmdb": str(folder / "folds.lmdb")}
@@ -111,7 +111,10 @@ def changed(stored, folder, **more):
         ({"logits": lambda logits: logits[:, :2]}, "is of other classes than .*lbl_map.json"),
         ({"classes": lambda names: names[::-1]}, "is of other classes than .*lbl_map.json"),
         ({"type": lambda _: "multiclass"}, "is of type multiclass, and model.type is multilabel"),
-        ({"logits": lambda logits: logits * torch.nan}, "no finite logits for 6 of the 6 clips, such as .*record 0"),
+        (
+            {"logits": lambda logits: logits * torch.nan},
+            "has no finite logits for 6 of the 6 clips, such as .*record 0",
+        ),
         ({"logits": lambda logits: logits.double()}, "holds no logits"),
         ({"logits": lambda logits: logits.tolist()}, "holds no logits"),
     ],
