@@ -205,7 +205,7 @@ def _plan(options: TrainingOptions) -> RunPlan:
     places = [folder.record_file, folder.metrics_file, folder.resume_file, folder.checkpoints / "a.ckpt"]
     require_writable(*places, options.cache_samples and Path(options.cache_samples) / "samples")
     if point:
-        point.require_trainable(outline(*architecture(config.model)), options.epochs)
+        point.require_trainable(outline(*architecture(config.model)), config.opt, options.epochs)
     if options.check_data:
         check_data(plan)
     return plan

@@ -14,6 +14,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from src.config.sections import OptConfig
 from src.errors import UserError
 from src.models.safe_loading import read_torch_file
 from src.models.weights import NETWORK, is_usable, misfit
@@ -36,12 +37,15 @@ class ResumePoint:
     early: bool  # early stopping has ended the run
     shapes: Mapping[str, torch.Tensor]  # of the weights: tensors on the meta device
     planned: int | None  # epochs of the run, where its learning rate falls towards their end
+    optimizer: str | None  # opt.optimizer of the run, where the checkpoint says
+    averaged: bool  # whether the weights are an average, with those of the last step beside them
 
-    def require_trainable(self, network: torch.nn.Module, epochs: int) -> None:
-        """Refuse a checkpoint of another network, of a longer run or of another schedule.
+    def require_trainable(self, network: torch.nn.Module, opt: OptConfig, epochs: int) -> None:
+        """Refuse a checkpoint of another network, of a longer run, or of another optimiser or schedule.
 
         Args:
             network: of the configuration, on the meta device or not.
+            opt: of the configuration.
             epochs: of --epochs.
         """
         problem = misfit(network, self.shapes)
@@ -49,6 +53,15 @@ class ResumePoint:
             raise UserError(f"{self.path}: is of another network than the cfg's: {problem}")
         if self.epochs >= epochs:
             raise UserError(f"{self.path}: has completed {self.epochs} epochs, and --epochs is {epochs}")
+        for key, then, now in (
+            ("optimizer", self.optimizer or opt.optimizer, opt.optimizer),
+            ("ema_decay", self.averaged, opt.ema_decay is not None),
+        ):
+            if then != now:
+                raise UserError(
+                    f"{self.path}: is of a run with another opt.{key} than the cfg's {getattr(opt, key)}, and is not "
+                    "resumed with it. Start from its weights with --pretrained"
+                )
         if self.planned not in (None, epochs):
             raise UserError(
                 f"{self.path}: is of a run of {self.planned} epochs, towards whose end its learning rate falls, "
@@ -79,7 +92,8 @@ def read_resume_point(path: Path) -> ResumePoint:
         epochs = fit["epoch_progress"]["current"]["processed"]
         batches = fit["epoch_loop.batch_progress"]["current"]["processed"] if is_within_epoch(fit) else 0
         early = any(state.get("stopped_epoch") for state in content["callbacks"].values())
-        planned = (content.get("hyper_parameters") or {}).get("epochs")
+        record = content.get("hyper_parameters") or {}
+        optimizer = record.get("cfg", {}).get("opt", {}).get("optimizer")
     except (KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: does not say how far its run had come. The file is damaged") from None
     weights, further = content["state_dict"], (content["optimizer_states"], content.get(RAW))
@@ -88,7 +102,7 @@ def read_resume_point(path: Path) -> ResumePoint:
             f"{path}: cannot be resumed from: it holds something else than tensors of finite numbers. Is it damaged?"
         )
     shapes = {str(name).removeprefix(NETWORK): value.to("meta") for name, value in weights.items()}
-    return ResumePoint(path, epochs, batches, early, shapes, planned)
+    return ResumePoint(path, epochs, batches, early, shapes, record.get("epochs"), optimizer, RAW in content)
 
 
 def is_within_epoch(fit_loop: dict[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 """Optimisers, rates by the step, clipping, averaged weights and dropping, alone and all together, and resuming."""
 
 import csv
+import re
 import shutil
 
 import numpy as np
@@ -113,6 +114,14 @@ PLACES = {
 }
 
 
+def interrupted(monkeypatch, place, *run_of, **more):
+    """A run that ends in one of the places, as if a signal had come."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Interrupts, "wanted", lambda _, trainer: PLACES[place](trainer))
+        with pytest.raises(Interrupted):
+            run(*run_of, **more)
+
+
 @pytest.mark.parametrize(
     "place, precision", [*((place, "32") for place in PLACES), *((place, "bf16-mixed") for place in list(PLACES)[:2])]
 )
@@ -121,10 +130,7 @@ def test_an_interrupted_run_of_everything_ends_as_an_undisturbed_one(
 ):
     expected, other = undisturbed(precision)
     folder = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        patch.setattr(Interrupts, "wanted", lambda _, trainer: PLACES[place](trainer))
-        with pytest.raises(Interrupted):
-            run(recipe, folder, precision=precision, use_mixup=True)
+    interrupted(monkeypatch, place, recipe, folder, precision=precision, use_mixup=True)
     assert (folder / "resume.ckpt").exists() == (place != "between epochs")
     assert_same(run(recipe, folder, precision=precision, use_mixup=True), expected, folder, other)
 
@@ -132,9 +138,7 @@ def test_an_interrupted_run_of_everything_ends_as_an_undisturbed_one(
 def test_a_checkpoint_within_the_validation_holds_the_average_as_every_other(
     recipe, undisturbed, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(Interrupts, "wanted", lambda _, trainer: PLACES["within validation"](trainer))
-    with pytest.raises(Interrupted):
-        run(recipe, tmp_path / "run", use_mixup=True)
+    interrupted(monkeypatch, "within validation", recipe, tmp_path / "run", use_mixup=True)
     found = torch.load(tmp_path / "run" / "resume.ckpt", weights_only=True)
     expected = undisturbed("32")[0][0]
     assert equal(found["state_dict"], expected["state_dict"]) and equal(found[RAW], expected[RAW])
@@ -219,7 +223,23 @@ def test_a_schedule_by_the_step_holds_a_run_to_its_epochs(corpus, tmp_path):
     (first,) = (tmp_path / "run" / "ckpts").glob("epoch=00*")
     with pytest.raises(UserError, match="is of a run of 2 epochs, .* and --epochs is 3. Give --epochs 2"):
         run(corpus / "tiny.cfg", tmp_path / "other", *by_step, epochs=3, resume_from=str(first))
-    assert not (tmp_path / "other").exists()
+    assert not (tmp_path / "other" / "ckpts").exists()
+
+
+@pytest.mark.parametrize(
+    "then, now, message",
+    [
+        ((), ("opt.optimizer=AdamW",), "another opt.optimizer than the cfg's AdamW"),
+        ((), ("opt.ema_decay=0.9",), "another opt.ema_decay than the cfg's 0.9"),
+        (("opt.ema_decay=0.9",), (), "another opt.ema_decay than the cfg's None"),
+    ],
+)
+def test_what_another_optimiser_has_left_is_not_resumed(corpus, tmp_path, then, now, message):
+    run(corpus / "tiny.cfg", tmp_path / "run", *then, epochs=1)
+    (first,) = (tmp_path / "run" / "ckpts").iterdir()
+    with pytest.raises(UserError, match=f"{re.escape(str(first))}: is of a run with {message}"):
+        run(corpus / "tiny.cfg", tmp_path / "other", *now, resume_from=str(first))
+    assert not (tmp_path / "other" / "ckpts").exists()
 
 
 @pytest.mark.parametrize("scheduler, early", [("reduce", True), ("one_cycle", False)])
@@ -281,6 +301,8 @@ def test_what_is_dropped_changes_training_alone(corpus, key):
     assert equal(whole.state_dict(), dropping.state_dict())
     inputs = torch.randn(4, 1, 221, 64)
     with torch.no_grad():
+        for parameter in (*whole.parameters(), *dropping.parameters()):
+            parameter += 0.1  # the last norm of each branch begins with 0
         assert torch.equal(whole.eval()(inputs), dropping.eval()(inputs))
         assert torch.equal(whole.train()(inputs), whole(inputs))
         assert not torch.equal(dropping.train()(inputs), dropping(inputs))

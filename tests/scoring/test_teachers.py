@@ -20,7 +20,8 @@ from src.models.checkpoint import read_checkpoint
 from src.models.torch_files import torch_file_digest
 from src.run_plan import TrainingOptions, plan_run
 from src.runs.folder import checkpoint_at
-from src.scoring.teachers import teach
+from src.scoring.predictions import InferenceOptions
+from src.scoring.teachers import store_logits, teach
 from src.training import train
 
 
@@ -66,10 +67,10 @@ def stored(folds, runs, tmp_path_factory):
     return file
 
 
-def open_clips(folds, **more):
+def open_clips(folds, source=None, **more):
     config = load_config(folds / "tiny.cfg")
     label_map = LabelMap.load(config.data.label_map_path())
-    return open_dataset(config, config.data.train_lmdb, label_map, evaluation_chain(64), **more)
+    return open_dataset(config, source or config.data.train_lmdb, label_map, evaluation_chain(64), **more)
 
 
 def test_the_mean_logits_of_all_folds_are_stored(folds, runs, stored):
@@ -92,6 +93,17 @@ def test_each_clip_has_the_logits_of_its_record(folds, stored):
     teach(clips, str(stored), "clips")
     batch = clips.__getitems__([(0, 3), (0, 1)])
     assert isinstance(batch, Batch) and torch.equal(batch.teacher, logits[clips.records[[3, 1]]])
+
+
+def test_a_manifest_has_a_teacher_of_its_own(corpus, folds, runs, tmp_path):
+    manifest, clips = tmp_path / "clips.csv", sorted((corpus / "eval").glob("*.flac"))
+    manifest.write_text("files,labels\n" + "".join(f"{clip},Drum\n" for clip in clips))
+    store_logits(runs, InferenceOptions(None, num_workers=0, manifest=str(manifest)), str(tmp_path / "t.pt"))
+    clips = open_clips(folds, is_lmdb=False, source=str(manifest))
+    teach(clips, str(tmp_path / "t.pt"), "clips")
+    assert clips.teacher.shape == (6, 3) and np.isfinite(clips.teacher).all()
+    with pytest.raises(UserError, match="is of other clips"):
+        teach(open_clips(folds, skip_bad_records=True), str(tmp_path / "t.pt"), "clips")
 
 
 def changed(stored, folder, **more):
