@@ -21,8 +21,7 @@ def build_parser() -> cli.Parser:
 def main() -> None:
     arguments = build_parser().parse_args()
     from src.runs.folder import checkpoint_at
-    from src.scoring.predictions import InferenceOptions
-    from src.scoring.teachers import store_logits
+    from src.scoring.predictions import InferenceOptions, store_logits
     from src.utils.files import require_writable
 
     paths = [checkpoint_at(path) for path in arguments.ckpt_path]

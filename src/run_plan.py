@@ -22,6 +22,7 @@ from src.data.lmdb.fingerprint import known_fingerprint
 from src.data.lmdb.store import data_file
 from src.errors import UserError
 from src.learning.tasks import Task, build_task
+from src.learning.teachers import teach
 from src.models.checkpoint import architecture, initial_network, load_class_weights, outline
 from src.models.torch_files import torch_file_digest
 from src.runs.devices import Devices
@@ -31,7 +32,6 @@ from src.runs.provenance import provenance
 from src.runs.record import RunRecord
 from src.runs.resuming import ResumePoint, last_resume_point, read_resume_point
 from src.scoring.frames import report_frames
-from src.scoring.teachers import teach
 from src.utils.files import require_writable
 from src.utils.text import is_text
 

@@ -36,8 +36,8 @@ class MetricsCSV(Callback):
 class WeightAverage(WeightAveraging):
     """An exponential moving average of the weights, batch norm's statistics included, after every step.
 
-    It is what is validated, and what checkpoints hold as `state_dict`. The weights that training goes on with lie
-    beside it, as `RAW`. The n-th update keeps min(decay, (1 + n) / (10 + n)) of the average, so that the beginning is
+    It is what is validated, and what checkpoints hold as `state_dict`. The weights of the last step lie beside it,
+    as `RAW`. The n-th update keeps min(decay, (1 + n) / (10 + n)) of the average, so that the beginning is
     soon forgotten.
     """
 

@@ -22,9 +22,7 @@ from src.runs.checkpoint_io import tensors_in
 from src.runs.folder import RunFolder, epoch_of
 
 RANKS = "ranks"  # key of a checkpoint: how many processes wrote it
-RAW = (
-    "current_model_state"  # key of a checkpoint whose state_dict is an average: the weights that training goes on with
-)
+RAW = "current_model_state"  # key of a checkpoint whose state_dict is an average: the weights of the last step
 
 
 @dataclass(frozen=True)

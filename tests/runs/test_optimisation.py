@@ -25,8 +25,7 @@ from src.runs.devices import Devices
 from src.runs.folder import checkpoint_at
 from src.runs.interrupts import Interrupts
 from src.runs.resuming import RAW
-from src.scoring.predictions import InferenceOptions
-from src.scoring.teachers import store_logits
+from src.scoring.predictions import InferenceOptions, store_logits
 from src.training import train
 
 RECIPE = {

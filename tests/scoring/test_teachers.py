@@ -16,12 +16,12 @@ from src.data.lmdb.writer import LMDBWriter
 from src.data.loading import open_dataset
 from src.data.transforms import evaluation_chain
 from src.errors import UserError
+from src.learning.teachers import teach
 from src.models.checkpoint import read_checkpoint
 from src.models.torch_files import torch_file_digest
 from src.run_plan import TrainingOptions, plan_run
 from src.runs.folder import checkpoint_at
-from src.scoring.predictions import InferenceOptions
-from src.scoring.teachers import store_logits, teach
+from src.scoring.predictions import InferenceOptions, store_logits
 from src.training import train
 
 

@@ -1,7 +1,7 @@
 """A teacher's logits: stored once for every record of an LMDB or a manifest, and learnt from in training.
 
-A file of torch.save with a dict: `logits` (R, C) float32, NaN in the rows of skipped records, `classes` their C names,
-`type` as of `model.type`, `fingerprint` of the clips, and `checkpoints`, the digests of those that the mean is of.
+A file of torch.save with a dict. Its `logits` are (R, C) float32, NaN in the rows of skipped records. `classes` has C
+names, `type` is as `model.type`. `fingerprint` is of the clips, `checkpoints` has the digests of those asked.
 """
 
 from collections.abc import Sequence
@@ -13,48 +13,33 @@ from src.data.clip_dataset import ClipDataset
 from src.errors import UserError
 from src.models.safe_loading import read_torch_file
 from src.models.torch_files import write_torch_file
-from src.scoring.predictions import Candidate, InferenceOptions, Prediction, predictions
 
 
-def store_logits(checkpoints: Sequence[Path], options: InferenceOptions, output: str) -> tuple[int, int]:
-    """Write the mean of the checkpoints' logits for every record, folds or not, as their networks give them.
+def write_teacher(
+    path: str | Path, logits: torch.Tensor, dataset: ClipDataset, fingerprint: str, checkpoints: Sequence[str]
+) -> int:
+    """Store the (N, C) logits of a data set's clips under their records.
+
+    Args:
+        fingerprint: of the clips.
+        checkpoints: digests of those that the logits are the mean of.
 
     Returns:
-        R and C.
-
-    Raises:
-        UserError: a checkpoint does not fit, or differs from the first one in its classes or its kind of target.
+        R, the records, those without logits included.
     """
-    first, total = None, torch.zeros(())
-    for prediction in predictions([Candidate(path) for path in checkpoints], options):
-        first = first or prediction
-        if kind_of(prediction) != kind_of(first):
-            raise UserError(
-                f"{prediction.candidate.path}: is of other classes or of another model.type than "
-                f"{first.candidate.path}, and their logits have no mean"
-            )
-        total = total + prediction.logits
-    assert first is not None
-    records = torch.from_numpy(first.dataset.records)
-    logits = torch.full((len(records) + len(first.dataset.skipped), total.shape[1]), torch.nan)  # (R, C)
-    logits[records] = total / len(checkpoints)
-    classes, kind = kind_of(first)
-    digests = [Candidate(path).digest() for path in checkpoints]
-    content = {"logits": logits, "classes": classes, "type": kind, "fingerprint": first.eval_data}
-    write_torch_file(output, content | {"checkpoints": digests})
-    return logits.shape[0], logits.shape[1]
-
-
-def kind_of(prediction: Prediction) -> tuple[list[str], str]:
-    """Names of the classes, and `model.type`."""
-    return list(prediction.dataset.label_map.names), prediction.dataset.target_type
+    records = torch.from_numpy(dataset.records)
+    rows = torch.full((len(records) + len(dataset.skipped), logits.shape[1]), torch.nan)  # (R, C)
+    rows[records] = logits
+    content = {"logits": rows, "classes": list(dataset.label_map.names), "type": dataset.target_type}
+    write_torch_file(path, content | {"fingerprint": fingerprint, "checkpoints": list(checkpoints)})
+    return len(rows)
 
 
 def teach(dataset: ClipDataset, path: str, source: str) -> None:
     """Give a data set's clips a teacher's logits.
 
     Args:
-        path: a file of `store_logits`.
+        path: a file of `write_teacher`.
         source: what messages call the data set.
 
     Raises:
