@@ -216,7 +216,7 @@ def bare_loop(cfg: str, frames: int, num_workers: int, keep: bool) -> Epoch:
     clock, losses = Clock(), []
     for number, (inputs, targets, _) in enumerate(batches):
         mixed = mixup(inputs, config.protocol, SEED, 0, number)
-        loss = task.mixup_loss(network, inputs, targets, mixed)
+        loss = task.training_loss(network, inputs, targets, mixed)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -24,8 +24,10 @@ from src.data.loading import known_data
 from src.errors import UserError
 from src.learning.normalisation import normalised, normalised_by
 from src.learning.tasks import Task, build_task
+from src.learning.teachers import teach
 from src.models.checkpoint import architecture, initial_network, load_class_weights, outline
 from src.models.cost import forward_gmac
+from src.models.torch_files import torch_file_digest
 from src.runs.devices import Devices
 from src.runs.distributed import from_rank_zero
 from src.runs.folder import RunFolder, checkpoint_at, require_same_run
@@ -149,12 +151,14 @@ class RunPlan:
             **self.of_lmdbs,
         )
         data.require_enough(options.devices.num_processes)
+        if self.config.opt.teacher:
+            teach(data.train_set, self.config.opt.teacher, data.train_source)
         report_frames(data.val_set, options.val_clip_size, "--val_clip_size", options.crop_validation)
         return data
 
     def settings(self) -> dict[str, Any]:
         """What must be the same in every start of the run."""
-        options = self.options
+        options, opt = self.options, self.config.opt
         return {
             "cfg": self.config.as_dict(),
             "seed": self.seed,
@@ -165,6 +169,8 @@ class RunPlan:
             "class_weights": None if self.class_weights is None else self.class_weights.tolist(),
             "fold_index": options.fold_index,
             "lbl_map": self.label_map.mapping,
+            **({"epochs": options.epochs} if opt.by_step else {}),
+            **({"teacher": torch_file_digest(opt.teacher)} if opt.teacher else {}),
         }
 
     def record(self) -> RunRecord:
@@ -224,7 +230,7 @@ def _plan(options: TrainingOptions) -> RunPlan:
     places = [folder.record_file, folder.metrics_file, folder.resume_file, folder.checkpoints / "a.ckpt"]
     require_writable(*places, options.cache_samples and Path(options.cache_samples) / "samples")
     if point:
-        point.require_trainable(outline(*architecture(config.model)), options.epochs)
+        point.require_trainable(outline(*architecture(config.model)), config.opt, options.epochs)
     if options.check_data:
         check_data(plan)
     return replace(plan, config=normalised(plan.config, label_map, seed, options.num_workers, **plan.of_lmdbs))

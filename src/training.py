@@ -82,9 +82,10 @@ def carry_out(plan: RunPlan) -> None:
     trainer = build_trainer(
         plan.folder,
         options.devices,
-        [record, *run_callbacks(plan.folder, data, task.monitor, keep, every, interrupts)],
+        [record, *run_callbacks(plan.folder, data, config.opt, task.monitor, keep, every, interrupts)],
         max_epochs=options.epochs,
         accumulate_grad_batches=options.accumulate_grad_batches,
+        gradient_clip_val=config.opt.clip_norm,
         deterministic=None if options.seed is None else "warn",
     )
     if trainer.local_rank == 0:

@@ -312,6 +312,32 @@ def test_lengths_that_are_left_out_depend_on_the_feature(feature, lengths):
     assert AudioConfig(feature=feature, n_fft=64).win_len == 64
 
 
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (["model.dropout=0.1"], "model.dropout is 0.1. It should be 0 unless arch is timm"),
+        (["model.drop_path=0.1"], "model.drop_path is 0.1. It should be 0 unless arch is timm"),
+        (["model.drop_path=1"], "model.drop_path is 1. It should be less than 1"),
+        (["opt.scheduler=linear"], "opt.scheduler is 'linear'. It should be 'reduce', 'step', 'one_cycle' or 'cosine'"),
+        (["opt.warmup=1"], "opt.warmup is 1. It should be less than 1"),
+        (["opt.clip_norm=0"], "opt.clip_norm is 0. It should be greater than 0"),
+        (["opt.ema_decay=1"], "opt.ema_decay is 1. It should be less than 1"),
+        (["opt.label_smoothing=-0.1"], "opt.label_smoothing is -0.1. It should be greater than or equal to 0"),
+        (["opt.label_smoothing=0.1", "opt.focal_loss=True"], "opt.label_smoothing is 0.1. It should be 0 with focal"),
+        (["opt.teacher=t.pt", "opt.focal_loss=True"], "opt.teacher is 't.pt'. It should be None with focal_loss"),
+        (
+            ["opt.teacher=t.pt", "augment.wave_mix=0.5"],
+            "opt.teacher is 't.pt'. It should be None with augment.wave_mix",
+        ),
+        (["opt.teacher_weight=1.1"], "opt.teacher_weight is 1.1. It should be less than or equal to 1"),
+    ],
+)
+def test_keys_of_a_recipe_that_do_not_agree(tmp_path, overrides, message):
+    with pytest.raises(UserError) as error:
+        load_config(write_cfg(tmp_path / "a.cfg", cfg_tree(tmp_path)), overrides)
+    assert message in str(error.value) and "a.cfg" in str(error.value)
+
+
 @pytest.mark.parametrize("override", ["opt.lr", "=3", "a.b.c=3", "protocol.x=1", "opt.lr=["])
 def test_overrides_that_make_no_sense(tmp_path, override):
     with pytest.raises(UserError, match="--set"):

@@ -111,6 +111,11 @@ class OptConfig:
     )
     focal_loss: StrictBool = Field(default=False, description="sigmoid focal loss. For type multilabel alone")
 
+    @property
+    def by_step(self) -> bool:
+        """Whether the learning rate moves with every step, towards the end of all epochs."""
+        return self.scheduler in ("one_cycle", "cosine")
+
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class AudioConfig:

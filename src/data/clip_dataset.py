@@ -41,6 +41,7 @@ class ClipDataset(Dataset, ABC):
 
     records: np.ndarray  # (N,) of the storage's records, those that are clips of this data set
     skipped: list[int] = []  # records that are left out because they cannot be used
+    teacher: np.ndarray | None = None  # (N, C) float32, a teacher's logits
 
     def __init__(
         self,
@@ -115,14 +116,15 @@ class ClipDataset(Dataset, ABC):
         made = self._kept is not None
         clips, classes = zip(*map(self.mixed_sound, epochs, indices))
         targets = torch.from_numpy(np.asarray(list(map(self.target, classes))))
+        teacher = None if self.teacher is None else torch.from_numpy(self.teacher[list(indices)])
         sizes = [clip.shape[1] if made else self.features.num_frames(len(clip)) for clip in clips]
         views = list(map(self.view, epochs, indices, sizes))
         if self.on_device:
-            return Batch(stack_samples(clips, views), targets)
+            return Batch(stack_samples(clips, views), targets, teacher)
         rows = rows_for(views)
         for row, clip, view in zip(rows.numpy(), clips, views):
             view.of(clip if made else self.features.scratch(clip), row[0, :, : view.size])
-        return Batch(rows, targets)
+        return Batch(rows, targets, teacher)
 
     def sound(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         """What a clip holds in an epoch, and the class index of every event of it.

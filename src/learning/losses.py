@@ -33,13 +33,20 @@ def multilabel_loss(focal: bool, positive_weights: torch.Tensor | None = None) -
 
 
 def multiclass_loss(
-    logits: torch.Tensor, targets: torch.Tensor, class_weights: torch.Tensor | None = None, reduction: str = "mean"
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    class_weights: torch.Tensor | None = None,
+    reduction: str = "mean",
+    smoothing: float = 0.0,
 ) -> torch.Tensor:
     """Cross-entropy of (B, C) logits with (B,) class indices, classes weighted by (C,) `class_weights`.
 
-    A weighted mean over classes of weight 0 alone is 0.
+    A weighted mean over classes of weight 0 alone is 0. Without weights, targets may be (B, C) probabilities.
+
+    Args:
+        smoothing: share of each target that is spread evenly over the classes.
     """
     weights = None if class_weights is None else class_weights.to(logits)
     if class_weights is not None and reduction == "mean" and not class_weights.all():
         reduction = "mean" if class_weights[targets.cpu()].any() else "sum"  # a mean would be 0 / 0
-    return functional.cross_entropy(logits, targets, weight=weights, reduction=reduction)
+    return functional.cross_entropy(logits, targets, weights, reduction=reduction, label_smoothing=smoothing)

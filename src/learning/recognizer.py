@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import LRSchedulerConfigType, OptimizerLRSchedulerConfig
 from torch import nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import LambdaLR
 
 from src.config.sections import PUBLISHED_AUGMENT, AugmentConfig, OptConfig
 from src.data.batching import Batch
@@ -14,7 +14,7 @@ from src.data.labels import LabelMap
 from src.data.mixup import mixup
 from src.data.sampling import network_seed
 from src.errors import UserError
-from src.learning.optim import build_optimizer, build_schedule, step_schedule
+from src.learning.optim import Schedule, build_optimizer, build_schedule, step_schedule
 from src.learning.tasks import Task
 from src.learning.thresholds import choose, report_missing
 from src.models.decisions import DECISIONS
@@ -28,7 +28,7 @@ class Recognizer(pl.LightningModule):
         network: gives (B, C) logits. Its parameters are stored under `net.`.
         task: loss, probabilities and scores.
         label_map: the classes.
-        opt: optimiser and schedule.
+        opt: optimiser and schedule. One by the step asks the fit's data module for its batches.
         protocol: of mixup, as src/data/mixup.py explains.
         seed: of mixup's and dropout's draws.
         use_mixup: mix the training batches.
@@ -57,6 +57,7 @@ class Recognizer(pl.LightningModule):
         self.augment = augment
         self._validated: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._reported_undefined = False
+        self._batch = 0  # of the epoch
         self._decisions: dict[str, Any] | None = None  # by the last validation
         self._loss_sum, self._loss_count = torch.zeros(()), 0  # over the clips of the epoch so far
 
@@ -70,16 +71,31 @@ class Recognizer(pl.LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Make dropout depend on the place in the run alone, so that a resumed run needs no generator's state."""
         torch.manual_seed(network_seed(self.seed, self.current_epoch, batch_idx, self.global_rank))
+        self._batch = batch_idx
+        schedule = self._schedule()
+        # Before the first step it is where it starts, and PyTorch warns of a schedule ahead of its optimiser.
+        if isinstance(schedule, LambdaLR) and self.global_step:
+            schedule.step()
+
+    def _place(self) -> tuple[int, int]:
+        """The step of the run that the batch under way belongs to, and the steps of all epochs."""
+        trainer, accumulate = self.trainer, self.trainer.accumulate_grad_batches
+        batches = trainer.datamodule.num_batches(trainer.world_size)  # type: ignore[attr-defined]
+        each = -(-batches // accumulate)
+        assert trainer.max_epochs is not None
+        return trainer.current_epoch * each + self._batch // accumulate, trainer.max_epochs * each
+
+    def _schedule(self) -> Schedule:
+        schedule = self.lr_schedulers()
+        assert isinstance(schedule, Schedule)
+        return schedule
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        inputs, targets, _ = batch
+        inputs, targets, teacher = batch
         assert isinstance(inputs, torch.Tensor), "the data module makes features of samples"
-        if self.use_mixup:
-            place = self.current_epoch, batch_idx, self.global_rank
-            mixed = mixup(inputs, self.protocol, self.seed, *place, self.augment)
-            loss = self.task.mixup_loss(self.net, inputs, targets, mixed)
-        else:
-            loss = self.task.loss(self(inputs), targets)
+        place = self.current_epoch, batch_idx, self.global_rank
+        mixed = mixup(inputs, self.protocol, self.seed, *place, self.augment) if self.use_mixup else None
+        loss = self.task.training_loss(self.net, inputs, targets, mixed, teacher)
         self._loss_sum = self._loss_sum.to(loss.device) + loss.detach().float() * len(inputs)
         self._loss_count += len(inputs)
         self.log("train_loss_step", loss, on_step=True, on_epoch=False, prog_bar=True, batch_size=len(inputs))
@@ -111,21 +127,19 @@ class Recognizer(pl.LightningModule):
         # Every rank has the whole set and the same figures: nothing to average over ranks.
         self.log("val_loss", self.task.loss(logits, targets), rank_zero_only=False)
         self.log(self.task.monitor, torch.tensor(figure, dtype=torch.float64), prog_bar=True, rank_zero_only=False)
-        schedule = self.lr_schedulers()
-        assert isinstance(schedule, (ReduceLROnPlateau, StepLR))
-        step_schedule(schedule, figure)
+        step_schedule(self._schedule(), figure)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = build_optimizer(self.opt, self.net.parameters())
         schedule: LRSchedulerConfigType = {
-            "scheduler": build_schedule(self.opt, optimizer),
+            "scheduler": build_schedule(self.opt, optimizer, self._place),
             "interval": "epoch",
             "monitor": self.task.monitor,
         }
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Nothing: the schedule moves on with the validation figure, so that the epoch's checkpoint holds its state.
+        """Nothing: the schedule moves on with batches or the validation figure, so that a checkpoint holds its state.
 
         Lightning would step it after the checkpoint was written, and a resumed run would miss that step.
         """

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from src.config.sections import Config
+from src.config.sections import Config, OptConfig
 from src.data.labels import LabelMap
 from src.data.mixup import Mixed
 from src.errors import listed
@@ -21,6 +21,12 @@ class Task(ABC):
     """Loss, probabilities and scores of one kind of target."""
 
     monitor: str  # the validation figure that the schedule, early stopping and checkpoint names use
+    sees_mixed = True  # with mixup, run the network on the mixed input
+
+    def __init__(self, opt: OptConfig, mixup: bool):
+        self._mixup = mixup
+        self._smoothing = opt.label_smoothing
+        self._teacher_weight = opt.teacher_weight
 
     @abstractmethod
     def wants_mixup(self, flag: bool) -> bool:
@@ -28,11 +34,36 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Mean loss of (B, C) logits."""
+        """Mean loss of (B, C) logits, as the validation takes it."""
 
     @abstractmethod
-    def mixup_loss(self, network: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, mixed: Mixed) -> torch.Tensor:
-        """Loss of a mixed batch."""
+    def target_loss(self, logits: torch.Tensor, targets: torch.Tensor, mixed: Mixed | None) -> torch.Tensor:
+        """Mean loss of (B, C) logits of training, with smoothed and mixed targets."""
+
+    def training_loss(
+        self,
+        network: nn.Module,
+        inputs: torch.Tensor,
+        targets: torch.Tensor,
+        mixed: Mixed | None = None,
+        teacher: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Loss of a training batch.
+
+        Args:
+            inputs: (B, 1, F, T).
+            targets: (B, C) multi-hot or (B,) class indices.
+            mixed: the batch as mixup has it.
+            teacher: (B, C) logits. Their probabilities, mixed as targets are, are learnt from as well (Hinton et al.,
+                2015, arXiv 1503.02531).
+        """
+        logits = network(mixed.inputs if mixed and self.sees_mixed else inputs)
+        loss = self.target_loss(logits, targets, mixed)
+        if teacher is None:
+            return loss
+        taught = self.probabilities(teacher)
+        distillation = self.likelihood_loss(logits, mixed.mix(taught) if mixed else taught)
+        return (1 - self._teacher_weight) * loss + self._teacher_weight * distillation
 
     @abstractmethod
     def probabilities(self, logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
@@ -44,7 +75,11 @@ class Task(ABC):
 
     @abstractmethod
     def likelihood_loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Mean negative log-likelihood of (B, C) logits, whatever the loss that was trained with."""
+        """Mean negative log-likelihood of (B, C) logits, whatever the loss that was trained with.
+
+        Args:
+            targets: as of `training_loss`, or (B, C) probabilities.
+        """
 
     @abstractmethod
     def figure(self, probabilities: np.ndarray, targets: np.ndarray) -> float:
@@ -79,16 +114,16 @@ class MultilabelTask(Task):
     """Any number of classes a clip: sigmoid, binary cross-entropy or focal loss, mAP.
 
     Args:
-        focal: use the sigmoid focal loss.
+        opt: focal loss, label smoothing, the teacher's share.
         mixup: what the configuration says of it.
         positive_weights: (C,) of --cw.
     """
 
     monitor = "val_mAP"
 
-    def __init__(self, focal: bool, mixup: bool, positive_weights: torch.Tensor | None = None):
-        self._loss = multilabel_loss(focal, positive_weights)
-        self._mixup = mixup
+    def __init__(self, opt: OptConfig, mixup: bool, positive_weights: torch.Tensor | None = None):
+        super().__init__(opt, mixup)
+        self._loss = multilabel_loss(opt.focal_loss, positive_weights)
 
     def wants_mixup(self, flag: bool) -> bool:
         return flag or self._mixup
@@ -96,8 +131,11 @@ class MultilabelTask(Task):
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return self._loss(logits, targets)
 
-    def mixup_loss(self, network: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, mixed: Mixed) -> torch.Tensor:
-        return self.loss(network(mixed.inputs), mixed.mix(targets))
+    def target_loss(self, logits: torch.Tensor, targets: torch.Tensor, mixed: Mixed | None) -> torch.Tensor:
+        targets = mixed.mix(targets) if mixed else targets
+        if self._smoothing:
+            targets = targets * (1 - self._smoothing) + self._smoothing / 2
+        return self.loss(logits, targets)
 
     def probabilities(self, logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
         return (logits / temperature).sigmoid()
@@ -120,17 +158,25 @@ class MulticlassTask(Task):
 
     Args:
         num_classes: C.
+        opt: label smoothing, the teacher's share.
         mixup: what the configuration says of it.
-        mixed_input: with mixup, run the network on the mixed input. The published runs used the unmixed one.
+        sees_mixed: with mixup, run the network on the mixed input. The published runs used the unmixed one.
         class_weights: (C,) of --cw.
     """
 
     monitor = "val_acc"
 
-    def __init__(self, num_classes: int, mixup: bool, mixed_input: bool, class_weights: torch.Tensor | None = None):
+    def __init__(
+        self,
+        num_classes: int,
+        opt: OptConfig,
+        mixup: bool,
+        sees_mixed: bool,
+        class_weights: torch.Tensor | None = None,
+    ):
+        super().__init__(opt, mixup)
         self._num_classes = num_classes
-        self._mixup = mixup
-        self._mixed_input = mixed_input
+        self.sees_mixed = sees_mixed
         self._class_weights = class_weights
 
     def wants_mixup(self, flag: bool) -> bool:
@@ -141,10 +187,12 @@ class MulticlassTask(Task):
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return multiclass_loss(logits, targets, self._class_weights)
 
-    def mixup_loss(self, network: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, mixed: Mixed) -> torch.Tensor:
-        logits = network(mixed.inputs if self._mixed_input else inputs)
-        own = multiclass_loss(logits, targets, self._class_weights, reduction="none")  # (B,)
-        partner = multiclass_loss(logits, targets[mixed.partners], self._class_weights, reduction="none")  # (B,)
+    def target_loss(self, logits: torch.Tensor, targets: torch.Tensor, mixed: Mixed | None) -> torch.Tensor:
+        weights, smoothing = self._class_weights, self._smoothing
+        if not mixed:
+            return multiclass_loss(logits, targets, weights, smoothing=smoothing)
+        own = multiclass_loss(logits, targets, weights, "none", smoothing)  # (B,)
+        partner = multiclass_loss(logits, targets[mixed.partners], weights, "none", smoothing)  # (B,)
         return (mixed.weights * own + (1 - mixed.weights) * partner).mean()
 
     def probabilities(self, logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
@@ -174,7 +222,7 @@ class MulticlassTask(Task):
 
 def build_task(config: Config, class_weights: torch.Tensor | None = None) -> Task:
     """The task of `model.type`."""
-    mixup = config.audio_config.mixup
+    opt, mixup = config.opt, config.audio_config.mixup
     if config.model.type == "multilabel":
-        return MultilabelTask(config.opt.focal_loss, mixup, class_weights)
-    return MulticlassTask(config.model.num_classes, mixup, config.protocol == "corrected", class_weights)
+        return MultilabelTask(opt, mixup, class_weights)
+    return MulticlassTask(config.model.num_classes, opt, mixup, config.protocol == "corrected", class_weights)

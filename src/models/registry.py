@@ -1,8 +1,8 @@
 """(arch, depth) -> network, warm-started where the configuration says so.
 
 A family is a module beside this one with a collection `DEPTHS` and a function `build(depth, num_classes,
-im_size)`. Every network takes (B, 1, F, T) spectrograms and gives (B, C) logits. As timm's networks do, it
-has `reset_classifier(num_classes)`, which makes a fresh last layer, or none with 0.
+im_size)`. timm's takes `dropout` and `drop_path` too. Every network takes (B, 1, F, T) spectrograms and gives (B, C)
+logits. As timm's networks do, it has `reset_classifier(num_classes)`, which makes a fresh last layer, or none with 0.
 """
 
 from typing import Any
@@ -33,9 +33,12 @@ def build_network(model: ModelConfig) -> nn.Module:
     Raises:
         UserError: an unknown arch or depth, or a `pretrained` file that is missing or does not fit.
     """
+    rates = {"dropout": model.dropout, "drop_path": model.drop_path}
+    rates = {name: rate for name, rate in rates.items() if rate}
+    classes = model.num_classes if model.pretrained is None else model.pretrained_fc or model.num_classes
+    network = create(model.arch, model.model_depth, classes, model.im_size, **rates)
     if model.pretrained is None:
-        return create(model.arch, model.model_depth, model.num_classes, model.im_size)
-    network = create(model.arch, model.model_depth, model.pretrained_fc or model.num_classes, model.im_size)
+        return network
     try:
         load_weights(network, model.pretrained, fresh=() if model.pretrained_fc else last_layer(model))
     except UserError as error:
@@ -56,11 +59,14 @@ def last_layer(model: ModelConfig) -> list[str]:
     return [name for name in one if one[name].shape != two[name].shape]
 
 
-def create(arch: str, depth: int | str, num_classes: int, im_size: int = 221) -> nn.Module:
+def create(arch: str, depth: int | str, num_classes: int, im_size: int = 221, **rates: float) -> nn.Module:
     """A freshly initialised network, its tensors laid out channels last: the faster layout on CPUs and GPUs.
 
+    Args:
+        rates: dropout and drop_path, of timm's networks alone. Weights and keys are those without them.
+
     Raises:
-        UserError: `arch` or `depth` is not in the registry.
+        UserError: `arch` or `depth` is not in the registry, or the network has no drop path to use.
     """
     if arch not in FAMILIES:
         raise UserError(f"model.arch is '{arch}', and must be one of {', '.join(FAMILIES)}")
@@ -68,7 +74,7 @@ def create(arch: str, depth: int | str, num_classes: int, im_size: int = 221) ->
     if depth not in family.DEPTHS:
         known = family.DEPTHS.like(depth) if family is timm_models else ", ".join(map(str, family.DEPTHS))
         raise UserError(f"model.model_depth is {depth!r}. {arch} has {known}")
-    return family.build(depth, num_classes, im_size).to(memory_format=torch.channels_last)
+    return family.build(depth, num_classes, im_size, **rates).to(memory_format=torch.channels_last)
 
 
 def count_parameters(arch: str, depth: str, num_classes: int) -> int | None:

@@ -4,9 +4,11 @@ A cfg says `arch: timm` and `model_depth: <timm's name>`. timm cites each networ
 """
 
 import difflib
+from typing import Any
 
 import timm
 import torch
+from timm.layers import DropPath
 from torch import nn
 
 from src.errors import UserError
@@ -30,13 +32,26 @@ class _Names:
 DEPTHS = _Names()
 
 
-def build(depth: str, num_classes: int, im_size: int) -> nn.Module:
-    """timm's network with timm's own initialisation and keys.
+def build(depth: str, num_classes: int, im_size: int, dropout: float = 0.0, drop_path: float = 0.0) -> nn.Module:
+    """timm's network with timm's own initialisation and keys, whatever is dropped.
 
     Raises:
-        UserError: it takes no spectrograms. Transformers, say, are often made for one input size.
+        UserError: it takes no spectrograms, as transformers are often made for one input size, or has no drop path to
+            use.
     """
-    network = timm.create_model(depth, in_chans=1, num_classes=num_classes).eval()
+    rates: dict[str, Any] = {
+        "drop_rate": dropout or None,
+        "drop_path_rate": drop_path or None,
+    }  # timm leaves out what is None
+    no_drop_path = f"model.drop_path is {drop_path:g}, and timm's {depth} has no drop path. Set it to 0"
+    try:
+        network = timm.create_model(depth, in_chans=1, num_classes=num_classes, **rates).eval()
+    except TypeError as error:
+        if "drop_path_rate" not in str(error):
+            raise
+        raise UserError(no_drop_path) from None
+    if drop_path and not _leaves_out_branches(network):
+        raise UserError(no_drop_path)
     try:
         with torch.inference_mode():
             network(torch.zeros(1, 1, *TRIED))
@@ -45,3 +60,12 @@ def build(depth: str, num_classes: int, im_size: int) -> nn.Module:
         size = f"{TRIED[0]}×{TRIED[1]} ({reason}). Choose one without a fixed input size"
         raise UserError(f"model.model_depth is '{depth}': timm's network takes no input of {size}") from None
     return network.train()
+
+
+def _leaves_out_branches(network: nn.Module) -> bool:
+    """Whether a network has residual branches that drop path acts on. Blocks without a shortcut never use theirs."""
+    return any(
+        isinstance(layer, DropPath) and layer.drop_prob > 0 and getattr(block, "has_skip", True)
+        for block in network.modules()
+        for layer in block.children()
+    )

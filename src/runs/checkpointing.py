@@ -10,10 +10,11 @@ import pytorch_lightning as pl
 from pytorch_lightning import callbacks
 
 from src.data.datamodule import ClipDataModule
+from src.runs.checkpoint_io import tensors_in
 from src.runs.divergence import LossWatch, require_finite
 from src.runs.folder import RunFolder, epoch_of, validation_figure
 from src.runs.interrupts import Interrupts
-from src.runs.resuming import RANKS, resume_within_epoch
+from src.runs.resuming import RANKS, RAW, resume_within_epoch
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,8 @@ class RunCheckpoints(callbacks.Checkpoint):
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[RANKS] = trainer.world_size
+        weights = tensors_in([checkpoint["state_dict"], checkpoint.get(RAW)])
+        require_finite(weights, f"epoch {trainer.current_epoch}, step {trainer.global_step}")
 
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         resume_within_epoch(checkpoint, trainer, self.data)
@@ -73,7 +76,7 @@ class RunCheckpoints(callbacks.Checkpoint):
             return  # gradients that wait for their step are in no checkpoint
         wanted = self.interrupts.wanted(trainer)
         if wanted or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0):
-            self._save(trainer, module, self.folder.resume_file)
+            self._save(trainer, self.folder.resume_file)
         if wanted:
             raise self.interrupts.exception()
 
@@ -81,7 +84,7 @@ class RunCheckpoints(callbacks.Checkpoint):
         if trainer.world_size > 1:  # a rank may have a batch more than another: they meet after the validation
             return
         if self.interrupts.wanted(trainer):
-            self._save(trainer, module, self.folder.resume_file)
+            self._save(trainer, self.folder.resume_file)
             raise self.interrupts.exception()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -93,7 +96,7 @@ class RunCheckpoints(callbacks.Checkpoint):
         path = self.folder.checkpoints / name
         files = [file for file in self.folder.checkpoint_files() if file != path] + [path]
         stay = chosen(files, self.keep)
-        self._save(trainer, module, path if path in stay else self.folder.resume_file)
+        self._save(trainer, path if path in stay else self.folder.resume_file)
         if trainer.is_global_zero:
             remove(set(files) - stay)
             if path in stay:
@@ -108,9 +111,8 @@ class RunCheckpoints(callbacks.Checkpoint):
                 trainer.global_step,
             )
 
-    def _save(self, trainer: pl.Trainer, module: pl.LightningModule, path: Path) -> None:
+    def _save(self, trainer: pl.Trainer, path: Path) -> None:
         self.watch.look(trainer)
-        require_finite(module, f"epoch {trainer.current_epoch}, step {trainer.global_step}")
         trainer.save_checkpoint(path, weights_only=False)
 
 

@@ -1,6 +1,7 @@
 """A loss or weights that are no longer finite numbers end a run, before they reach a checkpoint."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -66,13 +67,13 @@ class LossWatch(Callback):
         )
 
 
-def require_finite(module: torch.nn.Module, where: str) -> None:
+def require_finite(weights: Iterable[torch.Tensor], where: str) -> None:
     """Refuse weights that are not finite.
 
     Args:
         where: when, for the message.
     """
-    finite = [tensor.isfinite().all() for tensor in module.state_dict().values() if tensor.is_floating_point()]
+    finite = [tensor.isfinite().all() for tensor in weights if tensor.is_floating_point()]
     if finite and not bool(torch.stack(finite).all()):
         raise UserError(
             f"{where}: weights are no longer finite numbers, training has diverged. The last checkpoint "

@@ -28,7 +28,7 @@ PLACES = {
         "backgrounds",
         *(f"{split}_{kind}" for split in ("train", "val", "test") for kind in ("lmdb", "manifest")),
     )
-} | {"cfg.model.pretrained"}
+} | {"cfg.model.pretrained", "cfg.opt.teacher"}
 
 
 @dataclass(frozen=True)

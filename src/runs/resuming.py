@@ -14,6 +14,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from src.config.sections import OptConfig
 from src.errors import UserError
 from src.models.safe_loading import read_torch_file
 from src.models.weights import NETWORK, is_usable, misfit
@@ -21,6 +22,7 @@ from src.runs.checkpoint_io import tensors_in
 from src.runs.folder import RunFolder, epoch_of
 
 RANKS = "ranks"  # key of a checkpoint: how many processes wrote it
+RAW = "current_model_state"  # key of a checkpoint whose state_dict is an average: the weights of the last step
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,16 @@ class ResumePoint:
     batches: int  # done of the next one
     early: bool  # early stopping has ended the run
     shapes: Mapping[str, torch.Tensor]  # of the weights: tensors on the meta device
+    planned: int | None  # epochs of the run, where its learning rate falls towards their end
+    optimizer: str | None  # opt.optimizer of the run, where the checkpoint says
+    averaged: bool  # whether the weights are an average, with those of the last step beside them
 
-    def require_trainable(self, network: torch.nn.Module, epochs: int) -> None:
-        """Refuse a checkpoint of another network or of a longer run.
+    def require_trainable(self, network: torch.nn.Module, opt: OptConfig, epochs: int) -> None:
+        """Refuse a checkpoint of another network, of a longer run, or of another optimiser or schedule.
 
         Args:
             network: of the configuration, on the meta device or not.
+            opt: of the configuration.
             epochs: of --epochs.
         """
         problem = misfit(network, self.shapes)
@@ -45,6 +51,20 @@ class ResumePoint:
             raise UserError(f"{self.path}: is of another network than the cfg's: {problem}")
         if self.epochs >= epochs:
             raise UserError(f"{self.path}: has completed {self.epochs} epochs, and --epochs is {epochs}")
+        for key, then, now in (
+            ("optimizer", self.optimizer or opt.optimizer, opt.optimizer),
+            ("ema_decay", self.averaged, opt.ema_decay is not None),
+        ):
+            if then != now:
+                raise UserError(
+                    f"{self.path}: is of a run with another opt.{key} than the cfg's {getattr(opt, key)}, and is not "
+                    "resumed with it. Start from its weights with --pretrained"
+                )
+        if self.planned not in (None, epochs):
+            raise UserError(
+                f"{self.path}: is of a run of {self.planned} epochs, towards whose end its learning rate falls, "
+                f"and --epochs is {epochs}. Give --epochs {self.planned}"
+            )
 
 
 def read_resume_point(path: Path) -> ResumePoint:
@@ -70,15 +90,17 @@ def read_resume_point(path: Path) -> ResumePoint:
         epochs = fit["epoch_progress"]["current"]["processed"]
         batches = fit["epoch_loop.batch_progress"]["current"]["processed"] if is_within_epoch(fit) else 0
         early = any(state.get("stopped_epoch") for state in content["callbacks"].values())
+        record = content.get("hyper_parameters") or {}
+        optimizer = record.get("cfg", {}).get("opt", {}).get("optimizer")
     except (KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: does not say how far its run had come. The file is damaged") from None
-    weights = content["state_dict"]
-    if not all(is_usable(value) for value in (*weights.values(), *tensors_in(content["optimizer_states"]))):
+    weights, further = content["state_dict"], (content["optimizer_states"], content.get(RAW))
+    if not all(is_usable(value) for value in (*weights.values(), *tensors_in(further))):
         raise UserError(
             f"{path}: cannot be resumed from: it holds something else than tensors of finite numbers. Is it damaged?"
         )
     shapes = {str(name).removeprefix(NETWORK): value.to("meta") for name, value in weights.items()}
-    return ResumePoint(path, epochs, batches, early, shapes)
+    return ResumePoint(path, epochs, batches, early, shapes, record.get("epochs"), optimizer, RAW in content)
 
 
 def is_within_epoch(fit_loop: dict[str, Any]) -> bool:

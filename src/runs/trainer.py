@@ -7,8 +7,9 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMonitor, Timer
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from src.config.sections import OptConfig
 from src.data.datamodule import ClipDataModule
-from src.runs.callbacks import EpochBar, MetricsCSV
+from src.runs.callbacks import EpochBar, MetricsCSV, WeightAverage
 from src.runs.checkpoint_io import WholeFileIO
 from src.runs.checkpointing import RunCheckpoints
 from src.runs.devices import Devices
@@ -21,12 +22,22 @@ EARLY_STOPPING_PATIENCE = 10  # epochs
 
 
 def run_callbacks(
-    folder: RunFolder, data: ClipDataModule, monitor: str, keep: str | int, every_n_steps: int, interrupts: Interrupts
+    folder: RunFolder,
+    data: ClipDataModule,
+    opt: OptConfig,
+    monitor: str,
+    keep: str | int,
+    every_n_steps: int,
+    interrupts: Interrupts,
 ) -> list[Callback]:
-    """Figures, progress, early stopping, checkpoints and signals of a run. See `RunCheckpoints` for the arguments."""
+    """Figures, progress, early stopping, checkpoints and signals of a run. See `RunCheckpoints` for the arguments.
+
+    A schedule by the step is not stopped early: it would end before its learning rate has come down.
+    """
     watch = LossWatch(data)
     return [
-        EarlyStopping(monitor, mode="max", patience=EARLY_STOPPING_PATIENCE),
+        *([] if opt.by_step else [EarlyStopping(monitor, mode="max", patience=EARLY_STOPPING_PATIENCE)]),
+        *([WeightAverage(opt.ema_decay)] if opt.ema_decay is not None else []),
         LearningRateMonitor(logging_interval="epoch"),
         MetricsCSV(folder, monitor),
         watch,

@@ -20,6 +20,7 @@ from src.data.manifest_dataset import manifest_fingerprint, read_manifest
 from src.data.transforms import Compose, evaluation_chain
 from src.errors import UserError
 from src.learning.tasks import Task, build_task
+from src.learning.teachers import write_teacher
 from src.models.checkpoint import Checkpoint, architecture, outline, read_checkpoint
 from src.models.decisions import Decisions
 from src.models.torch_files import torch_file_digest
@@ -46,6 +47,7 @@ class InferenceOptions:
     skip_bad_records: bool = False  # leave them out instead of stopping
     manifest: str | None = None  # … those that this CSV lists
     resample: bool = False  # take the manifest's files of any rate, as `audio_config.resample` does
+    all_folds: bool = False  # of an LMDB with folds, not a checkpoint's validation fold alone
 
     @property
     def source(self) -> str:
@@ -232,11 +234,11 @@ def frames_of_clips(checkpoint: Checkpoint, options: InferenceOptions) -> int:
 
 
 def whole_clips(checkpoint: Checkpoint, options: InferenceOptions) -> ClipDataset:
-    """The evaluation clips as the checkpoint's configuration reads them. Of ESC-50, those of its validation fold."""
+    """The evaluation clips as the checkpoint's configuration reads them. Of folds, its own, unless all are wanted."""
     config = checkpoint.config
     if options.resample:
         config = replace(config, audio_config=replace(config.audio_config, resample=True))
-    fold, is_lmdb = checkpoint.record.get("fold_index"), options.manifest is None
+    fold, is_lmdb = None if options.all_folds else checkpoint.record.get("fold_index"), options.manifest is None
     if fold is not None:
         folds = [found for _, found in LMDBReader(options.source).annotations()] if is_lmdb else []
         if all(found is None for found in folds):
@@ -244,3 +246,29 @@ def whole_clips(checkpoint: Checkpoint, options: InferenceOptions) -> ClipDatase
     choice: dict[str, Any] = {"fold": fold, "skip_bad_records": options.skip_bad_records}
     choice |= {"num_workers": options.num_workers, "is_lmdb": is_lmdb}
     return open_dataset(config, options.source, checkpoint.classes(options.lbl_map), Compose(()), **choice)
+
+
+def store_logits(checkpoints: Sequence[Path], options: InferenceOptions, output: str) -> tuple[int, int]:
+    """Write the mean of the checkpoints' logits for every clip, as their networks give them, for `opt.teacher`.
+
+    Returns:
+        Records and classes.
+
+    Raises:
+        UserError: a checkpoint does not fit, or differs from the first one in its classes or its `model.type`.
+    """
+    candidates = [Candidate(path) for path in checkpoints]
+    first, total = None, torch.zeros(())
+    for prediction in predictions(candidates, options):
+        first = first or prediction
+        kinds = [(one.dataset.label_map.names, one.dataset.target_type) for one in (first, prediction)]
+        if kinds[0] != kinds[1]:
+            raise UserError(
+                f"{prediction.candidate.path}: is of other classes or of another model.type than "
+                f"{first.candidate.path}, and their logits have no mean"
+            )
+        total = total + prediction.logits
+    assert first is not None
+    digests = [candidate.digest() for candidate in candidates]
+    records = write_teacher(output, total / len(candidates), first.dataset, first.eval_data, digests)
+    return records, total.shape[1]

@@ -135,4 +135,35 @@ def test_multiclass_mixup_loss_by_hand(corpus, protocol, sees_mixed):
     logits = network(mixed.inputs if sees_mixed else inputs)
     each = [functional.cross_entropy(logits, t, reduction="none") for t in (targets, targets[mixed.partners])]
     by_hand = (mixed.weights * each[0] + (1 - mixed.weights) * each[1]).mean()
-    assert torch.isclose(build_task(config).mixup_loss(network, inputs, targets, mixed), by_hand)
+    assert torch.isclose(build_task(config).training_loss(network, inputs, targets, mixed), by_hand)
+
+
+@pytest.mark.parametrize("mixing", [False, True])
+@pytest.mark.parametrize("kind", ["multilabel", "multiclass"])
+def test_smoothed_targets_and_a_teacher_by_hand(corpus, kind, mixing):
+    """Mixup mixes both. The validation's loss knows neither."""
+    keys = ["opt.label_smoothing=0.2", "opt.teacher=t.pt", "opt.teacher_weight=0.3", "protocol=corrected"]
+    task = build_task(load_config(corpus / "tiny.cfg", [f"model.type={kind}", *keys]))
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    inputs, indices, taught = torch.randn(8, 1, 3, 4), torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]), torch.randn(8, 3)
+    mixed = mixup(inputs, "corrected", 0, 0, 0) if mixing else None
+    logits = network(mixed.inputs if mixed else inputs)
+    hard = torch.eye(3)[indices]
+    if kind == "multilabel":
+        targets, smooth, soft = hard, hard * 0.8 + 0.1, taught.sigmoid()
+        logs = logits.sigmoid().log(), (1 - logits.sigmoid()).log()
+
+        def loss(due):
+            return -(due * logs[0] + (1 - due) * logs[1]).mean()
+    else:
+        targets, smooth, soft = indices, hard * 0.8 + 0.2 / 3, taught.softmax(1)
+
+        def loss(due):
+            return -(due * logits.log_softmax(1)).sum(1).mean()
+
+    if mixed:
+        smooth, soft = mixed.mix(smooth), mixed.mix(soft)
+    found = [task.training_loss(network, inputs, targets, mixed, teacher) for teacher in (None, taught)]
+    assert torch.isclose(found[0], loss(smooth))
+    assert torch.isclose(found[1], 0.7 * loss(smooth) + 0.3 * loss(soft))
+    assert torch.isclose(task.loss(logits, targets), loss(hard))

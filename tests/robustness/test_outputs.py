@@ -69,6 +69,12 @@ FILES = {  # what writes a file: its name, and the command
         lambda corpus, trained, file: calibration(corpus, trained, file.parent / "copy.ckpt", "--plot", file),
     ),
     "calibrate --output": ("a.ckpt", lambda corpus, trained, file: calibration(corpus, trained, file)),
+    "store --output": (
+        "l.pt",
+        lambda corpus, trained, file: (
+            *("scripts/store_logits.py", "--ckpt_path", network(trained), *reading(corpus), "--output", file),
+        ),
+    ),
     "probe --json": (
         "p.json",
         lambda corpus, trained, file: (

@@ -530,7 +530,7 @@ def test_half_precision_on_the_cpu(odd, two_processes, tmp_path):
 # ---- fused optimisers, compiling ----
 
 
-@pytest.mark.parametrize("name", ["Adam", "SGD"])
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD"])
 def test_an_optimiser_state_moves_between_kernels(monkeypatch, name):
     """As when a run goes on on a GPU that began on a CPU, and the other way: both have fused kernels here."""
 
@@ -562,6 +562,15 @@ def test_an_optimiser_state_moves_between_kernels(monkeypatch, name):
         step(later_network, later)
         for ours, theirs in zip(later_network.parameters(), plain[0].parameters()):
             assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("clip_norm, fused", [(None, True), (1.0, None)])
+def test_gradients_that_are_clipped_are_not_left_to_fused_kernels(monkeypatch, clip_norm, fused):
+    """Those unscale the gradients of 16-mixed in their own step, and Lightning clips none before that."""
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    opt = OptConfig(optimizer="AdamW", lr=0.1, batch_size=1, clip_norm=clip_norm)
+    optimizer = build_optimizer(opt, torch.nn.Linear(2, 2).parameters())
+    assert [group["fused"] for group in optimizer.param_groups] == [fused, fused]
 
 
 def test_compiling_needs_a_compiler(monkeypatch):
