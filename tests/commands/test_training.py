@@ -178,11 +178,11 @@ def test_optimisers_and_schedules(corpus):
     opt = load_config(corpus / "tiny.cfg", ["opt.weight_decay=1e-4"]).opt
     adam = build_optimizer(opt, parameter)
     assert isinstance(adam, torch.optim.Adam) and adam.defaults["lr"] == 1e-3 and adam.defaults["weight_decay"] == 1e-4
-    plateau = build_schedule(opt, adam)
+    plateau = build_schedule(opt, adam, lambda: (0, 1))
     for epoch in range(8):
         assert adam.param_groups[0]["lr"] == (1e-3 if epoch < 7 else pytest.approx(1e-4))
         plateau.step(0.5)
-    step = build_schedule(load_config(corpus / "tiny.cfg", ["opt.scheduler=step"]).opt, sgd)
+    step = build_schedule(load_config(corpus / "tiny.cfg", ["opt.scheduler=step"]).opt, sgd, lambda: (0, 1))
     for epoch in range(20):
         assert sgd.param_groups[0]["lr"] == pytest.approx(1e-3 * 0.1 ** (epoch // 10))
         sgd.step()
