@@ -2,7 +2,8 @@
 
     python benchmarks/training.py
 
-The loop has the same network, loader, mixup, loss and optimiser, and nothing else: no Lightning, no logs, no figures.
+The loop has the same network, loader, mixup, loss and optimiser, and clips gradients and averages weights where a cfg
+asks for it. It has nothing else: no Lightning, no logs, no figures. With --cfg_file it is a cfg's recipe.
 The last row is the loop once more, with the one thing that the scripts do to be faster than it: the process keeps the
 memory that it frees (src/utils/memory.py). All run in new processes, in turns, with all cores. The clock runs from the
 end of the first batch to the end of the last one. All do the same arithmetic: the mean losses say so.
@@ -40,6 +41,8 @@ from benchmarks.measuring import (
 from src import cli
 from src.data.labels import LabelMap
 from src.errors import UserError
+from src.utils.strict_yaml import parse_yaml
+from src.utils.text import read_text
 
 SEED = 1
 VAL_CLIPS = 16
@@ -70,6 +73,7 @@ class Clock:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
+    add("--cfg_file", help="whose network, features, augmentation and optimisation are taken. By default the published")
     add("--arch", default="resnet", help="of the network (resnet)")
     add("--depth", default="18", help="of the network, such as 34 or b0 (18)")
     add("--frames", type=cli.positive(int), default=500, help="of a training clip (500)")
@@ -83,8 +87,9 @@ def main() -> None:
             f"--clips {arguments.clips}: two batches of --batch_size {arguments.batch_size} are needed: "
             "the first one is not timed"
         )
+    what = arguments.cfg_file or f"{arguments.arch} {arguments.depth}"
     print(
-        f"{machine()}\n{arguments.arch} {arguments.depth} on {arguments.frames} frames, {arguments.clips} clips in "
+        f"{machine()}\n{what} on {arguments.frames} frames, {arguments.clips} clips in "
         f"batches of {arguments.batch_size}, {arguments.num_workers} workers, medians of {arguments.rounds}"
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -112,23 +117,18 @@ def write_cfg(folder: Path, arguments: argparse.Namespace) -> Path:
         for split, count in (("train", arguments.clips), ("val", VAL_CLIPS))
     }
     depth = int(arguments.depth) if arguments.depth.isdigit() else arguments.depth
+    tree = {
+        "model": {"arch": arguments.arch, "model_depth": depth, "pool": "avgpool", "type": "multilabel"},
+        "opt": {"optimizer": "Adam", "lr": 1e-3, "scheduler": "reduce"},
+        "audio_config": {"feature": "spectrogram"},
+    }
+    if arguments.cfg_file:
+        tree = parse_yaml(read_text(arguments.cfg_file, "a cfg file"), arguments.cfg_file)
+    tree["model"]["num_classes"] = len(LabelMap.load(LBL_MAP))
+    tree["opt"]["batch_size"] = arguments.batch_size
+    tree["data"] = {"label_map": str(LBL_MAP), "is_lmdb": True, "in_memory": True} | lmdbs
     cfg = folder / "benchmark.cfg"
-    cfg.write_text(
-        yaml.safe_dump(
-            {
-                "model": {
-                    "arch": arguments.arch,
-                    "model_depth": depth,
-                    "num_classes": len(LabelMap.load(LBL_MAP)),
-                    "pool": "avgpool",
-                    "type": "multilabel",
-                },
-                "opt": {"optimizer": "Adam", "lr": 1e-3, "batch_size": arguments.batch_size, "scheduler": "reduce"},
-                "audio_config": {"feature": "spectrogram"},
-                "data": {"label_map": str(LBL_MAP), "is_lmdb": True, "in_memory": True} | lmdbs,
-            }
-        )
-    )
+    cfg.write_text(yaml.safe_dump(tree))
     return cfg
 
 
@@ -193,33 +193,47 @@ def bare_loop(cfg: str, frames: int, num_workers: int, keep: bool) -> Epoch:
     import torch
 
     from src.config.loading import load_config
-    from src.data.loading import loader, open_dataset
+    from src.data.loading import loader, open_training_set
     from src.data.mixup import mixup
-    from src.data.sampling import EpochSampler
+    from src.data.sampling import EpochSampler, network_seed
     from src.data.transforms import training_chain
-    from src.learning.optim import build_optimizer
+    from src.learning.normalisation import normalised
+    from src.learning.optim import build_optimizer, build_schedule
     from src.learning.tasks import build_task
     from src.models.checkpoint import initial_network
+    from src.runs.callbacks import moving_average
     from src.utils.memory import keep_freed_memory
 
     if keep:
         keep_freed_memory()
-    config = load_config(cfg)
-    dataset = open_dataset(config, config.data.train_lmdb, LabelMap.load(LBL_MAP), training_chain(frames), SEED)
+    label_map = LabelMap.load(LBL_MAP)
+    config = normalised(load_config(cfg), label_map, SEED, num_workers)
+    dataset = open_training_set(config, label_map, training_chain(frames, config.augment), SEED)
+    dataset.wave_mix = config.augment.wave_mix
     batches = loader(
         dataset, EpochSampler(len(dataset), SEED, training=True), config.opt.batch_size, num_workers, drop_last=True
     )
     network, task = initial_network(config, SEED), build_task(config)
     optimizer = build_optimizer(config.opt, network.parameters())
+    number = 0
+    schedule = build_schedule(config.opt, optimizer, lambda: (number, len(batches)))
+    average = None if config.opt.ema_decay is None else moving_average(network, config.opt.ema_decay)
     network.train()
     torch.use_deterministic_algorithms(True, warn_only=True)  # as --seed asks for
     clock, losses = Clock(), []
     for number, (inputs, targets, _) in enumerate(batches):
-        mixed = mixup(inputs, config.protocol, SEED, 0, number)
+        if config.opt.by_step and number:
+            schedule.step()
+        torch.manual_seed(network_seed(SEED, 0, number, 0))
+        mixed = mixup(inputs, config.protocol, SEED, 0, number, augment=config.augment)
         loss = task.training_loss(network, inputs, targets, mixed)
         optimizer.zero_grad()
         loss.backward()
+        if config.opt.clip_norm:
+            torch.nn.utils.clip_grad_norm_(network.parameters(), config.opt.clip_norm)
         optimizer.step()
+        if average:
+            average.update_parameters(network)
         losses.append(loss.detach())
         clock.batch_ended()
     return clock.epoch(float(torch.stack(losses).mean()))

@@ -1,11 +1,13 @@
 """What happens beside the fit: the table of figures, the average of the weights, and the progress bar."""
 
+import functools
 import sys
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar, WeightAveraging
+from torch.optim.swa_utils import AveragedModel
 
 from src.runs.folder import RunFolder
 from src.runs.resuming import RAW
@@ -42,21 +44,12 @@ class WeightAverage(WeightAveraging):
     """
 
     def __init__(self, decay: float):
-        super().__init__(multi_avg_fn=self._update)
-        self._decay = decay
+        super().__init__(multi_avg_fn=functools.partial(_update, decay))
         self._swapped = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._device = trainer.strategy.root_device  # the network is still on the CPU
         super().setup(trainer, pl_module, stage)
-
-    def _update(self, averages: list[torch.Tensor], weights: list[torch.Tensor], done: torch.Tensor | int) -> None:
-        number = int(done)
-        decay = min(self._decay, (1 + number) / (10 + number))
-        if averages[0].is_floating_point():
-            torch._foreach_lerp_(averages, weights, 1 - decay)
-        else:  # batch norm's counters
-            torch._foreach_copy_(averages, weights)
 
     def _swap_models(self, pl_module: pl.LightningModule) -> None:
         super()._swap_models(pl_module)
@@ -68,6 +61,20 @@ class WeightAverage(WeightAveraging):
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
         if self._swapped:  # in a validation
             checkpoint["state_dict"], checkpoint[RAW] = checkpoint[RAW], checkpoint["state_dict"]
+
+
+def moving_average(network: torch.nn.Module, decay: float) -> AveragedModel:
+    """A network's average as `WeightAverage` keeps it, to be updated after every step."""
+    return AveragedModel(network, use_buffers=True, multi_avg_fn=functools.partial(_update, decay))
+
+
+def _update(decay: float, averages: list[torch.Tensor], weights: list[torch.Tensor], done: torch.Tensor | int) -> None:
+    number = int(done)
+    decay = min(decay, (1 + number) / (10 + number))
+    if averages[0].is_floating_point():
+        torch._foreach_lerp_(averages, weights, 1 - decay)
+    else:  # batch norm's counters
+        torch._foreach_copy_(averages, weights)
 
 
 class EpochBar(TQDMProgressBar):

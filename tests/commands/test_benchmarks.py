@@ -5,7 +5,7 @@ import platform
 import numpy as np
 import pytest
 import torch
-from conftest import FIXTURES, run_script
+from conftest import FIXTURES, ROOT, run_script
 
 from benchmarks.literal import LiteralDataset
 from src.config.sections import AudioConfig
@@ -113,13 +113,13 @@ def test_start_refuses_a_folder_without_room(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_training_does_the_same_either_way():
+@pytest.mark.parametrize(
+    "network", [("--arch", "cifar_resnet", "--depth", 20), ("--cfg_file", ROOT / "cfgs_v2/efficient/demo.cfg")]
+)
+def test_training_does_the_same_either_way(network):
     (table,) = run_benchmark(
         "training",
-        "--arch",
-        "cifar_resnet",
-        "--depth",
-        20,
+        *network,
         "--frames",
         64,
         "--batch_size",
