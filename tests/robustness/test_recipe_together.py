@@ -45,21 +45,18 @@ def assert_same(one, other):
 
 @pytest.mark.parametrize("features", ["workers", "device"])
 def test_an_interrupted_run_ends_as_an_undisturbed_one(recipe, tmp_path, monkeypatch, features):
-    def run(folder, num_workers):
-        frames = {"random_clip_size": 64, "val_clip_size": 64}
-        train(
-            TrainingOptions(
-                str(recipe), str(folder), epochs=2, seed=3, num_workers=num_workers, features=features, **frames
-            )
-        )
+    sizes = {"epochs": 2, "num_workers": 0, "random_clip_size": 64, "val_clip_size": 64}
 
-    run(tmp_path / "whole", 0)
+    def run(folder):
+        train(TrainingOptions(str(recipe), str(folder), seed=3, features=features, **sizes))
+
+    run(tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(Interrupts, "wanted", lambda _, trainer: not trainer.validating and trainer.global_step == 4)
         with pytest.raises(Interrupted):
-            run(tmp_path / "run", 0)
+            run(tmp_path / "run")
     assert (tmp_path / "run" / "resume.ckpt").exists()
-    run(tmp_path / "run", 0)
+    run(tmp_path / "run")
     assert_same(tmp_path / "run", tmp_path / "whole")
 
 
