@@ -24,9 +24,11 @@ from benchmarks.measuring import in_fresh_process, in_turns, machine, print_tabl
 from src import cli
 from src.config.sections import AudioConfig, DataConfig
 from src.data.labels import LabelMap
+from src.data.soundscapes import packed
 from src.data.soundscapes.dataset import SoundscapeDataset
 from src.data.transforms import training_chain
 from src.preparation.soundscapes import Recipe, generate_soundscapes
+from src.utils.memory import keep_freed_memory
 
 
 def main() -> None:
@@ -80,12 +82,17 @@ def main() -> None:
 def one_thread_each(corpus: Path, count: int, runs: int) -> dict[str, list[float]]:
     """Seconds that `count` soundscapes take in each run, by Scaper and for training."""
     torch.set_num_threads(1)
+    keep_freed_memory()  # as the loader's workers do
     logging.disable()
     events, noises = str(corpus / "isolated_events" / "train"), str(corpus / "noises")
     label_map = LabelMap.load(corpus / "meta" / "lbl_map.json")
     data = DataConfig(label_map="", isolated_events=events, backgrounds=noises, soundscapes=count)
-    dataset = SoundscapeDataset(data, AudioConfig(), label_map, "multilabel", training_chain(500))
-    numbers = itertools.count()
+
+    def opened() -> SoundscapeDataset:
+        return SoundscapeDataset(data, AudioConfig(), label_map, "multilabel", training_chain(500))
+
+    keeping, packed.KEPT = opened(), 0
+    not_keeping, numbers = opened(), itertools.count()
 
     def by_scaper() -> float:
         with tempfile.TemporaryDirectory(dir=corpus) as out:
@@ -93,13 +100,17 @@ def one_thread_each(corpus: Path, count: int, runs: int) -> dict[str, list[float
             generate_soundscapes(Recipe(events, noises, seed=next(numbers)), out, range(count), label_map)
             return time.perf_counter() - start
 
-    def for_training() -> float:
+    def for_training(dataset: SoundscapeDataset) -> float:
         epoch, start = next(numbers), time.perf_counter()
         for index in range(count):
             dataset.sound(epoch, index)
         return time.perf_counter() - start
 
-    work = {"Scaper": by_scaper, "data.isolated_events": for_training}
+    work = {
+        "Scaper": by_scaper,
+        "data.isolated_events": functools.partial(for_training, keeping),
+        "… no sound kept, as of a large corpus": functools.partial(for_training, not_keeping),
+    }
     in_turns(work, 1)
     return in_turns(work, runs)
 

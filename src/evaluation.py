@@ -1,5 +1,6 @@
 """Checkpoints -> scores on an LMDB or a manifest, rows of results.csv, and exported weights."""
 
+import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -81,17 +82,15 @@ def evaluate(options: EvaluationOptions) -> None:
 
 def by_frames(checkpoints: Sequence[Path], options: EvaluationOptions) -> dict[int, list[Path]]:
     """Checkpoints by the number of frames that are scored by default. One of each run is read for it."""
-    of_audio: dict[AudioConfig, int] = {}
-    of_run: dict[Path, int] = {}
+    frames: dict[AudioConfig, int] = {}
     found: dict[int, list[Path]] = {}
-    for path in checkpoints:
-        if path.parent not in of_run:
-            checkpoint = read_checkpoint(path)
-            audio = checkpoint.config.audio_config
-            if audio not in of_audio:
-                of_audio[audio] = frames_of_clips(checkpoint, options)
-            of_run[path.parent] = of_audio[audio]
-        found.setdefault(of_run[path.parent], []).append(path)
+    for _, of_run in itertools.groupby(checkpoints, key=lambda path: path.parent):
+        paths = list(of_run)
+        checkpoint = read_checkpoint(paths[0])
+        audio = checkpoint.config.audio_config
+        if audio not in frames:
+            frames[audio] = frames_of_clips(checkpoint, options)
+        found.setdefault(frames[audio], []).extend(paths)
     return found
 
 

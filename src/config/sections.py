@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -78,7 +77,7 @@ class OptConfig:
     )
     lr: Positive = Field(description="learning rate: at the start, or the highest one for one_cycle and cosine")
     batch_size: Count = Field(description="clips per device")
-    weight_decay: NonNegative = Field(default=0.0, description="L2 penalty on the weights")
+    weight_decay: NonNegative = Field(default=0.0, description="L2 penalty on the weights. Decoupled with AdamW")
     scheduler: Literal["reduce", "step", "one_cycle", "cosine"] = Field(
         default="reduce",
         description="lower lr at a plateau of the validation figure, or every 10 epochs. By the step, over all epochs: "
@@ -93,7 +92,8 @@ class OptConfig:
     )
     ema_decay: Share | None = Field(
         default=None,
-        description="validate and save a moving average of the weights, of which each step keeps this share",
+        description="validate and save a moving average of the weights, of which each step keeps this share (after "
+        "Tarvainen and Valpola, 2017, arXiv 1703.01780)",
     )
     label_smoothing: Share = Field(
         default=0.0, description="share of a target that is spread evenly (Szegedy et al., 2016, arXiv 1512.00567)"
@@ -138,7 +138,7 @@ class AudioConfig:
     sample_rate: Count = Field(
         default=22050, description="Hz. A clip at another rate is refused, unless resample is True"
     )
-    # The six of logmel are not in its repr, of which digests are made: they are those of before without it.
+    # The five of logmel are not in its repr, of which digests are made: without logmel, these are as before.
     n_mels: Count | None = Field(
         default_factory=lambda data: 64 if data["feature"] == "logmel" else None,
         validate_default=True,
@@ -177,10 +177,14 @@ class AugmentConfig:
         description="turn the clip round in time by a random number of frames (Schmid et al., 2022, arXiv 2211.04772)",
     )
     gain: Annotated[float, Field(ge=0, le=100), BeforeValidator(_number)] = Field(
-        default=0.0, description="dB by which a clip is louder or softer at most. For logmel"
+        default=0.0,
+        description="dB by which a clip is louder or softer at most (Koutini et al., 2022, arXiv 2110.05069). For "
+        "logmel",
     )
     freq_shift: Annotated[int, Field(strict=True, ge=0, lt=2**31)] = Field(
-        default=0, description="bins or bands by which a clip is shifted up or down at most. Fewer than it has"
+        default=0,
+        description="bins or bands by which a clip is shifted up or down at most (after Kahl et al., 2021, BirdNET). "
+        "Fewer than it has",
     )
     wave_mix: Probability = Field(
         default=0.0,
@@ -262,67 +266,70 @@ class Config:
 
     @model_validator(mode="after")
     def _keys_agree(self) -> "Config":
-        model, opt, audio, data = self.model, self.opt, self.audio_config, self.data
-
-        def require(condition: bool, name: str, value: Any, what: str) -> None:
-            if not condition:
-                raise ValueError(f"{name} is {shown(value)}. It should {what}")
-
+        model, opt, audio = self.model, self.opt, self.audio_config
         fc, focal = model.pretrained_fc, opt.focal_loss
-        require(fc is None or model.pretrained is not None, "model.pretrained_fc", fc, "be None without 'pretrained'")
-        require(not focal or model.type == "multilabel", "opt.focal_loss", focal, "be False unless type is multilabel")
-        require(audio.win_len <= audio.n_fft, "audio_config.win_len", audio.win_len, f"fit n_fft ({audio.n_fft})")
+        _require(fc is None or model.pretrained is not None, "model.pretrained_fc", fc, "be None without 'pretrained'")
+        _require(not focal or model.type == "multilabel", "opt.focal_loss", focal, "be False unless type is multilabel")
+        _require(audio.win_len <= audio.n_fft, "audio_config.win_len", audio.win_len, f"fit n_fft ({audio.n_fft})")
         retired = "be removed: background mixers are retired (mixup is audio_config.mixup)"
-        require(audio.bg_files is None, "audio_config.bg_files", audio.bg_files, retired)
-        endless = data.isolated_events is not None
+        _require(audio.bg_files is None, "audio_config.bg_files", audio.bg_files, retired)
+        return self
+
+    @model_validator(mode="after")
+    def _data_keys_agree(self) -> "Config":
+        data, endless = self.data, self.data.isolated_events is not None
         for key in ("train_lmdb", "val_lmdb") if data.is_lmdb else ("train_manifest", "val_manifest"):
             given = getattr(data, key)
             if endless and key.startswith("train"):
-                require(given is None, f"data.{key}", given, "be None with data.isolated_events: train on one of them")
+                _require(given is None, f"data.{key}", given, "be None with data.isolated_events: train on one of them")
             else:
-                require(given is not None, f"data.{key}", None, f"be a path with is_lmdb: {data.is_lmdb}")
-        require(not endless or data.backgrounds is not None, "data.backgrounds", None, "be a path with isolated_events")
+                _require(given is not None, f"data.{key}", None, f"be a path with is_lmdb: {data.is_lmdb}")
+        both = "be a path with isolated_events"
+        _require(not endless or data.backgrounds is not None, "data.backgrounds", None, both)
         one = "be 1 with model.type multiclass and isolated_events: a clip has one class"
-        single = not endless or model.type == "multilabel" or data.max_events == 1
-        require(single, "data.max_events", data.max_events, one)
-        self._logmel_keys_agree(require)
-        self._recipe_keys_agree(require)
+        single = not endless or self.model.type == "multilabel" or data.max_events == 1
+        _require(single, "data.max_events", data.max_events, one)
         return self
 
-    def _logmel_keys_agree(self, require: Callable[[bool, str, Any, str], None]) -> None:
-        audio = self.audio_config
+    @model_validator(mode="after")
+    def _logmel_keys_agree(self) -> "Config":
+        audio, gain = self.audio_config, self.augment.gain
         logmel, highest = audio.feature == "logmel", audio.f_max or audio.sample_rate / 2
         for key in ("n_mels", "f_max", "mean", "std"):
             value = getattr(audio, key)
-            require(logmel or value is None, f"audio_config.{key}", value, "be None unless feature is logmel")
-        require(logmel or audio.f_min == 0, "audio_config.f_min", audio.f_min, "be 0 unless feature is logmel")
+            _require(logmel or value is None, f"audio_config.{key}", value, "be None unless feature is logmel")
+        _require(logmel or audio.f_min == 0, "audio_config.f_min", audio.f_min, "be 0 unless feature is logmel")
         half = f"be at most {audio.sample_rate / 2:g}, half of sample_rate"
-        require(highest <= audio.sample_rate / 2, "audio_config.f_max", audio.f_max, half)
-        require(audio.f_min < highest, "audio_config.f_min", audio.f_min, f"be below {highest:g} Hz, the upper end")
-        require(
-            (audio.mean is None) == (audio.std is None), "audio_config.mean", audio.mean, "come with std, or neither"
-        )
-        gain = self.augment.gain
-        require(logmel or gain == 0, "augment.gain", gain, "be 0 unless feature is logmel: others take the level off")
+        _require(highest <= audio.sample_rate / 2, "audio_config.f_max", audio.f_max, half)
+        _require(audio.f_min < highest, "audio_config.f_min", audio.f_min, f"be below {highest:g} Hz, the upper end")
+        both = (audio.mean is None) == (audio.std is None)
+        _require(both, "audio_config.mean", audio.mean, "come with std, or neither")
+        _require(logmel or gain == 0, "augment.gain", gain, "be 0 unless feature is logmel: others take the level off")
+        return self
 
-    def _recipe_keys_agree(self, require: Callable[[bool, str, Any, str], None]) -> None:
-        model, opt, mix = self.model, self.opt, self.augment.wave_mix
+    @model_validator(mode="after")
+    def _recipe_keys_agree(self) -> "Config":
+        model, opt, mix, endless = self.model, self.opt, self.augment.wave_mix, self.data.isolated_events
         for key in ("dropout", "drop_path"):
             rate = getattr(model, key)
-            require(rate == 0 or model.arch == "timm", f"model.{key}", rate, "be 0 unless arch is timm")
+            _require(rate == 0 or model.arch == "timm", f"model.{key}", rate, "be 0 unless arch is timm")
         smoothing = opt.label_smoothing
-        require(not (smoothing and opt.focal_loss), "opt.label_smoothing", smoothing, "be 0 with focal_loss")
-        require(not (opt.teacher and opt.focal_loss), "opt.teacher", opt.teacher, "be None with focal_loss")
-        require(not (opt.teacher and mix), "opt.teacher", opt.teacher, "be None with augment.wave_mix")
-        endless = self.data.isolated_events
-        require(not (opt.teacher and endless), "opt.teacher", opt.teacher, "be None with data.isolated_events")
-        require(not (opt.balanced and endless), "opt.balanced", opt.balanced, "be False with data.isolated_events")
-        require(mix == 0 or model.type == "multilabel", "augment.wave_mix", mix, "be 0 unless type is multilabel")
+        _require(not (smoothing and opt.focal_loss), "opt.label_smoothing", smoothing, "be 0 with focal_loss")
+        for other, name in (opt.focal_loss, "focal_loss"), (mix, "augment.wave_mix"), (endless, "data.isolated_events"):
+            _require(not (opt.teacher and other), "opt.teacher", opt.teacher, f"be None with {name}")
+        _require(not (opt.balanced and endless), "opt.balanced", opt.balanced, "be False with data.isolated_events")
+        _require(mix == 0 or model.type == "multilabel", "augment.wave_mix", mix, "be 0 unless type is multilabel")
         kept = self.audio_config.precompute_features and (mix or endless)
-        require(not kept, "audio_config.precompute_features", True, "be False where clips are new in every epoch")
+        _require(not kept, "audio_config.precompute_features", True, "be False where clips are new in every epoch")
+        return self
 
     def as_dict(self) -> dict[str, Any]:
         """Plain dicts, strings and numbers, as stored in checkpoints and run folders."""
         plain = dataclasses.asdict(self)
         del plain["path"]
         return plain
+
+
+def _require(condition: bool, name: str, value: Any, what: str) -> None:
+    if not condition:
+        raise ValueError(f"{name} is {shown(value)}. It should {what}")

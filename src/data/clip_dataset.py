@@ -131,7 +131,10 @@ class ClipDataset(Dataset, ABC):
 
         That is (N,) samples, or its (F, T) spectrogram where these are kept.
         """
-        return self.waveform(index) if self._kept is None else self.spectrogram(index), self.class_indices(index)
+        if self._kept is None:
+            return self.waveform(index), self.class_indices(index)
+        frames, starts = self._kept
+        return frames[starts[index] : starts[index + 1]].numpy().T, self.class_indices(index)
 
     def mixed_sound(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         """What `sound` gives, with the chance `wave_mix` added to that of another clip, as when both sound at once.
@@ -159,7 +162,7 @@ class ClipDataset(Dataset, ABC):
 
     def view(self, epoch: int, index: int, num_frames: int) -> View:
         """What the transform shows of a clip in an epoch."""
-        whole = View.whole(self.features.num_bins, num_frames, unit=self.audio.std or 1.0)
+        whole = View.whole(self.features.num_bins, num_frames)
         return self.transform.view(whole, clip_generator(self.seed, epoch, index))
 
     def class_indices(self, index: int) -> np.ndarray:
@@ -177,13 +180,6 @@ class ClipDataset(Dataset, ABC):
         weights = np.bincount(clips, 1 / np.bincount(classes)[classes], minlength=len(self))
         weights[weights == 0] = weights[weights > 0].min(initial=1.0)
         return weights / weights.sum()
-
-    def spectrogram(self, index: int) -> np.ndarray:
-        """(F, T) float32 features of a whole clip, to be copied from before the next one is asked for."""
-        if self._kept is None:
-            return self.features.scratch(self.waveform(index))
-        frames, starts = self._kept
-        return frames[starts[index] : starts[index + 1]].numpy().T  # (F, T)
 
     def target(self, classes: np.ndarray) -> np.ndarray | int:
         """(C,) multi-hot float32, or the class index, of a clip with these classes."""

@@ -60,7 +60,7 @@ class ClipDataModule(pl.LightningDataModule):
         self.train_source = config.data.source("train")
         self.val_source = config.data.source("val")
         of_lmdbs["num_workers"] = num_workers
-        train_chain = training_chain(random_clip_size, config.augment)
+        train_chain = training_chain(random_clip_size, config.augment, config.audio_config.std or 1.0)
         val_chain = evaluation_chain(val_clip_size, crop_validation)
         self.train_set = open_training_set(config, label_map, train_chain, seed, complement=True, **of_lmdbs)
         self.train_set.wave_mix = config.augment.wave_mix

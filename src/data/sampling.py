@@ -10,13 +10,8 @@ ORDER, CLIP, MIXUP, NETWORK, PARTNER, SOUNDSCAPE = 0, 1, 2, 3, 4, 5
 
 
 def clip_generator(seed: int, epoch: int, index: int, stream: int = CLIP) -> np.random.Generator:
-    """The generator of one clip in one epoch, whichever worker or rank serves it."""
+    """The generator of one clip in one epoch, whichever worker or rank serves it. Each kind of draw has its stream."""
     return np.random.default_rng((seed, stream, epoch, index))
-
-
-def soundscape_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The generator of what is mixed for a clip in one epoch. The view of it has the clip's own."""
-    return np.random.default_rng((seed, SOUNDSCAPE, epoch, index))
 
 
 def network_seed(seed: int, epoch: int, batch: int, rank: int) -> int:

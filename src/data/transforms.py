@@ -43,12 +43,11 @@ class View:
     roll: int = 0  # frames
     shift: int = 0  # rows
     gain: float = 0.0  # in the unit of the spectrogram
-    unit: float = 1.0  # dB
 
     @classmethod
-    def whole(cls, num_bins: int, num_frames: int, unit: float = 1.0) -> "View":
-        """All of a spectrogram, whose values are in units of so many dB."""
-        return cls(num_bins, num_frames, 0, num_frames, unit=unit)
+    def whole(cls, num_bins: int, num_frames: int) -> "View":
+        """All of a spectrogram."""
+        return cls(num_bins, num_frames, 0, num_frames)
 
     def of(self, spectrogram: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """(F, T) -> (F, size), into `out` where it is given."""
@@ -202,22 +201,27 @@ class Gain(Transform):
     """Make the clip louder or softer, uniformly in dB."""
 
     most: float  # dB
+    unit: float  # dB, of the spectrogram
 
     def view(self, view: View, rng: np.random.Generator) -> View:
-        return replace(view, gain=rng.uniform(-self.most, self.most) / view.unit)
+        return replace(view, gain=rng.uniform(-self.most, self.most) / self.unit)
 
 
-def training_chain(size: int, augment: AugmentConfig = PUBLISHED_AUGMENT) -> Transform:
+def training_chain(size: int, augment: AugmentConfig = PUBLISHED_AUGMENT, unit: float = 1.0) -> Transform:
     """Pad (wrapped or with the minimum, half the time each), random crop, SpecAugment, and what else `augment` says.
 
     Draws that are made for every clip come first, so that they are the same with and without the others.
+
+    Args:
+        size: frames of the crop.
+        unit: dB, of the spectrograms' values.
     """
     padding = OneOf((PadToSize(size, "wrap"), PadToSize(size, "constant")))
     masks = UseWithProb(SpecAugment(augment.freq_mask, augment.time_mask), augment.mask_prob)
     more: list[tuple[float, Transform]] = [
         (augment.roll, Roll()),
         (augment.freq_shift, Shift(augment.freq_shift)),
-        (augment.gain, Gain(augment.gain)),
+        (augment.gain, Gain(augment.gain, unit)),
     ]
     return Compose((padding, RandomCrop(size), masks, *(transform for wanted, transform in more if wanted)))
 

@@ -39,10 +39,8 @@ def build(depth: str, num_classes: int, im_size: int, dropout: float = 0.0, drop
         UserError: it takes no spectrograms, as transformers are often made for one input size, or has no drop path to
             use.
     """
-    rates: dict[str, Any] = {
-        "drop_rate": dropout or None,
-        "drop_path_rate": drop_path or None,
-    }  # timm leaves out what is None
+    # timm leaves out what is None.
+    rates: dict[str, Any] = {"drop_rate": dropout or None, "drop_path_rate": drop_path or None}
     no_drop_path = f"model.drop_path is {drop_path:g}, and timm's {depth} has no drop path. Set it to 0"
     try:
         network = timm.create_model(depth, in_chans=1, num_classes=num_classes, **rates).eval()

@@ -91,7 +91,7 @@ def test_a_fold_is_validated_on_and_never_trained_on(esc50, fold):
 def test_esc50_validation_is_padded_and_not_cropped_and_vggsounds_is_cropped(esc50):
     config, label_map = load_config(esc50 / "tiny.cfg"), LabelMap.load(esc50 / "meta/lbl_map.json")
     padded = ClipDataModule(config, label_map, 64, 80, 0, fold=1, crop_validation=False).val_set
-    whole = [padded.spectrogram(i).shape[1] for i in range(len(padded))]
+    whole = [padded.features.num_frames(len(padded.waveform(i))) for i in range(len(padded))]
     assert [padded[i][0].shape[1] for i in range(len(padded))] == [max(80, frames) for frames in whole]
     assert min(whole) < 80 < max(whole)
     cropped = ClipDataModule(config, label_map, 64, 80, 0, fold=1).val_set

@@ -19,7 +19,7 @@ from src.data.labels import LabelMap
 from src.data.lmdb.store import Record
 from src.data.lmdb.writer import LMDBWriter
 from src.data.manifest_dataset import ManifestDataset
-from src.data.sampling import CLIP, MIXUP, NETWORK, ORDER, PARTNER, EpochSampler
+from src.data.sampling import CLIP, MIXUP, NETWORK, ORDER, PARTNER, SOUNDSCAPE, EpochSampler
 from src.data.transforms import training_chain
 
 LOGMEL = "audio_config.feature=logmel"  # which alone has a gain
@@ -70,7 +70,7 @@ def test_partners_are_any_other_clip_as_likely(tmp_path):
         rng = np.random.default_rng((5, PARTNER, epoch, 3))
         assert rng.random() < 1 and partner == (3 + rng.integers(1, 5)) % 5
     counts = np.bincount(partners, minlength=5)
-    assert len({ORDER, CLIP, MIXUP, NETWORK, PARTNER}) == 5
+    assert len({ORDER, CLIP, MIXUP, NETWORK, PARTNER, SOUNDSCAPE}) == 6
     assert clip == 3 and counts[3] == 0 and chisquare(np.delete(counts, 3)).pvalue > 0.001
 
 
@@ -172,6 +172,12 @@ def test_validation_is_never_augmented(corpus):
             getattr(data, split).__getitems__([(3, index) for index in range(6)]) for data in (plain, augmented)
         )
         assert torch.equal(ours.inputs, theirs.inputs) == torch.equal(ours.targets, theirs.targets) == is_equal
+
+
+def test_gain_is_in_decibels_whatever_the_deviation(corpus):
+    level = LOGMEL, "augment.gain=6", "audio_config.mean=-40"
+    one, ten = (opened(corpus, *level, f"audio_config.std={std}").train_set.view(0, 3, 90) for std in (1, 10))
+    assert one.gain and one.gain == pytest.approx(10 * ten.gain)
 
 
 @pytest.mark.processes

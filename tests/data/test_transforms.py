@@ -98,8 +98,8 @@ def test_draws_are_those_of_the_generator_alone():
 
 def views(num_frames, size, count=2000, unit=1.0, **augment):
     """What the training chain shows of clips of 64 rows."""
-    chain = training_chain(size, AugmentConfig(**augment))
-    return [chain.view(View.whole(64, num_frames, unit), rng(seed)) for seed in range(count)]
+    chain = training_chain(size, AugmentConfig(**augment), unit)
+    return [chain.view(View.whole(64, num_frames), rng(seed)) for seed in range(count)]
 
 
 def test_a_view_by_hand():

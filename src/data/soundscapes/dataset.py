@@ -8,10 +8,10 @@ from src.config.sections import AudioConfig, DataConfig
 from src.data.audio.files import as_int16, encode
 from src.data.clip_dataset import ClipDataset
 from src.data.labels import LabelMap
-from src.data.lmdb.fingerprint import combined, fingerprint
-from src.data.sampling import soundscape_generator
+from src.data.lmdb.fingerprint import combined, fingerprint, known_fingerprint
+from src.data.sampling import SOUNDSCAPE, clip_generator
 from src.data.soundscapes.distribution import Choices, Specification
-from src.data.soundscapes.packed import known_fingerprints, packed, packed_file
+from src.data.soundscapes.packed import packed, packed_file
 from src.data.soundscapes.rendering import render
 from src.data.soundscapes.sources import background_files, event_files, file_weights
 
@@ -66,7 +66,7 @@ class SoundscapeDataset(ClipDataset):
 
     def specification(self, epoch: int, index: int) -> Specification:
         """What a clip is mixed of in an epoch."""
-        return self._choices.draw(soundscape_generator(self.seed, epoch, index))
+        return self._choices.draw(clip_generator(self.seed, epoch, index, SOUNDSCAPE))
 
     def _classes_of(self, specification: Specification) -> np.ndarray:
         return self._event_classes[[event.source for event in specification.events]]
@@ -93,5 +93,6 @@ class SoundscapeDataset(ClipDataset):
 def known_source_fingerprint(data: DataConfig, sample_rate: int) -> str | None:
     """One hash over all sounds that soundscapes are made of, or None where they are not packed."""
     folders: Any = data.isolated_events, data.backgrounds
-    found = known_fingerprints(*(packed_file(folder, sample_rate) for folder in folders))
-    return combined(map(bytes.fromhex, found)) if found else None
+    files = [packed_file(folder, sample_rate) for folder in folders]
+    found = [known_fingerprint(file) or "" for file in files if file.is_file()]
+    return combined(map(bytes.fromhex, found)) if len(found) == len(files) and all(found) else None

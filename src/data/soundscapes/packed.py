@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from src.data.audio.files import decode_part, encode, num_samples, read_mono
-from src.data.lmdb.fingerprint import known_fingerprint
 from src.data.lmdb.notes import FileState, note_on, recall, remember
 from src.data.lmdb.store import LMDBReader, Record
 from src.data.lmdb.writer import LMDBWriter
@@ -100,12 +99,6 @@ def packed(
                 _pack(path, files, sample_rate, num_workers)
                 remember(FileState.of(path), NOTE, digest)
     return PackedSounds(path, sample_rate)
-
-
-def known_fingerprints(*paths: Path) -> list[str] | None:
-    """The fingerprints of LMDBs that are there, as far as their notes say."""
-    found = [known_fingerprint(path) for path in paths if path.is_file()]
-    return [one for one in found if one] if len(found) == len(paths) and all(found) else None
 
 
 def _is_packed(path: Path, digest: str) -> bool:

@@ -68,5 +68,5 @@ def require_source(file: str | Path) -> float:
     with opened(file) as recording:
         seconds = recording.frames / recording.samplerate
     if seconds < FADE:
-        raise UserError(f"{file}: lasts {1000 * seconds:.1f} ms, but Scaper fades it in for {1000 * FADE:g} ms")
+        raise UserError(f"{file}: lasts {1000 * seconds:.1f} ms, less than its fade-in of {1000 * FADE:g} ms")
     return seconds
