@@ -61,6 +61,15 @@ def test_a_cfg_asks_for_new_soundscapes_in_every_epoch(tmp_path):
     "overrides, message",
     [
         (("data.train_lmdb=a.lmdb",), "data.train_lmdb is 'a.lmdb'. It should be None with data.isolated_events"),
+        (("data.backgrounds=./events/",), "It should be another folder than data.isolated_events"),
+        (("data.isolated_events=None", "data.train_lmdb=a"), "data.backgrounds is 'noises'. It should be None without"),
+        *(
+            (
+                ("data.isolated_events=None", "data.train_lmdb=a", "data.backgrounds=None", f"data.{key}={value}"),
+                f"data.{key} is {value}. It should be {default} without data.isolated_events",
+            )
+            for key, value, default in (("soundscapes", 9, 1000), ("max_events", 2, 3), ("duration", 4.5, 5.0))
+        ),
         (("data.soundscapes=9223372036854775807",), "It should be less than or equal to 100000000"),
         (
             ("audio_config.sample_rate=100",),

@@ -286,6 +286,11 @@ class Config:
             else:
                 require(given is not None, f"data.{key}", None, f"be a path with is_lmdb: {data.is_lmdb}")
         require(not endless or data.backgrounds is not None, "data.backgrounds", None, "be a path with isolated_events")
+        same = endless and os.path.abspath(data.backgrounds or "") == os.path.abspath(data.isolated_events or "")
+        require(not same, "data.backgrounds", data.backgrounds, "be another folder than data.isolated_events")
+        for key in ("backgrounds", "soundscapes", "max_events", "duration"):
+            value, default = getattr(data, key), getattr(DataConfig, key)
+            require(endless or value == default, f"data.{key}", value, f"be {default} without data.isolated_events")
         rate = audio.sample_rate  # loudness is of a filter at 1,500 Hz, and FLAC has no other rates
         fits = 4000 <= rate < 2**16 or (rate % 10 == 0 and 2**16 <= rate <= 655350)
         rates = "be 4000 to 65535 with data.isolated_events, or a multiple of 10 up to 655350"
