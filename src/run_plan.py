@@ -24,9 +24,10 @@ from src.data.loading import known_data
 from src.errors import UserError
 from src.learning.normalisation import normalised, normalised_by
 from src.learning.tasks import Task, build_task
-from src.learning.teachers import teach
+from src.learning.teachers import TEACHER, teach
 from src.models.checkpoint import architecture, initial_network, load_class_weights, outline
 from src.models.cost import forward_gmac
+from src.models.safe_loading import require_plain_file
 from src.models.torch_files import torch_file_digest
 from src.runs.devices import Devices
 from src.runs.distributed import from_rank_zero
@@ -204,6 +205,8 @@ def _plan(options: TrainingOptions) -> RunPlan:
     label_map = LabelMap.load(config.data.label_map_path())
     label_map.require_size(config.model.num_classes, config.path)
     class_weights = load_class_weights(options.cw, len(label_map))
+    if config.opt.teacher:
+        require_plain_file(config.opt.teacher, TEACHER)
     use_mixup = build_task(config, class_weights).wants_mixup(options.use_mixup)
     for key in () if use_mixup else ("mixup_alpha", "mixup_max"):
         value = getattr(config.augment, key)

@@ -61,6 +61,22 @@ def test_a_cfg_asks_for_new_soundscapes_in_every_epoch(tmp_path):
     "overrides, message",
     [
         (("data.train_lmdb=a.lmdb",), "data.train_lmdb is 'a.lmdb'. It should be None with data.isolated_events"),
+        (("data.backgrounds=./events/",), "It should be another folder than data.isolated_events"),
+        (("data.isolated_events=None", "data.train_lmdb=a"), "data.backgrounds is 'noises'. It should be None without"),
+        *(
+            (
+                ("data.isolated_events=None", "data.train_lmdb=a", "data.backgrounds=None", f"data.{key}={value}"),
+                f"data.{key} is {value}. It should be {default} without data.isolated_events",
+            )
+            for key, value, default in (("soundscapes", 9, 1000), ("max_events", 2, 3), ("duration", 4.5, 5.0))
+        ),
+        (("data.soundscapes=9223372036854775807",), "It should be less than or equal to 100000000"),
+        (
+            ("audio_config.sample_rate=100",),
+            "audio_config.sample_rate is 100. It should be 4000 to 65535 with data.iso",
+        ),
+        (("audio_config.sample_rate=96001",), "audio_config.sample_rate is 96001. It should be 4000 to 65535 with"),
+        (("audio_config.sample_rate=655360",), "It should be 4000 to 65535 with data.isolated_events, or a multiple"),
         (("data.backgrounds=None",), "data.backgrounds is None. It should be a path with isolated_events"),
         (("data.val_lmdb=None",), "data.val_lmdb is None. It should be a path with is_lmdb: True"),
         (("data.soundscapes=0",), "data.soundscapes is 0. It should be greater than or equal to 1"),
@@ -204,7 +220,12 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path, keys, value, message):
         ({"sample_rate": 8000, "f_max": 8000}, "f_max is 8000.0. It should be at most 4000, half of sample_rate"),
         ({"mean": -40}, "mean is -40.0. It should come with std, or neither"),
         ({"std": 16}, "mean is None. It should come with std, or neither"),
-        ({"mean": -40, "std": 0}, "std is 0. It should be greater than 0"),
+        ({"mean": -40, "std": 0}, "std is 0. It should be greater than or equal to 0.0001"),
+        ({"mean": -40, "std": 1e300}, "std is 1e+300. It should be less than or equal to 1000"),
+        ({"mean": 1e38, "std": 1}, "mean is 1e+38. It should be less than or equal to 1000"),
+        ({"n_mels": 10**9}, "n_mels is 1000000000. It should be at most 513, n_fft's bins"),
+        ({"n_mels": 2**63 - 1}, "n_mels is 9223372036854775807. It should be at most 513, n_fft's bins"),
+        ({"n_fft": 2}, "n_mels is 64. It should be at most 2, n_fft's bins"),
         ({"mean": float("nan"), "std": 16}, "mean is nan. It should be a finite number"),
         ({"n_fft": 512, "win_len": 1024}, "win_len is 1024. It should fit n_fft (512)"),
     ],

@@ -30,8 +30,10 @@ Count = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), BeforeValidator(_number)]
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), BeforeValidator(_number)]
-Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_number)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
+# What 32 bits can hold by far. All log-mels, in dB, have a mean and a deviation within these.
+Level = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False), BeforeValidator(_number)]
+Spread = Annotated[float, Field(ge=1e-4, le=1000, allow_inf_nan=False), BeforeValidator(_number)]
 Separator = Annotated[str, Field(strict=True, min_length=1), BeforeValidator(_text)]
 Text = Annotated[str, PlainValidator(_text, json_schema_input_type=str)]
 File = Annotated[str, PlainValidator(lambda value: os.path.expanduser(_text(value)), json_schema_input_type=str)]
@@ -149,10 +151,10 @@ class AudioConfig:
     f_max: Positive | None = Field(
         default=None, repr=False, description="Hz at the upper end of the highest band. By default half of sample_rate"
     )
-    mean: Number | None = Field(
+    mean: Level | None = Field(
         default=None, repr=False, description="dB that logmel takes off. By default measured on the training set"
     )
-    std: Positive | None = Field(
+    std: Spread | None = Field(
         default=None, repr=False, description="dB that logmel divides by. By default measured on the training set"
     )
     normalize: StrictBool = Field(default=False, description="not used. The published cfgs have it")
@@ -230,7 +232,9 @@ class DataConfig:
     backgrounds: File | None = Field(
         default=None, description="folder of <kind>/*.wav, or *.wav, backgrounds of these soundscapes"
     )
-    soundscapes: Count = Field(default=1000, description="how many of these make an epoch")
+    soundscapes: Annotated[int, Field(strict=True, ge=1, le=10**8)] = Field(
+        default=1000, description="how many of these make an epoch"
+    )
     max_events: Annotated[int, Field(strict=True, ge=1, le=100)] = Field(
         default=3, description="1 to so many events in each of these"
     )
@@ -286,6 +290,15 @@ class Config:
                 _require(given is not None, f"data.{key}", None, f"be a path with is_lmdb: {data.is_lmdb}")
         both = "be a path with isolated_events"
         _require(not endless or data.backgrounds is not None, "data.backgrounds", None, both)
+        same = endless and os.path.abspath(data.backgrounds or "") == os.path.abspath(data.isolated_events or "")
+        _require(not same, "data.backgrounds", data.backgrounds, "be another folder than data.isolated_events")
+        for key in ("backgrounds", "soundscapes", "max_events", "duration"):
+            value, default = getattr(data, key), getattr(DataConfig, key)
+            _require(endless or value == default, f"data.{key}", value, f"be {default} without data.isolated_events")
+        rate = self.audio_config.sample_rate  # loudness is of a filter at 1,500 Hz, and FLAC has no other rates
+        fits = 4000 <= rate < 2**16 or (rate % 10 == 0 and 2**16 <= rate <= 655350)
+        rates = "be 4000 to 65535 with data.isolated_events, or a multiple of 10 up to 655350"
+        _require(not endless or fits, "audio_config.sample_rate", rate, rates)
         one = "be 1 with model.type multiclass and isolated_events: a clip has one class"
         single = not endless or self.model.type == "multilabel" or data.max_events == 1
         _require(single, "data.max_events", data.max_events, one)
@@ -298,6 +311,8 @@ class Config:
         for key in ("n_mels", "f_max", "mean", "std"):
             value = getattr(audio, key)
             _require(logmel or value is None, f"audio_config.{key}", value, "be None unless feature is logmel")
+        bins = 1 + audio.n_fft // 2
+        _require((audio.n_mels or 1) <= bins, "audio_config.n_mels", audio.n_mels, f"be at most {bins}, n_fft's bins")
         _require(logmel or audio.f_min == 0, "audio_config.f_min", audio.f_min, "be 0 unless feature is logmel")
         half = f"be at most {audio.sample_rate / 2:g}, half of sample_rate"
         _require(highest <= audio.sample_rate / 2, "audio_config.f_max", audio.f_max, half)

@@ -50,7 +50,7 @@ def normalised(
     key = f"{FeatureExtractor.of(config.audio_config)}, fold {fold}"
     kept = recall(state, NOTE) if state else None
     kept = kept if isinstance(kept, dict) else {}
-    with suppress(LookupError, TypeError, ValueError):  # of a note that somebody else wrote
+    with suppress(LookupError, TypeError, ValueError, OverflowError):  # of a note that somebody else wrote
         mean, std = map(float, kept[key])
         return normalised_by(config, mean, std)
     raw = replace(config, audio_config=replace(config.audio_config, precompute_features=False))
@@ -71,7 +71,7 @@ def normalised_by(config: Config, mean: float | None, std: float | None) -> Conf
     """The configuration with another mean and deviation.
 
     Raises:
-        ValueError: they are no finite numbers, or the deviation is not above 0.
+        ValueError: they are beyond the limits of the configuration.
     """
     return replace(config, audio_config=replace(config.audio_config, mean=mean, std=std))
 
@@ -83,7 +83,7 @@ def measure(dataset: ClipDataset, num_workers: int) -> tuple[float, float]:
         functools.partial(_sums, dataset), clips, num_workers, "level of the training clips", unit="clip", chunk=16
     )
     count, total, squares = np.sum(list(sums), axis=0)
-    mean = total / count
+    mean = float(total / count)
     return round(mean, 4), round(float(np.sqrt(max(squares / count - mean**2, 0))), 4)
 
 

@@ -13,6 +13,9 @@ from src.data.clip_dataset import ClipDataset
 from src.errors import UserError
 from src.models.safe_loading import read_torch_file
 from src.models.torch_files import write_torch_file
+from src.models.weights import is_plain
+
+TEACHER = "a teacher's logits"  # what messages call such a file
 
 
 def write_teacher(
@@ -45,16 +48,16 @@ def teach(dataset: ClipDataset, path: str, source: str) -> None:
     Raises:
         UserError: the file is none, or is of other clips, other classes or another kind of target, or lacks a clip.
     """
-    content = read_torch_file(path, "a teacher's logits")
+    content = read_torch_file(path, TEACHER)
     again = "Make it again with scripts/store_logits.py"
     logits = content.get("logits") if isinstance(content, dict) else None
-    if not isinstance(logits, torch.Tensor) or logits.dtype != torch.float32 or logits.ndim != 2:
+    if not is_plain(logits) or logits.dtype != torch.float32 or logits.ndim != 2:
         raise UserError(f"{path}: holds no logits. {again}")
     names, classes = list(dataset.label_map.names), content.get("classes")
     if classes != names or logits.shape[1] != len(names):
         raise UserError(f"{path}: is of other classes than {dataset.label_map.path}. {again}")
     if content.get("type") != dataset.target_type:
-        raise UserError(f"{path}: is of type {content.get('type')}, and model.type is {dataset.target_type}")
+        raise UserError(f"{path}: is of type {str(content.get('type'))[:12]}, and model.type is {dataset.target_type}")
     own, found = dataset.fingerprint(), str(content.get("fingerprint"))
     if found != own or len(logits) <= dataset.records.max():
         raise UserError(
@@ -68,4 +71,4 @@ def teach(dataset: ClipDataset, path: str, source: str) -> None:
             f"{path}: has no finite logits for {len(lacking)} of the {len(rows)} clips, such as "
             f"{dataset.where(lacking[0])}. Were they skipped? {again}"
         )
-    dataset.teacher = rows.numpy()
+    dataset.teacher = rows.detach().numpy()

@@ -65,9 +65,7 @@ def read_torch_file(path: str | Path, what: str, mapped: bool = False) -> Any:
     Raises:
         UserError: no such file, or not one that torch.save wrote from plain data.
     """
-    if not os.path.isfile(path):
-        problem = "is no plain file" if os.path.exists(path) else "no such file"
-        raise UserError(f"{path}: {problem} ({what} was expected)")
+    require_plain_file(path, what)
     require_plausible_size(path)
     try:
         with torch.serialization.safe_globals(STAND_INS):
@@ -82,6 +80,17 @@ def read_torch_file(path: str | Path, what: str, mapped: bool = False) -> Any:
         if isinstance(error, OSError) and error.filename:  # the file cannot be opened
             raise
         raise UserError(f"{path}: is not {what}, or is truncated ({_reason(path, error)})") from None
+
+
+def require_plain_file(path: str | Path, what: str) -> None:
+    """Refuse a folder, and a FIFO or a device, which would be waited for.
+
+    Raises:
+        UserError: it is one, or there is none. `what` it should be is said.
+    """
+    if not os.path.isfile(path):
+        problem = "is no plain file" if os.path.exists(path) else "no such file"
+        raise UserError(f"{path}: {problem} ({what} was expected)")
 
 
 def _reason(path: str | Path, error: Exception) -> str:

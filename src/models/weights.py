@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -129,12 +129,16 @@ def _prefix(names: Iterable[str]) -> str:
     return head + dot
 
 
-def is_usable(value: Any) -> bool:
-    """Whether something is a tensor of real and finite numbers, one by one."""
+def is_plain(value: Any) -> TypeGuard[torch.Tensor]:
+    """Whether something is a tensor of real numbers, one by one."""
     if not isinstance(value, torch.Tensor):
         return False
-    plain = value.layout == torch.strided and not (value.is_quantized or value.is_complex() or value.is_meta)
-    return plain and bool(torch.isfinite(value).all())
+    return value.layout == torch.strided and not (value.is_quantized or value.is_complex() or value.is_meta)
+
+
+def is_usable(value: Any) -> bool:
+    """Whether something is a tensor of real and finite numbers, one by one."""
+    return is_plain(value) and bool(torch.isfinite(value).all())
 
 
 def misfit(network: nn.Module, state: Mapping[str, Any]) -> str:

@@ -36,6 +36,7 @@ class ResumePoint:
     shapes: Mapping[str, torch.Tensor]  # of the weights: tensors on the meta device
     planned: int | None  # epochs of the run, where its learning rate falls towards their end
     optimizer: str | None  # opt.optimizer of the run, where the checkpoint says
+    scheduler: str | None  # opt.scheduler, likewise
     averaged: bool  # whether the weights are an average, with those of the last step beside them
 
     def require_trainable(self, network: torch.nn.Module, opt: OptConfig, epochs: int) -> None:
@@ -51,8 +52,10 @@ class ResumePoint:
             raise UserError(f"{self.path}: is of another network than the cfg's: {problem}")
         if self.epochs >= epochs:
             raise UserError(f"{self.path}: has completed {self.epochs} epochs, and --epochs is {epochs}")
+        by_step = opt.by_step or self.planned is not None  # of the others, one goes on where another one was
         for key, then, now in (
             ("optimizer", self.optimizer or opt.optimizer, opt.optimizer),
+            ("scheduler", by_step and self.scheduler or opt.scheduler, opt.scheduler),
             ("ema_decay", self.averaged, opt.ema_decay is not None),
         ):
             if then != now:
@@ -91,7 +94,8 @@ def read_resume_point(path: Path) -> ResumePoint:
         batches = fit["epoch_loop.batch_progress"]["current"]["processed"] if is_within_epoch(fit) else 0
         early = any(state.get("stopped_epoch") for state in content["callbacks"].values())
         record = content.get("hyper_parameters") or {}
-        optimizer = record.get("cfg", {}).get("opt", {}).get("optimizer")
+        opt = record.get("cfg", {}).get("opt", {})
+        optimizer, scheduler = opt.get("optimizer"), opt.get("scheduler")
     except (KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: does not say how far its run had come. The file is damaged") from None
     weights, further = content["state_dict"], (content["optimizer_states"], content.get(RAW))
@@ -100,7 +104,7 @@ def read_resume_point(path: Path) -> ResumePoint:
             f"{path}: cannot be resumed from: it holds something else than tensors of finite numbers. Is it damaged?"
         )
     shapes = {str(name).removeprefix(NETWORK): value.to("meta") for name, value in weights.items()}
-    return ResumePoint(path, epochs, batches, early, shapes, record.get("epochs"), optimizer, RAW in content)
+    return ResumePoint(path, epochs, batches, early, shapes, record.get("epochs"), optimizer, scheduler, RAW in content)
 
 
 def is_within_epoch(fit_loop: dict[str, Any]) -> bool:

@@ -21,7 +21,7 @@ from src.runs.folder import RunFolder
 from src.scoring.summary import Run, Summary
 from src.utils.files import write_json
 from src.utils.pictures import blank_figure
-from src.utils.text import read_json
+from src.utils.text import markdown_table, read_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 PASSES = 3  # a training step takes so many forward passes: gradients go through activations and weights
 CONFIDENCE = 0.95
 STRICT = ConfigDict(extra="forbid")
+Score = Annotated[float, Field(ge=0, le=1)]
 
 
 @checked_dataclass(frozen=True, config=STRICT)
@@ -36,11 +37,13 @@ class TrainedRun:
     """One run of a recipe."""
 
     seed: int
-    forward_gmac: float  # 10⁹ multiply-accumulates of the network for a training clip
-    clips: int  # that the network has been trained on, each as often as it was shown
-    seconds: float | None  # of training and validation
-    val: tuple[float, ...]  # the validation figure after each epoch
-    score: float  # eval mAP of the best epoch
+    forward_gmac: Annotated[
+        float, Field(gt=0, allow_inf_nan=False)
+    ]  # 10⁹ multiply-accumulates of the network for a training clip
+    clips: Annotated[int, Field(ge=1, lt=2**63)]  # that the network has been trained on, each as often as it was shown
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None  # of training and validation
+    val: Annotated[tuple[Score, ...], Field(min_length=1)]  # the validation figure after each epoch
+    score: Score  # eval mAP of the best epoch
 
     @property
     def gmac(self) -> float:
@@ -59,7 +62,7 @@ class Recipe:
 
     name: str
     note: str | None  # such as the machine and the precision
-    runs: tuple[TrainedRun, ...]
+    runs: Annotated[tuple[TrainedRun, ...], Field(min_length=1)]
 
     @cached_property
     def scores(self) -> np.ndarray:
@@ -97,6 +100,8 @@ def recipe_of(summary: Summary, note: str | None = None) -> Recipe:
 def trained_run(run: Run) -> TrainedRun:
     """What a run's folder and its evaluation say."""
     folder = RunFolder(run.folder)
+    if not folder.path.is_dir():
+        raise UserError(f"{folder.path}: no such run folder. Was it moved or deleted after its evaluation?")
     record, epochs = folder.record(), folder.epochs()
     if record is None or "forward_gmac" not in record or not epochs:
         raise UserError(f"{folder.path}: does not say what its run took. Was it made by an earlier version?")
@@ -107,7 +112,10 @@ def trained_run(run: Run) -> TrainedRun:
     clips = int(epochs[-1]["step"]) * record["accumulate"] * record["cfg"]["opt"]["batch_size"] * ranks
     val = tuple(float(row["val_mAP"]) for row in epochs)
     seconds = (record["finished"] or {}).get("seconds")
-    return TrainedRun(record["seed"], record["forward_gmac"], clips, seconds, val, run.scores["mAP"])
+    try:
+        return TrainedRun(record["seed"], record["forward_gmac"], clips, seconds, val, run.scores["mAP"])
+    except ValidationError as error:
+        raise UserError(f"{folder.path}: has a figure that no run can have ({_reason(error)})") from None
 
 
 STORED = TypeAdapter(Annotated[list[Recipe], Field(min_length=1)])
@@ -128,9 +136,12 @@ def stored(path: str | Path) -> list[Recipe]:
         return STORED.validate_python(read_json(path))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file of stored figures") from None
-    except (ValueError, ValidationError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{path}: holds no figures of recipes ({reason})") from None
+    except ValueError as error:
+        raise UserError(f"{path}: holds no figures of recipes ({_reason(error)})") from None
+
+
+def _reason(error: ValueError) -> str:
+    return " ".join(str(error).split())[:120]
 
 
 def as_markdown(recipes: Sequence[Recipe]) -> str:
@@ -153,7 +164,7 @@ def as_markdown(recipes: Sequence[Recipe]) -> str:
                 f"{until:,.0f}" if math.isfinite(until) else "not by all",
             ]
         )
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table(rows)
 
 
 def share(value: float, of: float) -> str:
@@ -161,7 +172,7 @@ def share(value: float, of: float) -> str:
     if not math.isfinite(value):
         return ""
     told = f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
-    return told if value == of or not math.isfinite(of) else f"{told} (1/{of / value:.1f})"
+    return told if value in (0, of) or not math.isfinite(of) else f"{told} (1/{of / value:.1f})"
 
 
 def draw(recipes: Sequence[Recipe]) -> "Figure":

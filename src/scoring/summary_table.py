@@ -8,6 +8,7 @@ from itertools import compress
 from typing import Any
 
 from src.scoring.summary import SCORES, UNTRAINED, Setting, Summary
+from src.utils.text import markdown_table
 
 SETTING_COLUMNS = ("start", "root", "name", "protocol", "num_train_clips", "evaluated_on")  # of summary.csv
 
@@ -27,7 +28,7 @@ def as_markdown(summaries: Sequence[Summary]) -> str:
         row += [score_cell(each.mean(score), each.deviation(score)) for score in shown]
         said = f"{SCORES[figure.score]} {figure.mean:.4f}, released {figure.released:.4f}" if figure else ""
         rows.append(row + [said] * with_published)
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table(rows)
 
 
 def runs_cell(summary: Summary) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,3 +44,10 @@ def read_json(path: str | os.PathLike) -> Any:
 def is_text(value: object) -> bool:
     """Whether a value is text that UTF-8 can write. Names of files hold surrogates in place of bytes that are none."""
     return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def markdown_table(rows: Iterable[Sequence[str]]) -> str:
+    """Rows of cells as a table in Markdown. A cell's own bars and line ends do not break it."""
+    return "\n".join(
+        "| " + " | ".join(" ".join(cell.splitlines()).replace("|", r"\|") for cell in row) + " |" for row in rows
+    )

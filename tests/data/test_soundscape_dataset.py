@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -146,6 +147,24 @@ def test_a_file_of_somebody_elses_is_not_overwritten(sources, tmp_path):
     with pytest.raises(UserError, match="is there already, and nothing says .* Move it away"):
         opened(sources)
     assert place.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("moment", ["fingerprint", "remember"])
+def test_a_packing_that_ended_before_its_note_is_done_again(sources, tmp_path, monkeypatch, moment):
+    """By a kill, or by a full disk, when the LMDB had its name already."""
+    sources = shutil.copytree(sources, tmp_path / "x", ignore=shutil.ignore_patterns("*.lmdb", ".*"))
+    with monkeypatch.context() as patch:
+        if moment == "remember":
+            patch.setattr(packed_module, "remember", lambda *_: None)
+            opened(sources)
+        else:
+            patch.setattr("src.data.lmdb.writer.remember", lambda *_: sys.exit())
+            with pytest.raises(SystemExit):
+                opened(sources)
+    assert packed_file(sources / "events", SAMPLE_RATE).is_file()
+    inode = packed_file(sources / "events", SAMPLE_RATE).stat().st_ino
+    assert np.array_equal(opened(sources).sound(0, 0)[0], opened(sources).sound(0, 0)[0])
+    assert packed_file(sources / "events", SAMPLE_RATE).stat().st_ino != inode
 
 
 def test_a_link_is_packed_beside_itself(sources, tmp_path):

@@ -125,7 +125,22 @@ def test_another_file_is_measured_anew(config, measurements, tmp_path):
 
 @pytest.mark.parametrize(
     "kept",
-    [None, 3, "text", [], {}, [None, None], ["a", 2], [1], [1, 2, 3], [-40, 0], [-40, -1], [float("nan"), 1]],
+    [
+        None,
+        3,
+        "text",
+        [],
+        {},
+        [None, None],
+        ["a", 2],
+        [1],
+        [1, 2, 3],
+        [-40, 0],
+        [-40, -1],
+        [float("nan"), 1],
+        [1e300, 1],
+        [10**400, 1],
+    ],
 )
 def test_a_note_that_somebody_else_wrote_is_written_anew(config, measurements, tmp_path, kept):
     right, note = found(config), tmp_path / ".train.lmdb.logmel.json"

@@ -229,6 +229,8 @@ def test_a_schedule_by_the_step_holds_a_run_to_its_epochs(corpus, tmp_path):
     "then, now, message",
     [
         ((), ("opt.optimizer=AdamW",), "another opt.optimizer than the cfg's AdamW"),
+        ((), ("opt.scheduler=cosine",), "another opt.scheduler than the cfg's cosine"),
+        (("opt.scheduler=cosine",), (), "another opt.scheduler than the cfg's reduce"),
         ((), ("opt.ema_decay=0.9",), "another opt.ema_decay than the cfg's 0.9"),
         (("opt.ema_decay=0.9",), (), "another opt.ema_decay than the cfg's None"),
     ],

@@ -8,6 +8,7 @@ import pytest
 from conftest import error_line, run_script
 from scipy import stats
 
+from src.errors import UserError
 from src.scoring.recipes import Recipe, TrainedRun, as_markdown, store, stored
 
 SLOW = Recipe(
@@ -54,6 +55,41 @@ def test_other_files_are_refused_by_name(tmp_path, content):
     assert "a.json: holds no figures of recipes" in error_line(result)
 
 
+@pytest.mark.parametrize(
+    "figures",
+    [
+        {"score": 1.5},
+        {"score": math.nan},
+        {"val": []},
+        {"val": [math.inf]},
+        {"val": [-0.1]},
+        {"clips": 0},
+        {"clips": 10**30},
+        {"forward_gmac": 0},
+        {"forward_gmac": math.nan},
+        {"seconds": -1},
+        {"seconds": math.inf},
+        None,
+    ],
+    ids=str,
+)
+def test_figures_that_no_run_can_have_are_refused(tmp_path, figures):
+    store([SLOW], tmp_path / "a.json")
+    content = json.loads((tmp_path / "a.json").read_text())
+    if figures is None:
+        content[0]["runs"] = []
+    else:
+        content[0]["runs"][1] |= figures
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="a.json: holds no figures of recipes .*runs"):
+        stored(tmp_path / "a.json")
+
+
+def test_a_run_that_took_no_time_has_no_share(tmp_path):
+    store([SLOW, Recipe("none", "a|b", (TrainedRun(1, 4.0, 100, 0.0, (0.2,), 0.5),))], tmp_path / "a.json")
+    assert "| none (a\\|b) | 1 | 4 | 1,200 | 0.0 |" in as_markdown(stored(tmp_path / "a.json"))
+
+
 def test_runs_are_set_beside_stored_figures(corpus, trained, tmp_path):
     table, stored_figures, picture = tmp_path / "results.csv", tmp_path / "slow.json", tmp_path / "curves.png"
     more = ("--lmdb_path", corpus / "eval.lmdb", "--results_csv", table, "--num_workers", 0, "--best_only")
@@ -88,3 +124,5 @@ def test_a_run_that_does_not_say_what_it_took_is_refused(corpus, trained, tmp_pa
     more = ("--lmdb_path", corpus / "eval.lmdb", "--results_csv", table, "--num_workers", 0, "--best_only")
     run_script("eval_all_mixtures.py", "--exp_dir", run, "--lbl_map", corpus / "meta/lbl_map.json", *more, check=0)
     assert "does not say what its run took" in error_line(run_script("scripts/compare_recipes.py", table))
+    shutil.rmtree(run)
+    assert f"{run}: no such run folder" in error_line(run_script("scripts/compare_recipes.py", table))

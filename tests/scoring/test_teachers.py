@@ -1,6 +1,7 @@
 """A teacher's logits: stored for every record, and given to the clips that are trained on."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -129,6 +130,8 @@ def changed(stored, folder, **more):
         ),
         ({"logits": lambda logits: logits.double()}, "holds no logits"),
         ({"logits": lambda logits: logits.tolist()}, "holds no logits"),
+        ({"logits": lambda logits: logits.to_sparse()}, "holds no logits"),
+        ({"logits": lambda logits: logits.to("meta")}, "holds no logits"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(folds, stored, tmp_path, changes, message):
@@ -141,7 +144,10 @@ def test_a_file_that_does_not_fit_is_refused(folds, stored, tmp_path, changes, m
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda file: None, "No such file"),
+        (lambda file: None, "no such file (a teacher's logits was expected)"),
+        (os.mkdir, "is no plain file (a teacher's logits was expected)"),
+        (os.mkfifo, "is no plain file (a teacher's logits was expected)"),
+        (lambda file: file.symlink_to("/dev/zero"), "is no plain file (a teacher's logits was expected)"),
         (lambda file: file.write_bytes(b"no logits"), "is not a teacher's logits, or is truncated"),
         (lambda file: np.save(file, np.zeros(3)) or (file.with_suffix(".pt.npy")).rename(file), "it is a NumPy file"),
         (lambda file: file.write_bytes((FIXTURES / "released_cifar_resnet_20.ckpt").read_bytes()), "holds no logits"),

@@ -31,7 +31,7 @@ class FileState(NamedTuple):
 
 def recall(state: FileState, kind: str) -> Any:
     """What is kept for a file in this state, or None."""
-    path = note_on(state, kind)
+    path = note_on(state.path, kind)
     if not path.is_file():  # a FIFO would be waited for
         return None
     try:
@@ -50,10 +50,10 @@ def remember(state: FileState, kind: str, found: Any) -> None:
     # A folder that cannot be written, or labels of a strange type, cost the next run a pass, and nothing else.
     with suppress(OSError, TypeError):
         if FileState.of(state.path) == state and recall(state, kind) != found:
-            write_whole(note_on(state, kind), json.dumps(state._asdict() | {kind: found}) + "\n", follow=False)
+            write_whole(note_on(state.path, kind), json.dumps(state._asdict() | {kind: found}) + "\n", follow=False)
 
 
-def note_on(state: FileState, kind: str) -> Path:
-    """Where the note is."""
-    path = Path(state.path)
+def note_on(file: str | Path, kind: str) -> Path:
+    """Where the note on a file is, also of one that is not there yet."""
+    path = Path(os.path.realpath(file))
     return path.with_name(f".{path.name}.{kind}.json")

@@ -15,7 +15,7 @@ from src.data.lmdb.store import LMDBReader, Record
 from src.data.lmdb.writer import LMDBWriter
 from src.data.soundscapes.sources import require_source
 from src.errors import UserError
-from src.utils.files import require_writable
+from src.utils.files import require_writable, write_whole
 from src.utils.locks import exclusive
 from src.utils.parallel import map_in_processes
 
@@ -104,10 +104,9 @@ def packed(
 def _is_packed(path: Path, digest: str) -> bool:
     if not path.is_file():
         return False
-    state = FileState.of(path)
-    if not note_on(state, NOTE).exists():
+    if not note_on(path, NOTE).exists():
         raise UserError(f"{path}: is there already, and nothing says that it was packed from that folder. Move it away")
-    return recall(state, NOTE) == digest
+    return recall(FileState.of(path), NOTE) == digest
 
 
 def _pack(path: Path, files: Sequence[tuple[str, str]], sample_rate: int, num_workers: int) -> None:
@@ -117,6 +116,8 @@ def _pack(path: Path, files: Sequence[tuple[str, str]], sample_rate: int, num_wo
     with LMDBWriter(path) as writer:
         for record in records:
             writer.add(record)
+        # Before the LMDB has its name. Whoever is killed then, or finds the disk full, packs again next time.
+        write_whole(note_on(path, NOTE), "{}", follow=False)
     log.info("%s: %d sounds, packed once", path, len(files))
 
 
