@@ -1,4 +1,4 @@
-"""Results tables -> recipes side by side: scores, multiply-accumulates, time. See docs/speedrun.md."""
+"""Results tables -> recipes side by side: scores, multiply-accumulates, time."""
 
 from pathlib import Path
 
@@ -24,8 +24,8 @@ def build_parser() -> cli.Parser:
 
 def main() -> None:
     arguments = build_parser().parse_args()
-    from src.scoring.recipes import as_markdown, draw, recipe_of, store, stored
-    from src.scoring.summary import UNTRAINED, summarise
+    from src.scoring.summaries.recipes import as_markdown, draw, recipe_of, store, stored
+    from src.scoring.summaries.summary import UNTRAINED, summarise
     from src.utils.files import require_writable
     from src.utils.pictures import require_kind, save_figure
 

@@ -17,8 +17,8 @@ def build_parser() -> cli.Parser:
 
 def main() -> None:
     arguments = build_parser().parse_args()
-    from src.scoring.summary import summarise
-    from src.scoring.summary_table import as_markdown, as_rows
+    from src.scoring.summaries.summary import summarise
+    from src.scoring.summaries.table import as_markdown, as_rows
     from src.utils.files import require_writable, write_whole
     from src.utils.tables import write_csv
 
@@ -26,7 +26,7 @@ def main() -> None:
     require_writable(out_dir / "summary.csv", out_dir / "summary.md")
     summaries = summarise(arguments.inputs)
     table = as_markdown(summaries)
-    from src.scoring.charts import draw_all
+    from src.scoring.summaries.charts import draw_all
 
     rows = as_rows(summaries)
     write_csv(out_dir / "summary.csv", list(rows[0]), rows)

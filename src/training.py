@@ -47,7 +47,9 @@ def close(plan: RunPlan) -> None:
     finished = (plan.earlier or {})["finished"]
     if finished is None:
         assert plan.resume is not None
-        finished = RunRecord(plan.folder, plan.earlier).finish(plan.resume.epochs, plan.resume.early)
+        finished = RunRecord(plan.folder, plan.earlier).finish(
+            plan.resume.epochs, plan.resume.early, plan.resume.seconds
+        )
     log.info("%s: finished (%s), skipped", plan.folder.path, finished["reason"])
 
 

@@ -33,6 +33,7 @@ class ResumePoint:
     epochs: int  # completed
     batches: int  # done of the next one
     early: bool  # early stopping has ended the run
+    seconds: float | None  # that the run has trained and validated for, where it says so
     shapes: Mapping[str, torch.Tensor]  # of the weights: tensors on the meta device
     planned: int | None  # epochs of the run, where its learning rate falls towards their end
     optimizer: str | None  # opt.optimizer of the run, where the checkpoint says
@@ -93,6 +94,7 @@ def read_resume_point(path: Path) -> ResumePoint:
         epochs = fit["epoch_progress"]["current"]["processed"]
         batches = fit["epoch_loop.batch_progress"]["current"]["processed"] if is_within_epoch(fit) else 0
         early = any(state.get("stopped_epoch") for state in content["callbacks"].values())
+        seconds = content["callbacks"].get("Timer", {}).get("time_elapsed", {}).get("train")
         record = content.get("hyper_parameters") or {}
         opt = record.get("cfg", {}).get("opt", {})
         optimizer, scheduler = opt.get("optimizer"), opt.get("scheduler")
@@ -104,7 +106,9 @@ def read_resume_point(path: Path) -> ResumePoint:
             f"{path}: cannot be resumed from: it holds something else than tensors of finite numbers. Is it damaged?"
         )
     shapes = {str(name).removeprefix(NETWORK): value.to("meta") for name, value in weights.items()}
-    return ResumePoint(path, epochs, batches, early, shapes, record.get("epochs"), optimizer, scheduler, RAW in content)
+    return ResumePoint(
+        path, epochs, batches, early, seconds, shapes, record.get("epochs"), optimizer, scheduler, RAW in content
+    )
 
 
 def is_within_epoch(fit_loop: dict[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from conftest import error_line, run_script
 from scipy import stats
 
 from src.errors import UserError
-from src.scoring.recipes import Recipe, TrainedRun, as_markdown, store, stored
+from src.scoring.summaries.recipes import Recipe, TrainedRun, as_markdown, store, stored
 
 SLOW = Recipe(
     "slow", None, (TrainedRun(1, 4.0, 100, 600.0, (0.2, 0.5), 0.5), TrainedRun(2, 4.0, 100, 600.0, (0.3, 0.7), 0.6))

@@ -9,9 +9,9 @@ import pytest
 import torch
 from conftest import error_line, run_script
 
-from src.scoring.published import FIGURES, FULL_SETS, published_figure
-from src.scoring.summary import split_at_run_index, summarise
-from src.scoring.summary_table import as_markdown
+from src.scoring.summaries.published import FIGURES, FULL_SETS, published_figure
+from src.scoring.summaries.summary import split_at_run_index, summarise
+from src.scoring.summaries.table import as_markdown
 
 COLUMNS = [
     "Model",

@@ -1,6 +1,6 @@
 """Recipes compared by what they score and what that takes: multiply-accumulates and time.
 
-A recipe is a setting of src/scoring/summary.py with its runs, one a seed. Its figures can be stored, and set beside
+A recipe is a setting of src/scoring/summaries/summary.py with its runs, one a seed. Its figures can be stored, and set beside
 those of runs on another day.
 """
 
@@ -18,7 +18,7 @@ from scipy import stats
 
 from src.errors import UserError
 from src.runs.folder import RunFolder
-from src.scoring.summary import Run, Summary
+from src.scoring.summaries.summary import Run, Summary
 from src.utils.files import write_json
 from src.utils.pictures import blank_figure
 from src.utils.text import markdown_table, read_json

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import compress
 from typing import Any
 
-from src.scoring.summary import SCORES, UNTRAINED, Setting, Summary
+from src.scoring.summaries.summary import SCORES, UNTRAINED, Setting, Summary
 from src.utils.text import markdown_table
 
 SETTING_COLUMNS = ("start", "root", "name", "protocol", "num_train_clips", "evaluated_on")  # of summary.csv

@@ -15,8 +15,8 @@ import numpy as np
 
 from src.errors import UserError
 from src.runs.folder import RunFolder, lowest_if_nan, validation_figure
-from src.scoring.published import Published, published_figure
 from src.scoring.results_table import KEY, SOURCES, read_table
+from src.scoring.summaries.published import Published, published_figure
 from src.utils.folders import files_in
 
 NEEDED = ("Model", "mAP", "mAUC", "dprime", "ckpt_path", "val_figure", "num_train_clips", "lmdb_path", "num_timesteps")

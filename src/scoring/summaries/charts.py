@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from src.runs.folder import RunFolder
-from src.scoring.summary import UNTRAINED, Summary
+from src.scoring.summaries.summary import UNTRAINED, Summary
 from src.utils.pictures import blank_figure, save_figure
 
 MOST_LABELS = 60  # classes whose names still fit beside their bars
