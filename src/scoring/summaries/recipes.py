@@ -1,7 +1,7 @@
 """Recipes compared by what they score and what that takes: multiply-accumulates and time.
 
-A recipe is a setting of src/scoring/summaries/summary.py with its runs, one a seed. Its figures can be stored, and set beside
-those of runs on another day.
+A recipe is a setting of src/scoring/summaries/summary.py with its runs, one a seed. Its figures can be stored, and set
+beside those of runs on another day.
 """
 
 import dataclasses
