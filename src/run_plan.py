@@ -190,7 +190,9 @@ class RunPlan:
 
 
 def plan_run(options: TrainingOptions) -> RunPlan:
-    """The plan of a run. Nothing is deleted, and nothing written but notes on LMDBs, the cache of their samples and packed sounds.
+    """The plan of a run. Nothing is deleted.
+
+    Nothing is written but notes on LMDBs, the cache of their samples and packed sounds.
 
     The first process makes it for all: a folder may change between two looks.
 
