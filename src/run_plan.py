@@ -20,7 +20,8 @@ from src.data.checks.record import Limits
 from src.data.datamodule import ClipDataModule
 from src.data.device_features import Features
 from src.data.labels import LabelMap
-from src.data.loading import known_data
+from src.data.loading import known_data, open_training_set
+from src.data.transforms import Compose
 from src.errors import UserError
 from src.learning.normalisation import normalised, normalised_by
 from src.learning.tasks import Task, build_task
@@ -190,7 +191,9 @@ class RunPlan:
 
 
 def plan_run(options: TrainingOptions) -> RunPlan:
-    """The plan of a run. Nothing is deleted, and nothing written but notes on LMDBs and the cache of their samples.
+    """The plan of a run. Nothing is deleted.
+
+    Nothing is written but notes on LMDBs, the cache of their samples and packed sounds.
 
     The first process makes it for all: a folder may change between two looks.
 
@@ -236,6 +239,8 @@ def _plan(options: TrainingOptions) -> RunPlan:
         point.require_trainable(outline(*architecture(config.model)), config.opt, options.epochs)
     if options.check_data:
         check_data(plan)
+    if config.data.isolated_events:  # packed by one process, which says so
+        open_training_set(config, label_map, Compose(()), seed, num_workers=options.num_workers, **plan.of_lmdbs)
     return replace(plan, config=normalised(plan.config, label_map, seed, options.num_workers, **plan.of_lmdbs))
 
 

@@ -58,7 +58,7 @@ def train_on_each(options: TrainingOptions, lmdbs: Sequence[str]) -> None:
     """One run an LMDB, in natural order, into `<expdir>/<LMDB name>/`.
 
     Raises:
-        UserError: an LMDB is missing or two share a name, before anything is trained, or from a run.
+        UserError: an LMDB is missing, two share a name, or all a teacher, before anything is trained, or from a run.
     """
     lmdbs = sorted(lmdbs, key=lambda path: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path)])
     names = [Path(lmdb).stem for lmdb in lmdbs]
@@ -66,6 +66,8 @@ def train_on_each(options: TrainingOptions, lmdbs: Sequence[str]) -> None:
         LMDBReader(lmdb)
         if names.count(name) > 1:
             raise UserError(f"--lmdbs_list: two LMDBs are called {name}, and their runs would share one folder")
+    if len(lmdbs) > 1 and (teacher := replace(options, train_lmdb=lmdbs[0]).config().opt.teacher):
+        raise UserError(f"--lmdbs_list: names {len(lmdbs)} LMDBs, and opt.teacher {teacher} is of the clips of one")
     for number, (lmdb, name) in enumerate(zip(lmdbs, names), 1):
         log.info("run %d of %d: %s", number, len(lmdbs), lmdb)
         train(replace(options, expdir=str(Path(options.expdir) / name), train_lmdb=lmdb))

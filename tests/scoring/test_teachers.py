@@ -161,6 +161,13 @@ def test_training_refuses_what_is_no_teacher_before_it_begins(corpus, tmp_path, 
     assert not list((tmp_path / "run").rglob("*.ckpt")) and not (tmp_path / "run" / "run.json").exists()
 
 
+def test_several_lmdbs_do_not_share_a_teacher(corpus, tmp_path):
+    more = "--set", "opt.teacher=t.pt", "--lmdbs_list", f"{corpus / 'train.lmdb'};{corpus / 'val.lmdb'}"
+    line = error_line(run_script(*train_command(corpus, tmp_path / "run", *more, script="train_all_mixtures.py")))
+    assert "--lmdbs_list: names 2 LMDBs, and opt.teacher t.pt is of the clips of one" in line
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_belongs_to_its_teacher(folds, stored, tmp_path):
     """Which may be moved, but not be replaced by another."""
     words = {"fold_index": 1, "skip_bad_records": True}
