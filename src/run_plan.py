@@ -125,9 +125,16 @@ class RunPlan:
 
     @cached_property
     def forward_gmac(self) -> float:
-        """10⁹ multiply-accumulates of the network for one training clip."""
+        """10⁹ multiply-accumulates of the network for one training clip.
+
+        Raises:
+            UserError: the network takes no training or no validation clips of that size.
+        """
         bins = FeatureExtractor.of(self.config.audio_config).num_bins
-        return forward_gmac(outline(*architecture(self.config.model)), bins, self.options.random_clip_size)
+        network = outline(*architecture(self.config.model))
+        sizes = self.options.random_clip_size, self.options.val_clip_size
+        training, _ = (forward_gmac(network, bins, frames) for frames in sizes)
+        return training
 
     def task(self) -> Task:
         """Loss, probabilities and scores."""

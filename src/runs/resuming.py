@@ -105,10 +105,21 @@ def read_resume_point(path: Path) -> ResumePoint:
         raise UserError(
             f"{path}: cannot be resumed from: it holds something else than tensors of finite numbers. Is it damaged?"
         )
+    raw, average = content.get(RAW, weights), content.get("averaging_state", {"n_averaged": 0})
+    fits = isinstance(raw, dict) and shapes_of(raw) == shapes_of(weights)
+    if not fits or not isinstance(average, dict) or set(average) != {"n_averaged"}:
+        raise UserError(
+            f"{path}: cannot be resumed from: its average and the weights of its last step do not fit. Is it damaged?"
+        )
     shapes = {str(name).removeprefix(NETWORK): value.to("meta") for name, value in weights.items()}
     return ResumePoint(
         path, epochs, batches, early, seconds, shapes, record.get("epochs"), optimizer, scheduler, RAW in content
     )
+
+
+def shapes_of(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Name → shape of each tensor."""
+    return {name: getattr(value, "shape", None) for name, value in state.items()}
 
 
 def is_within_epoch(fit_loop: dict[str, Any]) -> bool:

@@ -210,3 +210,11 @@ def test_class_weights_change_the_loss(corpus, undisturbed, tmp_path):
     torch.save(torch.tensor([5.0, 5.0, 5.0]), tmp_path / "cw.pt")
     run_script(*train_command(corpus, tmp_path / "run", "--use_mixup", "--cw", tmp_path / "cw.pt"), check=0)
     assert not same_weights(weights_of(tmp_path / "run", 0)[0], weights_of(undisturbed, 0)[0])
+
+
+@pytest.mark.parametrize("flag", ["--random_clip_size", "--val_clip_size"])
+def test_clips_that_are_too_small_for_the_network_are_refused_before_it_learns(corpus, tmp_path, flag):
+    network = ("--set", "model.arch=densenet", "--set", "model.model_depth=121")
+    line = error_line(run_script(*train_command(corpus, tmp_path / "run", *network, flag, 1)))
+    assert "the network takes no input of 221 bins or bands and 1 frames (" in line and flag in line
+    assert not (tmp_path / "run" / "run.json").exists() and not list(tmp_path.rglob("*.ckpt"))

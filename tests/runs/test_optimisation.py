@@ -243,6 +243,24 @@ def test_what_another_optimiser_has_left_is_not_resumed(corpus, tmp_path, then, 
     assert not (tmp_path / "other" / "ckpts").exists()
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda raw, average: ([1, 2], average),
+        lambda raw, average: ({name: value.flatten()[:1] for name, value in raw.items()}, average),
+        lambda raw, average: ({f"a{name}": value for name, value in raw.items()}, average),
+        lambda raw, average: (raw, {"x": 1}),
+        lambda raw, average: (raw, None),
+    ],
+)
+def test_an_average_that_does_not_fit_is_refused_by_name(corpus, tmp_path, damage):
+    (whole,) = run(corpus / "tiny.cfg", tmp_path / "run", "opt.ema_decay=0.9", epochs=1)
+    raw, average = damage(whole[RAW], whole["averaging_state"])
+    torch.save(whole | {RAW: raw, "averaging_state": average}, tmp_path / "a.ckpt")
+    with pytest.raises(UserError, match="a.ckpt: cannot be resumed from: its average and the weights of its last step"):
+        run(corpus / "tiny.cfg", tmp_path / "other", "opt.ema_decay=0.9", resume_from=str(tmp_path / "a.ckpt"))
+
+
 @pytest.mark.parametrize("scheduler, early", [("reduce", True), ("one_cycle", False)])
 def test_a_schedule_by_the_step_is_not_stopped_early(corpus, tmp_path, monkeypatch, scheduler, early):
     monkeypatch.setattr("src.runs.trainer.EARLY_STOPPING_PATIENCE", 1)

@@ -51,7 +51,7 @@ class FeatureExtractor:
         if audio.feature == "logmel" and not extractor.mel_filters.any(axis=0).all():
             raise UserError(
                 f"audio_config.n_mels: is {audio.n_mels}, and some of these bands are too narrow to hold a bin of "
-                f"n_fft {audio.n_fft}. Choose fewer bands or a longer n_fft"
+                f"n_fft {audio.n_fft} from f_min to f_max. Choose fewer bands, wider limits or a longer n_fft"
             )
         return extractor
 
