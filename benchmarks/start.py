@@ -84,7 +84,7 @@ def read_through(lmdb: str) -> float:
 def forgetful(lmdb: str, start) -> tuple[float, float]:
     """A start without the note that packing, or an earlier start, left beside the file."""
     with contextlib.suppress(FileNotFoundError):
-        note_on(FileState.of(lmdb), NOTE).unlink()
+        note_on(lmdb, NOTE).unlink()
     return start(False)
 
 

@@ -208,7 +208,8 @@ def bare_loop(cfg: str, frames: int, num_workers: int, keep: bool) -> Epoch:
         keep_freed_memory()
     label_map = LabelMap.load(LBL_MAP)
     config = normalised(load_config(cfg), label_map, SEED, num_workers)
-    dataset = open_training_set(config, label_map, training_chain(frames, config.augment), SEED)
+    chain = training_chain(frames, config.augment, config.audio_config.std or 1.0)
+    dataset = open_training_set(config, label_map, chain, SEED)
     dataset.wave_mix = config.augment.wave_mix
     batches = loader(
         dataset, EpochSampler(len(dataset), SEED, training=True), config.opt.batch_size, num_workers, drop_last=True

@@ -146,6 +146,6 @@ def test_log_mels_are_deviations_from_a_mean(dtype, tolerance):
 
 
 def test_bands_without_a_bin_are_refused():
-    with pytest.raises(UserError, match=r"audio_config.n_mels: is 400.* n_fft 1024. Choose fewer bands or a longer"):
+    with pytest.raises(UserError, match=r"audio_config.n_mels: is 400.* n_fft 1024 from f_min to f_max. Choose fewer"):
         logmel(n_mels=400)
     assert logmel(n_mels=400, n_fft=4096).num_bins == 400
