@@ -4,7 +4,6 @@ import functools
 import math
 
 import numpy as np
-import scipy.signal
 from numpy.lib.stride_tricks import sliding_window_view
 
 from src.data.audio.files import tile
@@ -19,6 +18,8 @@ def integrated_loudness(samples: np.ndarray, sample_rate: int) -> float:
 
     An event's blocks are few, so where they begin matters: to the sample where pyloudnorm has them.
     """
+    import scipy.signal  # here, as below: half a second that commands without new soundscapes do without
+
     duration = len(samples) / sample_rate
     if duration < SHORTEST:
         samples = tile(samples, math.ceil(SHORTEST / duration) * len(samples))
@@ -35,23 +36,14 @@ def integrated_loudness(samples: np.ndarray, sample_rate: int) -> float:
 
 @functools.lru_cache
 def k_weighting(sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
-    """Numerator and denominator (5,) of the K-weighting filter, by the audio EQ cookbook as in pyloudnorm.
+    """Numerator and denominator (5,) of the K-weighting filter, a shelf and a high-pass, as pyloudnorm designs them."""
+    from pyloudnorm.iirfilter import IIRfilter
 
-    It is a shelf of 4 dB from 1,500 Hz on with a quality of 1 / √2, and a high-pass at 38 Hz with one of 1 / 2.
-    """
-    amplitude = 10 ** (4 / 40)
-    angle = 2 * math.pi * 1500 / sample_rate
-    slope = math.sin(angle) * math.sqrt(amplitude) * math.sqrt(2)  # 2 √A α
-    up, down, cosine = amplitude + 1, amplitude - 1, math.cos(angle)
-    shelf = (
-        amplitude * np.array([up + down * cosine + slope, -2 * (down + up * cosine), up + down * cosine - slope]),
-        np.array([up - down * cosine + slope, 2 * (down - up * cosine), up - down * cosine - slope]),
+    shelf, high_pass = (
+        IIRfilter(4.0, 1 / math.sqrt(2), 1500.0, sample_rate, "high_shelf"),
+        IIRfilter(0.0, 0.5, 38.0, sample_rate, "high_pass"),
     )
-    angle = 2 * math.pi * 38 / sample_rate
-    alpha, cosine = math.sin(angle), math.cos(angle)
-    high_pass = np.array([1 + cosine, -2 - 2 * cosine, 1 + cosine]) / 2, np.array([1 + alpha, -2 * cosine, 1 - alpha])
-    numerator, denominator = (np.polymul(*parts) for parts in zip(shelf, high_pass))
-    return numerator / denominator[0], denominator / denominator[0]
+    return np.polymul(shelf.b, high_pass.b), np.polymul(shelf.a, high_pass.a)
 
 
 def _lufs(power: float) -> float:
