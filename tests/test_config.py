@@ -339,6 +339,8 @@ def test_lengths_that_are_left_out_depend_on_the_feature(feature, lengths):
     [
         (["model.dropout=0.1"], "model.dropout is 0.1. It should be 0 unless arch is timm"),
         (["model.drop_path=0.1"], "model.drop_path is 0.1. It should be 0 unless arch is timm"),
+        (["model.pool=maxpool"], "model.pool is 'maxpool'. It should be avgpool unless arch is timm"),
+        (["model.pool=gem"], "model.pool is 'gem'. It should be 'avgpool' or 'maxpool'"),
         (["model.drop_path=1"], "model.drop_path is 1. It should be less than 1"),
         (["opt.scheduler=linear"], "opt.scheduler is 'linear'. It should be 'reduce', 'step', 'one_cycle' or 'cosine'"),
         (["opt.warmup=1"], "opt.warmup is 1. It should be less than 1"),

@@ -47,7 +47,9 @@ class ModelConfig:
     model_depth: Count | Text = Field(description="member of the family, such as 18 or b1")
     num_classes: Count = Field(description="classes, as many as in the label map")
     type: Literal["multilabel", "multiclass"] = Field(description="several classes in a clip, or one")
-    pool: Literal["avgpool"] = Field(default="avgpool", description="pooling before the last layer")
+    pool: Literal["avgpool", "maxpool"] = Field(
+        default="avgpool", description="pooling before the last layer. maxpool is for arch timm"
+    )
     im_size: Count = Field(default=221, description="input side that efficientnet's padding is frozen for")
     pretrained: File | None = Field(
         default=None, description="weights to start from: a .pth, a checkpoint or a run folder"
@@ -325,9 +327,9 @@ class Config:
     @model_validator(mode="after")
     def _recipe_keys_agree(self) -> "Config":
         model, opt, mix, endless = self.model, self.opt, self.augment.wave_mix, self.data.isolated_events
-        for key in ("dropout", "drop_path"):
-            rate = getattr(model, key)
-            _require(rate == 0 or model.arch == "timm", f"model.{key}", rate, "be 0 unless arch is timm")
+        for key, usual in ("dropout", 0), ("drop_path", 0), ("pool", "avgpool"):
+            value, should = getattr(model, key), f"be {usual} unless arch is timm"
+            _require(value == usual or model.arch == "timm", f"model.{key}", value, should)
         smoothing = opt.label_smoothing
         _require(not (smoothing and opt.focal_loss), "opt.label_smoothing", smoothing, "be 0 with focal_loss")
         for other, name in (opt.focal_loss, "focal_loss"), (mix, "augment.wave_mix"), (endless, "data.isolated_events"):

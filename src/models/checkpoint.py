@@ -112,16 +112,16 @@ class Checkpoint:
         return initial_network(self.config, self.seed)
 
 
-def architecture(model: ModelConfig) -> tuple[str, int | str, int, int]:
+def architecture(model: ModelConfig) -> tuple[str, int | str, int, int, str]:
     """What `create` makes a network of: equal for networks that differ in their weights alone."""
-    return model.arch, model.model_depth, model.num_classes, model.im_size
+    return model.arch, model.model_depth, model.num_classes, model.im_size, model.pool
 
 
 @lru_cache
-def outline(arch: str, depth: int | str, num_classes: int, im_size: int) -> nn.Module:
+def outline(arch: str, depth: int | str, num_classes: int, im_size: int, pool: str) -> nn.Module:
     """A network whose tensors have shapes and no values."""
     with torch.device("meta"):
-        return create(arch, depth, num_classes, im_size)
+        return create(arch, depth, num_classes, im_size, pool)
 
 
 def initial_network(config: Config, seed: int) -> nn.Module:

@@ -1,8 +1,9 @@
 """(arch, depth) -> network, warm-started where the configuration says so.
 
 A family is a module beside this one with a collection `DEPTHS` and a function `build(depth, num_classes,
-im_size)`. timm's takes `dropout` and `drop_path` too. Every network takes (B, 1, F, T) spectrograms and gives (B, C)
-logits. As timm's networks do, it has `reset_classifier(num_classes)`, which makes a fresh last layer, or none with 0.
+im_size)`. timm's takes `pool`, `dropout` and `drop_path` too. Every network takes (B, 1, F, T) spectrograms and gives
+(B, C) logits. As timm's networks do, it has `reset_classifier(num_classes)`, which makes a fresh last layer, or none
+with 0.
 """
 
 from typing import Any
@@ -36,7 +37,7 @@ def build_network(model: ModelConfig) -> nn.Module:
     rates = {"dropout": model.dropout, "drop_path": model.drop_path}
     rates = {name: rate for name, rate in rates.items() if rate}
     classes = model.num_classes if model.pretrained is None else model.pretrained_fc or model.num_classes
-    network = create(model.arch, model.model_depth, classes, model.im_size, **rates)
+    network = create(model.arch, model.model_depth, classes, model.im_size, model.pool, **rates)
     if model.pretrained is None:
         return network
     try:
@@ -59,14 +60,17 @@ def last_layer(model: ModelConfig) -> list[str]:
     return [name for name in one if one[name].shape != two[name].shape]
 
 
-def create(arch: str, depth: int | str, num_classes: int, im_size: int = 221, **rates: float) -> nn.Module:
+def create(
+    arch: str, depth: int | str, num_classes: int, im_size: int = 221, pool: str = "avgpool", **rates: float
+) -> nn.Module:
     """A freshly initialised network, its tensors laid out channels last: the faster layout on CPUs and GPUs.
 
     Args:
+        pool: avgpool, or maxpool of timm's networks.
         rates: dropout and drop_path, of timm's networks alone. Weights and keys are those without them.
 
     Raises:
-        UserError: `arch` or `depth` is not in the registry, or the network has no drop path to use.
+        UserError: `arch` or `depth` is not in the registry, or the network has no drop path or pooling to use.
     """
     if arch not in FAMILIES:
         raise UserError(f"model.arch is '{arch}', and must be one of {', '.join(FAMILIES)}")
@@ -74,7 +78,8 @@ def create(arch: str, depth: int | str, num_classes: int, im_size: int = 221, **
     if depth not in family.DEPTHS:
         known = family.DEPTHS.like(depth) if family is timm_models else ", ".join(map(str, family.DEPTHS))
         raise UserError(f"model.model_depth is {depth!r}. {arch} has {known}")
-    return family.build(depth, num_classes, im_size, **rates).to(memory_format=torch.channels_last)
+    further = rates if pool == "avgpool" else rates | {"pool": pool}
+    return family.build(depth, num_classes, im_size, **further).to(memory_format=torch.channels_last)
 
 
 def count_parameters(arch: str, depth: str, num_classes: int) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import DropPath
+from timm.layers import DropPath, SelectAdaptivePool2d
 from torch import nn
 
 from src.errors import UserError
@@ -32,24 +32,38 @@ class _Names:
 DEPTHS = _Names()
 
 
-def build(depth: str, num_classes: int, im_size: int, dropout: float = 0.0, drop_path: float = 0.0) -> nn.Module:
-    """timm's network with timm's own initialisation and keys, whatever is dropped.
+def build(
+    depth: str,
+    num_classes: int,
+    im_size: int,
+    dropout: float = 0.0,
+    drop_path: float = 0.0,
+    pool: str = "avgpool",
+) -> nn.Module:
+    """timm's network with timm's own initialisation and keys, whatever is dropped and however it is pooled.
 
     Raises:
-        UserError: it takes no spectrograms, as transformers are often made for one input size, or has no drop path to
-            use.
+        UserError: it takes no spectrograms, as transformers are often made for one input size, or has no drop path or
+            pooling to use.
     """
     # timm leaves out what is None.
     rates: dict[str, Any] = {"drop_rate": dropout or None, "drop_path_rate": drop_path or None}
     no_drop_path = f"model.drop_path is {drop_path:g}, and timm's {depth} has no drop path. Set it to 0"
+    no_max_pool = f"model.pool is maxpool, and timm's {depth} has no pooling to change. Set it to avgpool"
+    if pool == "maxpool":
+        rates["global_pool"] = "max"
     try:
         network = timm.create_model(depth, in_chans=1, num_classes=num_classes, **rates).eval()
-    except TypeError as error:
-        if "drop_path_rate" not in str(error):
-            raise
-        raise UserError(no_drop_path) from None
+    except (TypeError, AssertionError) as error:
+        if "drop_path_rate" in str(error):
+            raise UserError(no_drop_path) from None
+        if pool == "maxpool" and "pool" in str(error):
+            raise UserError(no_max_pool) from None
+        raise
     if drop_path and not _leaves_out_branches(network):
         raise UserError(no_drop_path)
+    if pool == "maxpool" and not any(isinstance(one, SelectAdaptivePool2d) for one in network.modules()):
+        raise UserError(no_max_pool)
     try:
         with torch.inference_mode():
             network(torch.zeros(1, 1, *TRIED))

@@ -19,7 +19,7 @@ from src.errors import Interrupted, UserError
 from src.learning.optim import build_optimizer, rate_at
 from src.learning.tasks import build_task
 from src.models.checkpoint import initial_network, read_checkpoint
-from src.models.registry import create
+from src.models.registry import build_network, create
 from src.run_plan import TrainingOptions
 from src.runs.devices import Devices
 from src.runs.folder import checkpoint_at
@@ -332,4 +332,30 @@ def test_a_network_without_drop_path_refuses_it(corpus, depth):
     """Some take no such argument. lcnet_050 takes it, and has no residual branch to leave out."""
     overrides = ["model.arch=timm", f"model.model_depth={depth}", "model.drop_path=0.1"]
     with pytest.raises(UserError, match=f"model.drop_path is 0.1, and timm's {depth} has no drop path"):
+        initial_network(load_config(corpus / "tiny.cfg", overrides), 1)
+
+
+def test_the_largest_of_each_map_goes_into_the_last_layer(corpus, tmp_path):
+    """Of timm's own maps: in a new network, a trained one read back, and one that starts from that."""
+    settings = ["model.arch=timm", "model.model_depth=test_resnet", "model.pool=maxpool"]
+    run(corpus / "tiny.cfg", tmp_path / "run", *settings, epochs=1)
+    (path,) = (tmp_path / "run" / "ckpts").iterdir()
+    config = load_config(corpus / "tiny.cfg", [*settings, f"model.pretrained={path}"])
+    plain = load_config(corpus / "tiny.cfg", settings[:-1])
+    inputs = torch.randn(4, 1, 221, 64)
+    trained = read_checkpoint(path).network()
+    with torch.no_grad():
+        fresh = initial_network(load_config(corpus / "tiny.cfg", settings), 1)
+        for network in (fresh, trained, build_network(config.model)):
+            maps = network.eval().forward_features(inputs)
+            assert torch.allclose(network(inputs), network.get_classifier()(maps.amax(dim=(2, 3))), atol=1e-5)
+        averaged = initial_network(plain, 1).eval()
+        averaged.load_state_dict(trained.state_dict())
+        assert not torch.allclose(averaged(inputs), trained.eval()(inputs), atol=1e-4)
+
+
+@pytest.mark.parametrize("depth", ["mixer_s32_224", "test_vit"])
+def test_a_network_that_pools_otherwise_refuses_maxpool(corpus, depth):
+    overrides = ["model.arch=timm", f"model.model_depth={depth}", "model.pool=maxpool"]
+    with pytest.raises(UserError, match=f"model.pool is maxpool, and timm's {depth} has no pooling to change"):
         initial_network(load_config(corpus / "tiny.cfg", overrides), 1)
