@@ -1,23 +1,14 @@
 #!/usr/bin/env bash
 # The project's main job on real sound, from a fresh clone: sampled events -> soundscapes -> FLAC ->
-# LMDBs -> ResNet-18 on three training-set sizes -> results.csv and a curve. Everything it makes is
-# in .venv/ and demo/. It can be interrupted and run again: what is done is kept.
+# LMDBs -> ResNet-18 on three training-set sizes, and the recipe of docs/recipe.md on the largest -> results.csv and a
+# curve. Everything it makes is in .venv/ and demo/. It can be interrupted and run again: what is done is kept.
 set -euo pipefail
-cd "$(dirname "$0")"
-source scripts/lib/environment.sh
-stopped() { # STATUS
-    echo
-    echo "Stopped. Run ./quickstart.sh again to resume." >&2
-    exit "$1"
-}
-trap 'stopped 130' INT
-trap 'stopped 143' TERM
-
-make_environment
-export PATH="$PWD/.venv/bin:$PATH"
-top=demo
-source scripts/lib/steps.sh
+source "$(dirname "$0")/scripts/lib/steps.sh"
 source scripts/lib/demo.sh
+make_environment
+export GISE_PYTHON=$PWD/.venv/bin/python
+top=demo
+corpus=demo
 
 step "Isolated events: sampled sounds of 18 classes"
 run python scripts/make_demo_corpus.py --out_folder "$top"
@@ -42,6 +33,11 @@ run python train_all_mixtures.py --cfg_file cfgs_v2/demo/resnet_18_lmdb.cfg \
     -e demo/experiments/r1/mixup/resnet_18_lmdb --epochs 5 --use_mixup --seed 1 --num_workers 2 \
     --random_clip_size 250 --val_clip_size 250 \
     --lmdbs_list "$lmdbs/train_32.lmdb;$lmdbs/train_96.lmdb;$lmdbs/train_320.lmdb"
+
+step "Training another recipe on the largest set"
+run python train_gise_mixtures.py --cfg_file cfgs_v2/efficient/demo.cfg \
+    -e demo/experiments/r1/mixup/regnetx_002/train_320 --epochs 60 --seed 1 --num_workers 2 \
+    --random_clip_size 501 --val_clip_size 501 --set opt.batch_size=16
 
 step "Scoring each run's best checkpoint, and an untrained network"
 run python eval_all_mixtures.py --exp_dir demo/experiments/r1 --lbl_map demo/meta/lbl_map.json \

@@ -1,43 +1,15 @@
 #!/usr/bin/env bash
-# Every experiment of the paper on a few clips of real sound: each experiment script runs to its end
-# with its own networks and cfgs, exported weights are fine-tuned, and all results come into one table.
+# Every experiment of the paper, and those of docs/recipe.md, on a few clips of real sound: each experiment script runs
+# to its end with its own networks and cfgs, exported weights are fine-tuned, and all results come into one table.
 # Everything it makes is in .venv/ and miniature/ (or the folder given). It can be interrupted and run
 # again: what is done is kept.
 #   reproduce_in_miniature.sh [--short] [FOLDER]
 # --short takes the fewest clips, frames and epochs that every script still works on.
 set -euo pipefail
-called_from=$PWD
-cd "$(dirname "$0")"
-source scripts/lib/environment.sh
-stopped() { # STATUS
-    echo
-    echo "Stopped. Run it again to resume." >&2
-    exit "$1"
-}
-trap 'stopped 130' INT
-trap 'stopped 143' TERM
-
-short=no mini=
-for word in "$@"; do
-    if [ "$word" = --short ]; then
-        short=yes
-    elif [[ -z $word || $word == -* || -n $mini ]]; then
-        echo "usage: reproduce_in_miniature.sh [--short] [FOLDER]" >&2
-        exit 2
-    else
-        mini=$word
-        if [[ $mini != /* && $called_from != "$PWD" ]]; then mini=$called_from/$mini; fi
-    fi
-done
-mini=${mini:-miniature}
-if [ -z "${GISE_PYTHON:-}" ]; then
-    make_environment
-    export GISE_PYTHON=$PWD/.venv/bin/python
-fi
-source scripts/lib/steps.sh
-python() {
-    "$GISE_PYTHON" "$@"
-}
+source "$(dirname "$0")/scripts/lib/steps.sh"
+source scripts/lib/demo.sh
+begin_in miniature "$@"
+corpus=$top/corpus
 
 if [ "$short" = yes ]; then
     events=2 each=2 part=2 heard=8 classes=4 tree=1 epochs=1 batch=2 frames=32
@@ -48,19 +20,12 @@ fi
 # evaluate on. classes, tree: of the trees, and clips of each of them. The rest is for the training scripts.
 
 step "Isolated events, and small trees in the other data sets' layouts"
-run python scripts/make_demo_corpus.py --out_folder "$mini/corpus" --train_clips $events --val_clips $events \
+run python scripts/make_demo_corpus.py --out_folder "$corpus" --train_clips $events --val_clips $events \
     --eval_clips $events
-run python scripts/make_demo_trees.py --corpus "$mini/corpus" --out_folder "$mini/trees" --classes $classes \
+run python scripts/make_demo_trees.py --corpus "$corpus" --out_folder "$top/trees" --classes $classes \
     --clips $tree
 
 step "Soundscapes, as FLAC"
-mix() { # EVENTS FOLDER COUNT SEED
-    run python scripts/generate_mixtures.py --fg_path "$mini/corpus/isolated_events/$1" --bg_path "$mini/corpus/noises" \
-        --out_folder "$mini/mixtures/$2" --num_soundscapes "$3" --lbl_map "$mini/corpus/meta/lbl_map.json" \
-        --seed "$4" --num_workers 2
-    run python scripts/wav2flac.py --src_dir "$mini/mixtures/$2" --tgt_dir "$mini/mixtures_flac/$2" \
-        --move_txt --move_jams --num_workers 2
-}
 mix train train $((12 * each)) 1
 for number in 2 3 4 5; do
     mix train "train_p$number" $part "$number"
@@ -68,28 +33,28 @@ done
 mix val val $heard 6
 mix eval eval $heard 7
 for thousands in 5 10 15 20 30 40 50; do # the first soundscapes of the whole set
-    folder=$mini/mixtures_flac/train_${thousands}k
+    folder=$top/mixtures_flac/train_${thousands}k
     mkdir -p "$folder"
     for ((i = 0; i < each * thousands / 5; i++)); do
         name=$(printf 'soundscape_%06d' "$i")
-        cp "$mini/mixtures_flac/train/$name.flac" "$mini/mixtures_flac/train/$name.txt" "$folder"
+        cp "$top/mixtures_flac/train/$name.flac" "$top/mixtures_flac/train/$name.txt" "$folder"
     done
 done
 
 step "LMDBs"
-run ./generate_mixtures.sh "$mini/mixtures_flac" "$mini/mixtures_lmdb"
-run python scripts/prepare_esc50.py --src_dir "$mini/trees/ESC-50" --out_dir "$mini/esc50" --num_workers 2
+run ./generate_mixtures.sh "$top/mixtures_flac" "$top/mixtures_lmdb"
+run python scripts/prepare_esc50.py --src_dir "$top/trees/ESC-50" --out_dir "$top/esc50" --num_workers 2
 for name in balanced_train eval; do
-    run python scripts/prepare_audioset.py --segments_csv "$mini/trees/AudioSet/${name}_segments.csv" \
-        --class_labels "$mini/trees/AudioSet/class_labels_indices.csv" --clips_dir "$mini/trees/AudioSet/clips/$name" \
-        --name $name --out_dir "$mini/audioset" --num_workers 2
+    run python scripts/prepare_audioset.py --segments_csv "$top/trees/AudioSet/${name}_segments.csv" \
+        --class_labels "$top/trees/AudioSet/class_labels_indices.csv" --clips_dir "$top/trees/AudioSet/clips/$name" \
+        --name $name --out_dir "$top/audioset" --num_workers 2
 done
-run python scripts/prepare_vggsound.py --vggsound_csv "$mini/trees/VGGSound/vggsound.csv" \
-    --clips_dir "$mini/trees/VGGSound/clips" --out_dir "$mini/vggsound" --num_workers 2
+run python scripts/prepare_vggsound.py --vggsound_csv "$top/trees/VGGSound/vggsound.csv" \
+    --clips_dir "$top/trees/VGGSound/clips" --out_dir "$top/vggsound" --num_workers 2
 
 # The paper's settings but for these: fewer epochs and frames, small batches, and as many classes as the trees have.
-export GISE_DATA_ROOT=$mini GISE_NUM_WORKERS=1
-exp=$mini/experiments
+export GISE_DATA_ROOT=$top GISE_NUM_WORKERS=1
+exp=$top/experiments
 experiment() { # SCRIPT EXPERIMENT_DIR [FLAG...]
     local script=$1 folder=$2
     shift 2
@@ -107,31 +72,46 @@ score() { # SCRIPT LABEL_MAP LMDB EXPERIMENT_DIR [FLAG...]
 
 step "Number of soundscapes v. mAP"
 experiment experiments_all_mixtures.sh "$exp/sizes"
-score eval_all_mixtures.py meta/lbl_map.json "$mini/mixtures_lmdb/eval.lmdb" "$exp/sizes"
+score eval_all_mixtures.py meta/lbl_map.json "$top/mixtures_lmdb/eval.lmdb" "$exp/sizes"
 
 step "CNN baselines"
 experiment experiments_60k_mixtures.sh "$exp/60k"
 experiment experiments_60k_mixtures_v100.sh "$exp/60k"
-score eval_gise_mixtures.py meta/lbl_map.json "$mini/mixtures_lmdb/eval.lmdb" "$exp/60k" \
-    --export_weights --export_dir "$mini/exported_weights/r1"
+score eval_gise_mixtures.py meta/lbl_map.json "$top/mixtures_lmdb/eval.lmdb" "$exp/60k" \
+    --export_weights --export_dir "$top/exported_weights/r1"
 
 step "AudioSet"
 experiment experiments_audioset.sh "$exp/audioset" --set "model.num_classes=$classes"
 experiment experiments_audioset_v100.sh "$exp/audioset" --set "model.num_classes=$classes"
 for start in ft scratch; do
-    score eval_gise_mixtures.py "$mini/audioset/meta/lbl_map.json" "$mini/audioset/lmdbs/eval.lmdb" \
+    score eval_gise_mixtures.py "$top/audioset/meta/lbl_map.json" "$top/audioset/lmdbs/eval.lmdb" \
         "$exp/audioset_$start" --num_timesteps 1001
 done
 
 step "VGGSound"
 experiment experiments_vggsound_v100.sh "$exp/vggsound" --set "model.num_classes=$classes"
-score eval_vggsound.py "$mini/vggsound/meta/lbl_map.json" "$mini/vggsound/lmdbs/test.lmdb" "$exp/vggsound"
+score eval_vggsound.py "$top/vggsound/meta/lbl_map.json" "$top/vggsound/lmdbs/test.lmdb" "$exp/vggsound"
 
 step "ESC-50"
 experiment esc50_experiments.sh "$exp/esc50"
 
+step "Another recipe on all of these"
+efficient() { # DATA_SET [FLAG...]
+    local data_set=$1
+    shift
+    GISE_DATA_SETS=$data_set experiment experiments_efficient.sh "$exp/efficient" "$@"
+}
+efficient gise_mixtures_60k
+score eval_gise_mixtures.py meta/lbl_map.json "$top/mixtures_lmdb/eval.lmdb" "$exp/efficient/gise_mixtures_60k"
+efficient audioset --set "model.num_classes=$classes"
+score eval_gise_mixtures.py "$top/audioset/meta/lbl_map.json" "$top/audioset/lmdbs/eval.lmdb" \
+    "$exp/efficient/audioset" --num_timesteps 1001
+efficient vggsound --set "model.num_classes=$classes"
+score eval_vggsound.py "$top/vggsound/meta/lbl_map.json" "$top/vggsound/lmdbs/test.lmdb" "$exp/efficient/vggsound"
+efficient esc50
+
 step "One table of everything"
 run python scripts/summarise_results.py "$exp/sizes/r1/results.csv" "$exp/60k/r1/results.csv" \
     "$exp/audioset_ft/r1/results.csv" "$exp/audioset_scratch/r1/results.csv" "$exp/vggsound/r1/results.csv" \
-    "$exp/esc50" --out_dir "$mini/summary"
+    "$exp/esc50" "$exp/efficient"/*/r1/results.csv "$exp/efficient/esc50" --out_dir "$top/summary"
 step "Done"

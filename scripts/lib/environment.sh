@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes or reuses .venv and installs what the project needs. Sourced by quickstart.sh and run_tests.sh:
+# Makes or reuses .venv and installs what the project needs. Sourced by steps.sh and run_tests.sh:
 #   make_environment            the system's packages, .venv, requirements.txt, requirements-demo.txt, the project
 #   make_environment --dev      and requirements-dev.txt
 # PYTHON names another interpreter than the first fitting one on the PATH.

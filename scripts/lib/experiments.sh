@@ -71,9 +71,9 @@ use_gpus() { # NUMBER: sets gpu_flags for the published number of GPUs, or for t
     fi
     if [ "$present" -eq 0 ]; then
         used=1
-        echo "$script: no GPU here, training on the CPU. Published with $published GPU(s)."
+        echo "$script: no GPU here, training on the CPU. Made for $published GPU(s)."
     elif [ "$used" -ne "$published" ]; then
-        echo "$script: training on $used GPU(s) ($list). Published with $published."
+        echo "$script: training on $used GPU(s) ($list). Made for $published."
     fi
     if [ "$used" -lt "$published" ] && [ $((published % used)) -eq 0 ]; then
         accumulate=$((published / used))

@@ -48,6 +48,8 @@ RUN_FOLDERS = [
         for name in ("resnet_18", "efficientnet-b1")
         for fold in range(1, 6)
     ),
+    *(f"efficient/{data}/r1/mixup/regnetx_002" for data in ("gise_mixtures_60k", "audioset", "vggsound")),
+    *(f"efficient/esc50/r1/mixup/regnetx_002/fold_{fold}" for fold in range(1, 6)),
 ]
 QUICK = "--epochs 1 --random_clip_size 32 --val_clip_size 32 --seed 1 --set opt.batch_size=2"
 
@@ -84,6 +86,7 @@ def records(folder):
 def test_the_runs_are_those_of_the_paper(miniature):
     found = records(miniature / "experiments")
     assert sorted(found) == sorted(RUN_FOLDERS)
+    found = {name: record for name, record in found.items() if not name.startswith("efficient")}
     for name, record in found.items():
         assert record["finished"]["epochs"] == 1 and record["protocol"] == "paper", name
         assert record["cfg"]["model"]["num_classes"] == {"audioset": 4, "vggsound": 4, "esc50": 50}.get(
@@ -100,11 +103,30 @@ def test_the_runs_are_those_of_the_paper(miniature):
     assert all(found[name]["cfg"]["opt"]["weight_decay"] == 1e-4 for name in found if name.startswith("esc50"))
 
 
+def test_the_other_recipe_starts_from_its_own_run_on_the_mixtures(miniature):
+    found = records(miniature / "experiments/efficient")
+    first = found["gise_mixtures_60k/r1/mixup/regnetx_002"]["cfg"]["audio_config"]
+    for name, record in found.items():
+        data, cfg = name.split("/")[0], record["cfg"]
+        assert record["finished"]["epochs"] == 1 and record["protocol"] == "corrected" and record["mixup"], name
+        assert cfg["audio_config"]["feature"] == "logmel" and cfg["opt"]["scheduler"] == "one_cycle"
+        assert cfg["model"]["num_classes"] == {"gise_mixtures_60k": 51, "esc50": 50}.get(data, 4)
+        frames = 1001 if data in ("audioset", "vggsound") else 501
+        assert f"--epochs 50 --random_clip_size {frames} --val_clip_size {frames}" in record["command"]
+        if data == "gise_mixtures_60k":
+            assert cfg["model"]["pretrained"] is None
+        else:
+            assert "gise_mixtures_60k/r1/mixup/regnetx_002" in cfg["model"]["pretrained"]
+            assert cfg["audio_config"]["mean"] != first["mean"]  # of its own clips
+
+
 def test_fine_tuned_runs_start_from_what_the_60k_runs_exported(miniature):
     exported = list((miniature / "exported_weights/r1").rglob("*.pth"))
     assert len(exported) == 8 and all("num_classes=51" in path.name for path in exported)
     for name, record in records(miniature / "experiments").items():
         pretrained = record["cfg"]["model"]["pretrained"]
+        if name.startswith("efficient"):
+            continue
         if name.startswith(("sizes", "60k")) or "scratch" in name:
             assert pretrained is None
             continue
@@ -137,10 +159,17 @@ def test_the_summary_has_a_row_for_every_experiment(miniature):
             (data, network, start, 4) for data in ("audioset", "vggsound") for start in ("scratch", "fine-tuned")
         }
         expected.add(("esc50", network, "fine-tuned", 16))
+    for data, start, clips in (
+        ("gise_mixtures_60k", "scratch", 24),
+        ("audioset", "fine-tuned", 4),
+        ("vggsound", "fine-tuned", 4),
+        ("esc50", "fine-tuned", 16),
+    ):
+        expected.add((f"efficient {data}", "regnetx_002", start, clips))
     assert found == expected
-    assert all(row["mAP_mean"] for row in rows if row["experiment"] != "esc50")
-    assert all(row["accuracy_mean"] and row["top5_mean"] for row in rows if row["experiment"] == "vggsound")
-    assert [row["folds"] for row in rows if row["experiment"] == "esc50"] == ["5", "5"]
+    assert all(row["mAP_mean"] for row in rows if not row["experiment"].endswith("esc50"))
+    assert all(row["accuracy_mean"] and row["top5_mean"] for row in rows if row["experiment"].endswith("vggsound"))
+    assert [row["folds"] for row in rows if row["experiment"].endswith("esc50")] == ["5", "5", "5"]
     assert not any(row["published_mean"] for row in rows)  # these are not the paper's data
     pictures = {path.stem for path in (miniature / "summary").glob("*.png")}
     assert pictures >= {
@@ -339,9 +368,9 @@ def in_library(commands, cwd=ROOT, **environment):
 @pytest.mark.parametrize(
     "present, chosen, published, list_, accumulate, said",
     [
-        (0, None, 4, "0", 4, "no GPU here, training on the CPU. Published with 4 GPU(s)"),
+        (0, None, 4, "0", 4, "no GPU here, training on the CPU. Made for 4 GPU(s)"),
         (0, None, 1, "0", 1, "no GPU here"),
-        (1, None, 4, "0", 4, "training on 1 GPU(s) (0). Published with 4"),
+        (1, None, 4, "0", 4, "training on 1 GPU(s) (0). Made for 4"),
         (2, None, 4, "0, 1", 2, "--accumulate_grad_batches 2 makes a step of as many clips as published"),
         (3, None, 4, "0, 1, 2", 1, "a step is of 3 batches instead of 4"),
         (4, None, 4, "0, 1, 2, 3", 1, ""),

@@ -25,14 +25,16 @@ UNTRAINED = "untrained"  # the last part of an untrained network's ckpt_path
 NETWORKS = {"resnet": "ResNet-", "cifar_resnet": "CIFAR-style ResNet-", "densenet": "DenseNet-", "timm": ""}
 RUN_INDEX = re.compile(r"r\d+")
 FOLD = re.compile(r"fold_\d+")
-NUM_FOLDS = {"esc50": 5}  # experiment → how many folds it has. Of others, as many as the last one that has a run
+RECIPE = "efficient"  # the folder of cfgs of another recipe than the published one
+# Experiment → how many folds it has. Of others, as many as the last one that has a run.
+NUM_FOLDS = {"esc50": 5, f"{RECIPE} esc50": 5}
 
 
 @dataclass(frozen=True)
 class Setting:
     """What runs have in common that differ in their run index and fold alone."""
 
-    experiment: str  # the cfg's folder, such as audioset
+    experiment: str  # the cfg's folder, such as audioset. Of another recipe, such as "efficient audioset"
     network: str  # such as ResNet-18
     start: str  # scratch, fine-tuned or untrained
     root: str  # the folder that holds r<RUN>/
@@ -208,7 +210,7 @@ def run_of(row: Mapping[str, str], class_ap: dict[str, float]) -> Run:
     arch, depth = row.get("arch", ""), row.get("model_depth", "")
     lmdb_path = row.get("lmdb_path")
     setting = Setting(
-        experiment=Path(row.get("cfg_file") or "-").parent.name or "-",
+        experiment=experiment_of(row.get("cfg_file")),
         network=network_name(arch, depth) or row.get("Model", ""),
         start=UNTRAINED if untrained else "fine-tuned" if row.get("pretrained") else "scratch",
         root="" if untrained else os.path.dirname(index),
@@ -225,6 +227,12 @@ def run_of(row: Mapping[str, str], class_ap: dict[str, float]) -> Run:
     scores = {score: float(row[score]) for score in SCORES if row.get(score)} | {"val": figure_of(row)}
     fold = int(row["fold"]) if row.get("fold") else None
     return Run(setting, index, fold, folder, record is None or bool(record["finished"]), scores, class_ap)
+
+
+def experiment_of(cfg_file: str | None) -> str:
+    """What a cfg's place says."""
+    path = Path(cfg_file or "-")
+    return f"{RECIPE} {path.stem}" if path.parent.name == RECIPE else path.parent.name or "-"
 
 
 def validation_figures(folder: Path) -> list[float]:
