@@ -55,7 +55,7 @@ def draw_spectrogram(axes: "Axes", spectrogram: np.ndarray, frequencies: np.ndar
     rows = np.arange(len(frequencies))
     extent = (0, seconds, -0.5, len(rows) - 0.5)
     axes.imshow(spectrogram, origin="lower", aspect="auto", extent=extent, cmap="magma")
-    octaves, even = 125 * 2.0 ** np.arange(12), np.allclose(np.diff(frequencies, 2), 0)
+    octaves, even = 250 * 2.0 ** np.arange(12), np.allclose(np.diff(frequencies, 2), 0)
     ticks = MaxNLocator(6).tick_values(0, frequencies[-1]) if even else octaves
     ticks = ticks[ticks <= frequencies[-1]]
     axes.set_yticks(np.interp(ticks, frequencies, rows), [f"{tick:g}" for tick in ticks])
