@@ -185,6 +185,7 @@ def draw(recipes: Sequence[Recipe]) -> "Figure":
             axes.plot(spent, run.val, color=f"C{number}", label=recipe.name if run is recipe.runs[0] else None)
     axes.axhline(recipes[0].target, color="grey", linestyle=":")
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("GMAC of training")
     axes.set_ylabel("validation mAP")
     axes.grid(alpha=0.3)
