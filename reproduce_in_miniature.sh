@@ -4,7 +4,7 @@
 # Everything it makes is in .venv/ and miniature/ (or the folder given). It can be interrupted and run
 # again: what is done is kept.
 #   reproduce_in_miniature.sh [--short] [FOLDER]
-# --short takes the fewest clips, frames and epochs that every script still works on.
+# --short takes the fewest clips, frames and epochs that every script still works on, in miniature_short/.
 set -euo pipefail
 source "$(dirname "$0")/scripts/lib/steps.sh"
 source scripts/lib/demo.sh

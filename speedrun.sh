@@ -3,9 +3,9 @@
 # validate and 200 to evaluate on. docs/speedrun.md has the rules and the record table. Everything it makes is in .venv/
 # and speedrun/ (or the folder given). It can be interrupted and run again: what is done is kept.
 #   speedrun.sh [--short] [FOLDER]
-# --short takes the fewest clips and epochs. GISE_RECIPE chooses the recipe: efficient (three seeds), endless (the same,
-# with new soundscapes in every epoch) or published (two seeds, for hours). GISE_EPOCHS trains for another number of
-# epochs, in a folder of its own.
+# --short takes the fewest clips and epochs, in speedrun_short/. GISE_RECIPE chooses the recipe: efficient (three seeds),
+# endless (the same, with new soundscapes in every epoch) or published (two seeds, for hours). GISE_EPOCHS trains for
+# another number of epochs, in a folder of its own.
 set -euo pipefail
 source "$(dirname "$0")/scripts/lib/steps.sh"
 source scripts/lib/demo.sh

@@ -42,6 +42,7 @@ begin_in() { # DEFAULT_FOLDER [--short] [FOLDER]: sets short (yes or no) and top
             if [[ $top != /* && $called_from != "$PWD" ]]; then top=$called_from/$top; fi
         fi
     done
+    if [ "$short" = yes ]; then default+=_short; fi # clips of the one would stay for the other
     top=${top:-$default}
     if [ -z "${GISE_PYTHON:-}" ]; then
         make_environment

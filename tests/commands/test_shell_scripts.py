@@ -138,3 +138,12 @@ def test_the_same_pythons_fit_here_and_in_pyproject():
     assert f"(3, {lowest}) <= sys.version_info[:2] <= (3, {int(above) - 1})" in text
     named = re.findall(r"3\.\d+", re.search("SUPPORTED=(.*)", text)[1])
     assert named == [f"3.{minor}" for minor in range(int(lowest), int(above))]
+
+
+@pytest.mark.parametrize("words, folder", [("", "made"), ("--short", "made_short"), ("--short mine", "mine")])
+def test_a_short_run_has_a_folder_of_its_own(words, folder):
+    command = f"source '{ROOT}/scripts/lib/steps.sh'; begin_in made {words}; echo $short $top"
+    result = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, env={"PATH": "/bin", "GISE_PYTHON": "none"}
+    )
+    assert result.stdout.split() == ["yes" if words else "no", folder], result.stderr
