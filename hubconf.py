@@ -52,7 +52,8 @@ def network(
         model = _ModelConfig(arch=arch, model_depth=model_depth, num_classes=num_classes, pretrained=weights, **keys)
     except _ValidationError as error:
         fault = error.errors(include_url=False)[0]
-        raise _UserError(f"{'.'.join(map(str, fault['loc']))}: is {fault['input']!r}. {fault['msg']}") from None
+        value = f"{'.'.join(map(str, fault['loc']))}: is {fault['input']!r}. " if fault["loc"] else ""
+        raise _UserError(value + fault["msg"].removeprefix("Value error, ")) from None
     return _registry.build_network(model)
 
 

@@ -39,7 +39,7 @@ run python train_gise_mixtures.py --cfg_file cfgs_v2/efficient/demo.cfg \
     -e demo/experiments/r1/mixup/regnetx_002/train_320 --epochs 60 --seed 1 --num_workers 2 \
     --random_clip_size 501 --val_clip_size 501 --set opt.batch_size=16
 
-step "Scoring each run's best checkpoint, and an untrained network"
+step "Scoring each run's best checkpoint, and untrained networks"
 run python eval_all_mixtures.py --exp_dir demo/experiments/r1 --lbl_map demo/meta/lbl_map.json \
     --lmdb_path "$lmdbs/eval.lmdb" --results_csv demo/results.csv --best_only --untrained \
     --export_weights --export_dir demo/exported_weights --num_workers 2

@@ -110,7 +110,7 @@ def _first_complaint(error: ValidationError) -> str:
     unknown = ("unexpected_keyword_argument", "invalid_key")
     errors = sorted(error.errors(include_url=False), key=lambda each: each["type"] not in unknown)
     where = errors[0]["loc"][:2]
-    if not where:  # what _keys_agree says, which names the key itself
+    if len(where) < 2 and errors[0]["type"] == "value_error":  # what a section or all of it says, naming the key itself
         return errors[0]["msg"].removeprefix("Value error, ")
     name = ".".join(map(str, where))
     if errors[0]["type"] in unknown:

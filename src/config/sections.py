@@ -70,6 +70,13 @@ class ModelConfig:
         "2016, arXiv 1603.09382). For arch timm",
     )
 
+    @model_validator(mode="after")
+    def _family_takes_them(self) -> "ModelConfig":
+        for key, usual in ("dropout", 0), ("drop_path", 0), ("pool", "avgpool"):
+            value, should = getattr(self, key), f"be {usual} unless arch is timm"
+            _require(value == usual or self.arch == "timm", f"model.{key}", value, should)
+        return self
+
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class OptConfig:
@@ -327,9 +334,6 @@ class Config:
     @model_validator(mode="after")
     def _recipe_keys_agree(self) -> "Config":
         model, opt, mix, endless = self.model, self.opt, self.augment.wave_mix, self.data.isolated_events
-        for key, usual in ("dropout", 0), ("drop_path", 0), ("pool", "avgpool"):
-            value, should = getattr(model, key), f"be {usual} unless arch is timm"
-            _require(value == usual or model.arch == "timm", f"model.{key}", value, should)
         smoothing = opt.label_smoothing
         _require(not (smoothing and opt.focal_loss), "opt.label_smoothing", smoothing, "be 0 with focal_loss")
         for other, name in (opt.focal_loss, "focal_loss"), (mix, "augment.wave_mix"), (endless, "data.isolated_events"):

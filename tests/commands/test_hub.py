@@ -68,6 +68,8 @@ def test_every_network_of_the_zoo_is_an_entry_point_with_its_own_words():
         ("num_classes: is 0. ", {"num_classes": 0}),
         ("num_classes: is '5'. ", {"num_classes": "5"}),
         ("imsize: is 3. Unexpected keyword", {"imsize": 3}),
+        ("model.pool is 'maxpool'. It should be avgpool unless arch is timm", {"pool": "maxpool"}),
+        ("model.dropout is 0.5. It should be 0 unless arch is timm", {"dropout": 0.5}),
         ("is a folder without checkpoints", {"pretrained": str(FIXTURES)}),
         ("nowhere.pth: no such file", {"pretrained": "nowhere.pth"}),
     ],

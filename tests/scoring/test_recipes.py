@@ -6,10 +6,11 @@ import shutil
 
 import pytest
 from conftest import error_line, run_script
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from scipy import stats
 
 from src.errors import UserError
-from src.scoring.summaries.recipes import Recipe, TrainedRun, as_markdown, store, stored
+from src.scoring.summaries.recipes import Recipe, TrainedRun, as_markdown, draw, store, stored
 
 SLOW = Recipe(
     "slow", None, (TrainedRun(1, 4.0, 100, 600.0, (0.2, 0.5), 0.5), TrainedRun(2, 4.0, 100, 600.0, (0.3, 0.7), 0.6))
@@ -41,6 +42,16 @@ def test_the_interval_is_students():
     low, high = stats.t.interval(0.95, 2, loc=recipe.scores.mean(), scale=stats.sem(recipe.scores))
     assert recipe.margin == pytest.approx((high - low) / 2)
     assert math.isnan(quick((1, ((0.6,), 0.6))).margin)
+
+
+@pytest.mark.parametrize("clips", [100, 100_000])
+def test_the_axis_is_told_in_plain_numbers(clips):
+    """Within a decade of multiply-accumulates, and over several."""
+    figure = draw([SLOW, Recipe("other", None, (TrainedRun(1, 4.0, clips, None, (0.1, 0.2, 0.3), 0.3),))])
+    FigureCanvasAgg(figure).draw()
+    ticks = figure.axes[0].xaxis.get_ticklabels(which="both")
+    told = [label.get_text().replace(",", "") for label in ticks if label.get_text()]
+    assert len(told) >= 2 and all(float(text) > 0 for text in told), told
 
 
 def test_stored_figures_are_read_back(tmp_path):

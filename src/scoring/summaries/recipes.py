@@ -177,6 +177,8 @@ def share(value: float, of: float) -> str:
 
 def draw(recipes: Sequence[Recipe]) -> "Figure":
     """Validation mAP over multiply-accumulates, a line for each run."""
+    from matplotlib.ticker import LogFormatter
+
     figure = blank_figure(7, 4.5)
     axes = figure.subplots()
     for number, recipe in enumerate(recipes):
@@ -185,7 +187,8 @@ def draw(recipes: Sequence[Recipe]) -> "Figure":
             axes.plot(spent, run.val, color=f"C{number}", label=recipe.name if run is recipe.runs[0] else None)
     axes.axhline(recipes[0].target, color="grey", linestyle=":")
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_major_formatter("{x:,.0f}")  # pictures take text as it is, and by default these are in TeX
+    axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
     axes.set_xlabel("GMAC of training")
     axes.set_ylabel("validation mAP")
     axes.grid(alpha=0.3)
