@@ -10,8 +10,8 @@ from src.data.checks.bad_records import unusable
 from src.data.clip_dataset import ClipDataset
 from src.data.lmdb.fingerprint import fingerprint, known_fingerprint
 from src.data.lmdb.read_ahead import ReadingAhead
+from src.data.lmdb.sample_cache import open_cache
 from src.data.lmdb.store import LMDBReader
-from src.data.sample_cache import open_cache
 from src.errors import UserError
 
 
@@ -23,7 +23,7 @@ class LMDBDataset(ClipDataset):
         fold: of records with folds, keep this one's …
         complement: … or all others'.
         skip_bad_records: look for records that cannot be used, list them and leave them out.
-        cache_samples: folder for a file of all clips decoded, see src/data/sample_cache.py.
+        cache_samples: folder for a file of all clips decoded, see src/data/lmdb/sample_cache.py.
         num_workers: processes for these two, which take a pass the first time.
         The rest is `ClipDataset`'s.
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from conftest import error_line, run_script, train_command
 
+from src.data.lmdb.sample_cache import LAYOUT, TAIL, open_cache
 from src.data.lmdb.store import LMDBReader
-from src.data.sample_cache import LAYOUT, TAIL, open_cache
 
 
 def cut_at(share):

@@ -100,7 +100,7 @@ def test_the_cache_gives_the_same_run_and_is_made_once(corpus, tmp_path):
 
 
 def test_a_cache_is_of_the_file_as_it_is(corpus, tmp_path, broken):
-    from src.data.sample_cache import open_cache
+    from src.data.lmdb.sample_cache import open_cache
 
     reader = LMDBReader(broken)
     cache = open_cache(tmp_path / "cache", reader, 22050, 2, without={2, 3, 4, 5, 6})
