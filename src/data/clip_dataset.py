@@ -12,6 +12,7 @@ from src.config.sections import AudioConfig
 from src.data.audio.opening import Source
 from src.data.audio.spectrogram import FeatureExtractor
 from src.data.batching import Batch, as_floats, rows_for, stack_samples
+from src.data.events import Event
 from src.data.labels import LabelMap
 from src.data.sampling import PARTNER, clip_generator
 from src.data.transforms import Transform, View
@@ -86,6 +87,14 @@ class ClipDataset(Dataset, ABC):
     @abstractmethod
     def where(self, index: int) -> str:
         """How messages call a clip."""
+
+    def events(self, epoch: int, index: int) -> list[Event]:
+        """When what is heard in a clip in an epoch. Those of a clip that `wave_mix` adds are not among them.
+
+        Raises:
+            UserError: the storage has no events, or they are damaged.
+        """
+        raise UserError(f"{self.where(index)}: has labels, but no events. LMDBs of soundscapes have both")
 
     def where_all(self, indices: Iterable[int]) -> str:
         """How messages call several clips."""

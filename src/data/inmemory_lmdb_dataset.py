@@ -8,6 +8,7 @@ from src.config.sections import AudioConfig
 from src.data.audio.files import decode_record
 from src.data.checks.bad_records import unusable
 from src.data.clip_dataset import ClipDataset
+from src.data.events import Event
 from src.data.lmdb.fingerprint import fingerprint, known_fingerprint
 from src.data.lmdb.read_ahead import ReadingAhead
 from src.data.lmdb.sample_cache import open_cache
@@ -47,6 +48,7 @@ class LMDBDataset(ClipDataset):
     ):
         self.reader = LMDBReader(lmdb_path, readahead=False)  # records are read in random order
         self._ahead: ReadingAhead | None = None
+        self._event_lists: list[list[Event]] | None = None  # of all records, once they are asked for
         bad = unusable(self.reader, audio.sample_rate, num_workers) if skip_bad_records else set()
         annotations = self.reader.annotations(without=bad)
         self.skipped = sorted(bad)
@@ -72,6 +74,11 @@ class LMDBDataset(ClipDataset):
         flac = self.reader.audio(self.records[index])
         self.reader.release_pages()  # or a worker would come to map all of the file
         return flac
+
+    def events(self, epoch: int, index: int) -> list[Event]:
+        if self._event_lists is None:
+            self._event_lists = self.reader.require_events()
+        return self._event_lists[self.records[index]]
 
     def where(self, index: int) -> str:
         return self.reader.where(self.records[index])

@@ -55,7 +55,7 @@ class ManifestDataset(ClipDataset):
 
 
 def manifest_fingerprint(rows: Iterable[tuple[str, str]]) -> str:
-    """The fingerprint of an LMDB whose records are these files' bytes with these labels. Nothing is decoded."""
+    """The fingerprint of an LMDB of these files' bytes with these labels, without events. Nothing is decoded."""
     return _fingerprint(tuple((FileState.of(file), label) for file, label in rows))
 
 

@@ -2,20 +2,12 @@
 
 import math
 from pathlib import Path
-from typing import NamedTuple
 
+from src.data.events import Event
 from src.errors import UserError
 from src.utils.text import read_text
 
 LONGEST = 200  # characters of a line in a message
-
-
-class Event(NamedTuple):
-    """A sound in a clip, as a line lists it."""
-
-    onset: float  # s
-    offset: float  # s, no less than `onset`
-    label: str
 
 
 def read_events(path: Path, delimiter: str | None = None) -> list[Event]:

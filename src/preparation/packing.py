@@ -9,6 +9,7 @@ from pathlib import Path
 
 from src.data.audio.files import decode, encode, tile
 from src.data.audio.opening import plain
+from src.data.events import Event, tiled
 from src.data.lmdb.store import Record
 from src.data.lmdb.writer import LMDBWriter
 from src.errors import UserError
@@ -34,16 +35,19 @@ def pack_mixtures(
     num_workers: int = 1,
     allow_empty: bool = False,
     folds: Mapping[str, int] | None = None,
+    keep_events: bool = True,
 ) -> int:
     """Pack every FLAC file of the folders with its `.txt`, in sorted file order, one folder after the other.
 
-    FLAC bytes are stored as they are: equal input gives equal records, whatever the number of workers.
+    FLAC bytes are stored as they are, and events as the `.txt` lists them. Those of a clip that is tiled are repeated
+    with it, see src/data/events.py. Equal input gives an equal LMDB, whatever the number of workers.
 
     Args:
         min_duration: seconds up to which a shorter clip is tiled, and encoded anew.
         num_workers: processes that read and decode.
         allow_empty: pack a clip whose `.txt` lists no event, too: a negative clip, with the label "".
         folds: name of every clip, without its suffix → the fold that its record gets.
+        keep_events: store when each event sounds, beside its label.
 
     Returns:
         The number of records.
@@ -66,7 +70,8 @@ def pack_mixtures(
             if isinstance(one, UserError):
                 problems.append(one)
             elif not problems:  # behind a broken one, nothing is written any more, only looked for others
-                writer.add(one)
+                record, events = one
+                writer.add(record, events if keep_events else None)
             if len(problems) == MOST_PROBLEMS:
                 break
         if len(problems) == 1:
@@ -88,13 +93,14 @@ def _read(
     allow_empty: bool,
     folds: Mapping[str, int] | None,
     file: str,
-) -> Record | UserError:
-    """One soundscape as a record, or what is wrong with it."""
+) -> tuple[Record, list[Event]] | UserError:
+    """One soundscape as a record with its events, or what is wrong with it."""
     path = Path(file)
     try:
-        labels = read_labels(beside(path, ".txt"), delimiter, allow_empty)
-        fold = None if folds is None else folds[path.stem]
-        return Record(read_flac(path, min_duration, sample_rate), delimiter.join(labels), fold)
+        events = listed_events(beside(path, ".txt"), delimiter, allow_empty)
+        audio, length = read_flac(path, min_duration, sample_rate)
+        label, fold = delimiter.join(event.label for event in events), None if folds is None else folds[path.stem]
+        return Record(audio, label, fold), tiled(events, length, round(min_duration * sample_rate), sample_rate)
     except UserError as error:
         return error
     except OSError as error:
@@ -114,23 +120,26 @@ def soundscape_files(folder: str | Path) -> list[str]:
     return [os.path.join(folder, name) for name in names]
 
 
-def read_labels(path: Path, delimiter: str = ",", allow_empty: bool = False) -> list[str]:
-    """Labels of an annotation file, in the order of its lines.
+def listed_events(path: Path, delimiter: str = ",", allow_empty: bool = False) -> list[Event]:
+    """The events of an annotation file, in the order of its lines.
 
     Raises:
         UserError: as of `read_events`, or there are none, and `allow_empty` is not set.
     """
-    labels = [event.label for event in read_events(path, delimiter)]
-    if not labels and not allow_empty:
+    events = read_events(path, delimiter)
+    if not events and not allow_empty:
         raise UserError(f"{path}: is empty. It lists no event. Is it a negative clip? --allow_empty packs such clips")
-    return labels
+    return events
 
 
-def read_flac(path: Path, min_duration: float, sample_rate: int) -> bytes:
-    """The bytes of a FLAC file, as `plain` gives them, after decoding it once to see that it is whole."""
+def read_flac(path: Path, min_duration: float, sample_rate: int) -> tuple[bytes, int]:
+    """The bytes of a FLAC file, as `plain` gives them, and its samples, decoded once to see that it is whole.
+
+    A file shorter than `min_duration` seconds is tiled up to it, and encoded anew. The samples are those before.
+    """
     audio = bytes(plain(path.read_bytes()))
     if not audio.startswith(b"fLaC"):
         raise UserError(f"{path}: is not a FLAC file, whatever its name says")
     samples = decode(audio, sample_rate, str(path), dtype="int16")
-    tiled = tile(samples, round(min_duration * sample_rate))
-    return audio if tiled is samples else encode(tiled, sample_rate, "FLAC")
+    longer = tile(samples, round(min_duration * sample_rate))
+    return audio if longer is samples else encode(longer, sample_rate, "FLAC"), len(samples)

@@ -66,8 +66,11 @@ def load_soundscape(source: str, delimiter: str = ",") -> Soundscape:
     record = reader[number]
     samples, rate = read_audio(record.flac, reader.where(number))  # (N, channels)
     labels = split_labels(record.label, delimiter) if isinstance(record.label, str) else [f"class {record.label}"]
-    events = tuple(map(LabelledEvent, labels))
-    return Soundscape(f"{Path(path).stem}_{number}", samples.mean(axis=1), rate, events)
+    all_events = reader.events()
+    timed = all_events[number] if all_events else []
+    events = [LabelledEvent(event.label, event.onset, event.offset) for event in timed]
+    events += [LabelledEvent(label) for label in labels if all(label != event.label for event in timed)]
+    return Soundscape(f"{Path(path).stem}_{number}", samples.mean(axis=1), rate, tuple(events))
 
 
 def events_beside(sound: Path) -> list[LabelledEvent]:

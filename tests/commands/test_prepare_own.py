@@ -274,6 +274,18 @@ def test_the_same_seed_gives_the_same_data_wherever_they_lie_and_however_many_wo
     assert clip_names(tmp_path / "data_c") != clip_names(tmp_path / "data_a")
 
 
+def test_events_of_a_table_are_kept_and_labels_of_whole_recordings_are_no_events(tmp_path, prepared):
+    out = tmp_path / "data"
+    prepare(write_source(tmp_path, "events"), out)
+    for part, names in clip_names(out).items():
+        reader = LMDBReader(out / f"{part}.lmdb")
+        listed = [read_events(out / "flac" / part / f"{name}.txt") for name in names]
+        assert reader.events() == listed and all(listed)
+        assert {event[:2] for each in listed for event in each} <= {(0.0, 0.2), (0.1, 0.3)}
+    assert [lmdb["events"] is None for lmdb in report(out)["check"]["lmdbs"]] == [False] * 3
+    assert all(LMDBReader(prepared[1] / f"{part}.lmdb").events() is None for part in ("train", "val", "eval"))
+
+
 GIVEN = "filename,label,split,site\n"
 
 

@@ -16,7 +16,8 @@ from conftest import CLASSES, CLIP, FIXTURES, SAMPLE_RATE, error_line, run_scrip
 
 from src.data.checks.check import check
 from src.data.checks.findings import KINDS
-from src.data.checks.record import Limits
+from src.data.checks.record import TOLERANCE, Limits
+from src.data.events import Event
 from src.data.labels import LabelMap
 from src.data.lmdb.fingerprint import fingerprint
 from src.data.lmdb.store import LMDBReader, Record
@@ -43,11 +44,16 @@ def sound_records(count=6, first_seed=0):
     return [Record(clip(first_seed + i), ",".join(CLASSES[: 1 + i % 3][::-1])) for i in range(count)]
 
 
-def write_lmdb(path, records, **options):
+def write_lmdb(path, records, events=None, **options):
     with LMDBWriter(path, **options) as writer:
-        for record in records:
-            writer.add(record)
+        for index, record in enumerate(records):
+            writer.add(record, events and events[index])
     return path
+
+
+def sound_events(records):
+    """Events of every record, of its classes, all within the clip."""
+    return [[Event(0.1, 0.5, name) for name in record.label.split(",")] for record in records]
 
 
 def rewrite(path, change):
@@ -166,6 +172,30 @@ DEFECTS = {
 }
 
 
+END = CLIP / SAMPLE_RATE  # s, 0.680
+
+# kind of finding: the events of record 4, whose label is Harp,Drum, and words of its line
+EVENT_DEFECTS = {
+    "event_order": (
+        [Event(0.1, 0.2, "Drum"), Event(0.5, 0.4, "Harp")],
+        "end before they begin (1 record): record 4: Harp 0.5 to 0.4 s",
+    ),
+    "event_outside": (
+        [Event(0.1, 0.2, "Harp"), Event(END + 0.0011, 2, "Drum"), Event(-2, -1, "Drum"), Event(700, 800, "Drum")],
+        "record 4: Drum 0.681372 to 2 s, Drum -2 to -1 s, Drum 700 to 800 s. The clip lasts 0.680 s",
+    ),
+    "event_beyond": (
+        [*(Event(0.1, END + 0.0011, "Drum") for _ in range(5)), Event(-0.0011, 0.3, "Harp")],
+        "Drum 0.1 to 0.681372 s, Drum 0.1 to 0.681372 s, Drum 0.1 to 0.681372 s and 3 more. The clip lasts 0.680 s",
+    ),
+    "event_label": (
+        [Event(0.1, 0.2, "Drum"), Event(0.1, 0.2, "Harp"), Event(0.1, 0.2, "Organ")],
+        "record 4: Organ 0.1 to 0.2 s",
+    ),
+    "no_event": ([Event(0.1, 0.2, "Drum")], "classes of the label without an event (1 record): record 4: Harp"),
+}
+
+
 def drop(*keys):
     def change(entries):
         for key in keys:
@@ -195,6 +225,7 @@ ENTRY_DEFECTS = [
     ("keys", put(__keys__=[key.decode() for key in KEYS]), "entry 0 of __keys__ is '0', not b'0'"),
     ("keys", lambda entries: entries.update({b"__keys__": b"\xc1"}), "its __keys__ entry cannot be read"),
     ("keys", put(extra="note"), "there are 1 entries more than __len__, 6, says"),
+    ("events", put(__events__=[[]] * 5), "its __events__ entry cannot be read"),
     ("keys", put(__len__=10**12), "entries fewer than __len__, 1000000000000, says"),
     ("damaged", drop(b"__len__"), "has no __len__ entry"),
     ("damaged", put(__len__=-1), "its __len__ entry, -1, is no number of records"),
@@ -242,7 +273,58 @@ def test_entries_that_do_not_fit_are_found(tmp_path, kind, change, message):
 
 
 def test_every_kind_of_finding_is_tested():
-    assert {*DEFECTS, *(kind for kind, _, _ in ENTRY_DEFECTS)} == set(KINDS)
+    assert {*DEFECTS, *EVENT_DEFECTS, *(kind for kind, _, _ in ENTRY_DEFECTS)} == set(KINDS)
+
+
+def kinds_of(report):
+    return {finding["kind"]: finding["records"] for finding in report["findings"]}
+
+
+@pytest.mark.parametrize("kind", EVENT_DEFECTS)
+def test_a_defect_of_events_is_found(tmp_path, kind):
+    records = sound_records()
+    wrong, message = EVENT_DEFECTS[kind]
+    events = sound_events(records)
+    events[4] = wrong
+    result, found = run_check(tmp_path, write_lmdb(tmp_path / "a.lmdb", records, events))
+    require_found(result, found, kind, [4], message)
+    assert kinds_of(found["lmdbs"][0]) == {kind: [4]}
+
+
+def test_sound_events_pass_and_are_counted(tmp_path):
+    records = [*sound_records(), Record(clip(40), "Cafe\u0301"), Record(clip(41), "")]
+    events = sound_events(records)
+    events[1] = [Event(0, END + TOLERANCE - 1e-6, "Harp"), Event(1e-6 - TOLERANCE, 0, "Drum"), Event(END, END, "Drum")]
+    events[6], events[7] = [Event(0.1, 0.2, "Café")], []
+    lbl_map = write_lbl_map(tmp_path / "names.json", (*CLASSES, "Café"))
+    path = write_lmdb(tmp_path / "a.lmdb", records, events)
+    result, found = run_check(tmp_path, path, "--lbl_map", lbl_map)
+    assert result.returncode == 0 and kinds_of(found["lmdbs"][0]) == {"negative": [7]}
+    assert found["lmdbs"][0]["events"] == 14 and "  14 events with onset and offset" in result.stdout
+    assert found["lmdbs"][0]["fingerprint"] == fingerprint(LMDBReader(path))
+    result, found = run_check(tmp_path, RELEASED, "--lbl_map", FIXTURES / "lbl_map.json")
+    assert found["lmdbs"][0]["events"] is None and "with onset" not in result.stdout
+
+
+def test_events_of_records_that_cannot_be_used_are_judged_as_far_as_that_goes(tmp_path):
+    records = sound_records()
+    events = sound_events(records)
+    records[2], records[4] = Record(b"no audio", "Drum"), Record(b"no audio", ["Drum"])
+    events[2] = events[4] = [Event(3, 2, "Drum"), Event(50, 60, "Organ")]
+    _, found = run_check(tmp_path, write_lmdb(tmp_path / "a.lmdb", records, events))
+    report = found["lmdbs"][0]
+    kinds = {"unreadable": [4], "undecodable": [2], "event_order": [2], "event_label": [2]}
+    assert kinds_of(report) == kinds and report["fingerprint"] == fingerprint(LMDBReader(tmp_path / "a.lmdb"))
+
+
+def test_records_are_checked_where_the_events_are_damaged(tmp_path):
+    path = write_lmdb(tmp_path / "a.lmdb", [*sound_records(), Record(b"no audio", "Drum")])
+    rewrite(path, put(__events__=7))
+    result, found = run_check(tmp_path, path)
+    report = found["lmdbs"][0]
+    assert kinds_of(report) == {"events": [], "undecodable": [6]} and report["clips"] == 7
+    assert report["events"] is None and report["fingerprint"] == fingerprint(LMDBReader(path))
+    assert "a.lmdb: events that cannot be read: its __events__ entry cannot be read" in error_line(result)
 
 
 def test_all_of_a_clip_can_be_wrong_at_once_and_the_others_are_judged_all_the_same(tmp_path):

@@ -78,11 +78,13 @@ def test_the_configuration_chooses_the_storage(corpus, tmp_path):
     assert type(open_dataset(config_of_files, lmdb, *common, is_lmdb=True)) is InMemoryLMDBDataset
 
 
-def test_a_manifest_has_the_fingerprint_of_an_lmdb_of_the_same_files(corpus, tmp_path):
+def test_a_manifest_has_the_fingerprint_of_an_lmdb_of_the_same_files_without_events(corpus, tmp_path):
     path = str(manifest(corpus, tmp_path / "a.csv", "val"))
     dataset = ManifestDataset(path, AUDIO, labels_of(corpus), "multilabel", evaluation_chain(64))
     assert dataset.fingerprint(wait=False) is None
-    assert dataset.fingerprint() == fingerprint(LMDBReader(corpus / "val.lmdb"))
+    pack_mixtures([str(corpus / "val")], str(tmp_path / "val.lmdb"), min_duration=0.5, keep_events=False)
+    assert dataset.fingerprint() == fingerprint(LMDBReader(tmp_path / "val.lmdb"))
+    assert dataset.fingerprint() != fingerprint(LMDBReader(corpus / "val.lmdb"))  # which has events too
 
 
 def test_a_file_that_changes_while_a_manifest_is_in_use_changes_its_fingerprint(corpus, tmp_path):

@@ -89,7 +89,7 @@ def test_packing_gives_the_released_keys_encodings_and_types(tmp_path):
     folder = write_folder(tmp_path / "mix", 3, 0)
     pack_mixtures([folder], tmp_path / "a.lmdb", min_duration=5.0)
     ours, released = raw(tmp_path / "a.lmdb"), raw(RELEASED)
-    assert set(ours) == {b"0", b"1", b"2", b"__keys__", b"__len__"}
+    assert set(ours) == {b"0", b"1", b"2", b"__keys__", b"__len__", b"__events__"}
     assert shape_of(ours[b"0"]) == shape_of(released[b"0"])
     assert msgpack.unpackb(ours[b"__keys__"]) == [b"0", b"1", b"2"] and msgpack.unpackb(ours[b"__len__"]) == 3
     assert ours[b"__keys__"][1] == msgpack.packb(b"0")[0]  # keys are bytes, as in the released files

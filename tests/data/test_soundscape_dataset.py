@@ -12,6 +12,7 @@ from small_sources import write_sources
 
 from src.config.sections import AudioConfig, DataConfig
 from src.data.audio.files import read_mono
+from src.data.events import Event
 from src.data.labels import LabelMap
 from src.data.loading import loader
 from src.data.sampling import EpochSampler
@@ -60,6 +61,7 @@ def test_targets_and_events_are_those_of_the_sound(sources):
     for epoch in range(2):
         for index in range(len(dataset)):
             events, (samples, classes) = dataset.events(epoch, index), dataset.sound(epoch, index)
+            assert all(type(event) is Event for event in events)
             assert [label for _, _, label in events] == [CLASSES[one] for one in classes]
             assert all(0 <= onset < offset <= 3.0 + 1e-9 for onset, offset, _ in events)
             _, target = dataset[epoch, index]

@@ -9,6 +9,9 @@ from conftest import SAMPLE_RATE, error_line, run_script, write_soundscape
 from PIL import Image
 from small_sources import generate, write_sources
 
+from src.data.events import Event
+from src.data.lmdb.store import LMDBReader
+from src.data.lmdb.writer import LMDBWriter
 from src.preparation.show import draw_soundscape, load_soundscape
 
 
@@ -49,19 +52,31 @@ def test_a_file_with_its_events(folder, tmp_path):
     assert soundfile.info(tmp_path / "x" / "s.wav").format == "WAV"
 
 
-def test_a_record_lists_its_labels(folder, tmp_path):
-    result = show(
-        f"{folder / 'a:b.lmdb'}:0",
-        "--out_png",
-        tmp_path / "new" / "p.png",
-        "--out_wav",
-        tmp_path / "w.wav",
-        cwd=tmp_path,
-        check=0,
-    )
-    assert result.stdout.count("Drum") == 2 and "Harp" in result.stdout and " to " not in result.stdout
+def test_a_record_is_shown_as_its_file_with_the_events(folder, tmp_path):
+    more = ("--out_png", tmp_path / "new" / "p.png", "--out_wav", tmp_path / "w.wav")
+    lines = show(f"{folder / 'a:b.lmdb'}:0", *more, cwd=tmp_path, check=0).stdout.splitlines()
+    of_file = show(folder / "mix" / "s.flac", cwd=tmp_path, check=0).stdout.splitlines()
+    assert lines[1:-2] == of_file[1:-1] and "  0.10 to 0.30 s  Harp" in lines
+    record, file = (load_soundscape(str(source)) for source in (f"{folder / 'a:b.lmdb'}:0", folder / "mix" / "s.flac"))
+    assert record.events == file.events and np.array_equal(record.samples, file.samples)
     picture(tmp_path / "new" / "p.png")
     assert np.array_equal(soundfile.read(tmp_path / "w.wav")[0], soundfile.read(folder / "mix" / "s.flac")[0])
+
+
+def test_a_record_without_events_lists_its_labels(folder, tmp_path):
+    record = LMDBReader(folder / "a:b.lmdb")[0]
+    write(tmp_path / "old.lmdb", record)
+    result = show(f"{tmp_path / 'old.lmdb'}:0", cwd=tmp_path, check=0)
+    assert result.stdout.count("Drum") == 2 and "Harp" in result.stdout and " to " not in result.stdout
+    picture(tmp_path / "old_0.png")
+    write(tmp_path / "some.lmdb", record, [Event(0.1, 0.3, "Harp")])
+    shown = load_soundscape(f"{tmp_path / 'some.lmdb'}:0").events
+    assert list(map(str, shown)) == ["0.10 to 0.30 s  Harp", "Drum", "Drum"]
+
+
+def write(path, record, events=None):
+    with LMDBWriter(path) as writer:
+        writer.add(record, events)
 
 
 def test_an_lmdb_in_a_folder(folder, tmp_path):
@@ -117,10 +132,13 @@ def test_showing_refuses(folder, tmp_path):
     bad = shutil.copy(folder / "mix" / "s.flac", tmp_path / "bad.flac")
     (tmp_path / "bad.txt").write_text("a\tb\tDrum\n")
     (tmp_path / "text.wav").write_text("text")
+    damaged = tmp_path / "damaged.lmdb"
+    write(damaged, LMDBReader(lmdb)[0], [Event(0.1, float("nan"), "Harp")])
     for source, message in (
         (f"{lmdb}:1", "has no record 1. Its 1 records begin with 0"),
         (lmdb, "Add :INDEX"),
         (f"{lmdb}:-1", "no such file"),
+        (f"{damaged}:0", "damaged.lmdb: its __events__ entry cannot be read"),
         (f"{lmdb}:²", "no such file"),
         (tmp_path / "nowhere.wav", "no such file"),
         (f"{tmp_path / 'nowhere.lmdb'}:0", "no such LMDB"),

@@ -1,14 +1,23 @@
 """Files damaged in ways that the fault campaign found not to be told from whole ones."""
 
 import re
+import shutil
 import struct
+from pathlib import Path
 
+import lmdb
+import msgpack
 import pytest
 import torch
 from conftest import FIXTURES, error_line, run_script, train_command
+from faults.malformed import ODD_EVENTS
 
+from src.data.checks.check import check
 from src.data.lmdb.pages import fault
+from src.data.lmdb.store import EVENTS, LMDBReader
+from src.errors import UserError
 from src.models.safe_loading import read_torch_file
+from src.preparation.show import load_soundscape
 
 
 def evaluate(corpus, tmp_path, ckpt, *more):
@@ -174,3 +183,23 @@ def test_too_little_memory_is_told_in_a_line(corpus, trained, tmp_path):
 def test_a_value_of_any_length_makes_a_line_of_some_length(corpus, tmp_path):
     line = error_line(run_script(*train_command(corpus, tmp_path / "run", "--set", f"model.arch={'x' * 50_000}")))
     assert "model.arch is 'xxx" in line and len(line) < 2000
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("odd", ODD_EVENTS, ids=lambda odd: repr(odd)[:30])
+def test_odd_events_are_findings_and_end_nothing(corpus, tmp_path, odd):
+    path = Path(shutil.copy(corpus / "eval.lmdb", tmp_path / "a.lmdb"))
+    with lmdb.open(str(path), subdir=False, lock=False, map_size=1 << 26) as env, env.begin(write=True) as transaction:
+        events = msgpack.unpackb(transaction.get(EVENTS))
+        events[3] = [odd]
+        transaction.put(EVENTS, msgpack.packb(events))
+    found = check([path])
+    (line,) = [line for line in found.errors + found.warnings if "without an event" not in line]
+    assert "\n" not in line and len(line) < 200_000
+    source = f"{path}:3"
+    if "events that cannot be read" in line:
+        with pytest.raises(UserError, match=r"a\.lmdb: its __events__ entry cannot be read\. The file is damaged"):
+            load_soundscape(source)
+    else:
+        assert "record 3: " in line and load_soundscape(source).events[0].label == odd[2]
+    assert len(LMDBReader(path).annotations()) == 6

@@ -20,12 +20,14 @@ from hypothesis import strategies as st
 from src.config.loading import load_config, parse_config
 from src.config.sections import Config
 from src.data.audio.files import decode
+from src.data.events import Event
 from src.data.labels import LabelMap, nfc
-from src.data.lmdb.store import LMDBReader, Record, _audio_span
+from src.data.lmdb.store import EVENTS, NO_RECORD, LMDBReader, Record, _audio_span, packed_events, unpacked_events
+from src.data.lmdb.writer import LMDBWriter
 from src.errors import UserError
 from src.models.checkpoint import read_checkpoint
 from src.preparation.annotations import read_events
-from src.preparation.packing import read_labels
+from src.preparation.packing import listed_events
 
 EXAMPLES = 200
 fuzzed = settings(
@@ -214,6 +216,52 @@ def test_a_record_is_read_as_it_was_packed(flac, label, fold):
     assert Record.unpack(record.pack()) == record
 
 
+TIMES = st.floats(allow_nan=False, allow_infinity=False)
+SOUND_EVENTS = st.lists(st.builds(Event, TIMES, TIMES, st.text(min_size=1, max_size=5)), max_size=3)
+
+
+@fuzzed
+@given(
+    value=st.one_of(
+        st.binary(max_size=100),
+        PACKABLE.map(msgpack.packb),
+        st.lists(st.lists(st.tuples(TIMES | PACKABLE, TIMES, st.text() | PACKABLE), max_size=2), max_size=3).map(
+            msgpack.packb
+        ),
+    )
+)
+def test_any_value_is_the_events_of_records_or_refused(value):
+    for count in range(4):
+        try:
+            found = unpacked_events(value, count)
+        except NO_RECORD:
+            continue
+        assert len(found) == count == len(msgpack.unpackb(value))
+        assert all(np.isfinite([one.onset, one.offset]).all() and one.label for events in found for one in events)
+
+
+@fuzzed
+@given(lists=st.lists(SOUND_EVENTS, max_size=4))
+def test_events_are_read_as_they_were_packed(lists):
+    value = msgpack.Packer().pack_array_header(len(lists)) + b"".join(map(packed_events, lists))
+    assert unpacked_events(value, len(lists)) == [
+        [one._replace(label=nfc(one.label)) for one in each] for each in lists
+    ]
+
+
+def test_an_entry_of_spoilt_events_is_read_or_refused_in_one_line(tmp_path):
+    with LMDBWriter(tmp_path / "a.lmdb") as writer:
+        writer.add(Record(b"x", "Drum"), [Event(0.1, 0.2, "Drum")])
+    valid, rng = LMDBReader(tmp_path / "a.lmdb").stored_events(), Random(0)
+    for number, how in enumerate(list(mutations.BYTES) * 3):
+        path, spoilt = tmp_path / f"{number}.lmdb", how(valid, rng)
+        with lmdb.open(str(path), subdir=False, lock=False) as environment, environment.begin(write=True) as each:
+            each.put(b"__len__", msgpack.packb(1))
+            each.put(EVENTS, spoilt)
+        events, message = refused(LMDBReader(path).require_events)
+        assert events or message == f"{path}: its __events__ entry cannot be read. The file is damaged", (how, spoilt)
+
+
 @settings(fuzzed, max_examples=30)
 @given(values=st.lists(st.binary(max_size=40) | PACKABLE.map(msgpack.packb), min_size=1, max_size=3))
 def test_annotations_of_any_values(tmp_path_factory, values):
@@ -236,8 +284,8 @@ def test_any_annotation_file_is_read_or_refused(tmp_path, text):
     (tmp_path / "x.txt").write_bytes(text)
     events, message = refused(read_events, tmp_path / "x.txt")
     assert "x.txt" in message if events is None else all(one.label and 0 <= one.onset <= one.offset for one in events)
-    labels, message = refused(read_labels, tmp_path / "x.txt")
-    assert "x.txt" in message if labels is None else labels and not any("," in label for label in labels)
+    events, message = refused(listed_events, tmp_path / "x.txt")
+    assert "x.txt" in message if events is None else events and not any("," in event.label for event in events)
 
 
 @pytest.fixture(scope="module")

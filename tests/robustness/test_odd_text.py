@@ -26,11 +26,12 @@ from released import CKPT
 from small_sources import contents, edit_jams, generate, noise, regenerate, write_sources
 
 from src.config.loading import load_config
+from src.data.events import Event
 from src.data.labels import LabelMap
 from src.data.lmdb.store import LMDBReader
 from src.data.manifest_dataset import read_manifest
 from src.errors import UserError
-from src.preparation.annotations import Event, read_events
+from src.preparation.annotations import read_events
 from src.preparation.catalogues import read_audioset, read_esc50, read_vggsound
 from src.preparation.jams import read_jams
 from src.preparation.own.table import read_table
@@ -157,6 +158,9 @@ def test_packing_names_all_such_lines_and_packs_nothing(tmp_path):
     result = pack(folder, tmp_path / "a.lmdb")
     assert f"{len(REFUSED)} of the {len(REFUSED)} soundscapes are broken" in error_line(result)
     assert result.stderr.count("is not onset, offset and label") == len(REFUSED)
+    for number in range(len(REFUSED)):
+        line = len((folder / f"s{number:03d}.txt").read_text().splitlines())
+        assert f"s{number:03d}.txt, line {line}: " in result.stderr
     assert not (tmp_path / "a.lmdb").exists()
     show = run_script("scripts/show_soundscape.py", folder / "s000.flac", cwd=tmp_path)
     assert "s000.txt, line" in error_line(show) and "Is it a header?" in error_line(show)
@@ -169,6 +173,7 @@ def test_what_audacity_writes_is_packed_without_its_frequencies(tmp_path):
     assert read_events(tmp_path / "mix" / "a.txt") == [Event(0.0, 1.5, "Drum"), Event(2.0, 2.0, "0.87")]
     pack(tmp_path / "mix", tmp_path / "a.lmdb", check=0)
     assert LMDBReader(tmp_path / "a.lmdb").annotations() == [("Drum,0.87", None)]
+    assert LMDBReader(tmp_path / "a.lmdb").events() == [[Event(0.0, 1.5, "Drum"), Event(2.0, 2.0, "0.87")]]
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1", "cp1252"])

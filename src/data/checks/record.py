@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,12 +11,14 @@ import numpy as np
 from src.data.audio.opening import opened
 from src.data.audio.recording import NotFinite
 from src.data.checks.findings import Problem
+from src.data.events import Event
 from src.data.labels import LabelMap, split_labels
 from src.data.lmdb import fingerprint
 from src.data.lmdb.store import LMDBReader, Record
-from src.errors import UserError
+from src.errors import UserError, listed
 
 FULL_SCALE = 1 - 2**-15  # the largest sample of 16 bits
+TOLERANCE = 1e-3  # s that an event may reach past the clip: many tools write times in whole ms
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ class Facts(NamedTuple):
     fold: int | None = None
     problems: tuple[Problem, ...] = ()
 
+    @property
+    def is_readable(self) -> bool:
+        """Whether the record is there, with a label."""
+        return self.digest is not None and all(problem.kind != "unreadable" for problem in self.problems)
+
 
 def examine(reader: LMDBReader, limits: Limits, index: int) -> Facts:
     """Read and decode one record."""
@@ -66,6 +73,12 @@ def examine(reader: LMDBReader, limits: Limits, index: int) -> Facts:
     stored_as = f"{recording.encoding}, {rate} Hz, {channels} channel{'s' * (channels > 1)}"
     problems += _audio_problems(samples, rate, limits, where)
     return Facts(digest, sound_hash(samples), len(samples) / rate, stored_as, names, record.fold, tuple(problems))
+
+
+def with_events(facts: Facts, events: Sequence[Event], where: str) -> Facts:
+    """What is known of a record, with what is wrong with its events."""
+    problems = _event_problems(events, facts, where) if facts.is_readable else ()
+    return facts._replace(problems=(*facts.problems, *problems))
 
 
 def class_names(label: str | int, limits: Limits) -> tuple[str, ...]:
@@ -117,3 +130,27 @@ def _audio_problems(samples: np.ndarray, rate: int, limits: Limits, where: str) 
         yield Problem("silent", f"{where}: {level}")
     if clipped > limits.clipping:
         yield Problem("clipped", f"{where}: {100 * clipped:.2g} % of its samples are at full scale")
+
+
+def _event_problems(events: Sequence[Event], facts: Facts, where: str) -> Iterator[Problem]:
+    """One of each kind, of however many events."""
+    end = facts.duration + TOLERANCE  # NaN where nothing could be decoded: no time is beyond it
+    lasts = f". The clip lasts {facts.duration:.3f} s"
+    backwards, outside, beyond, unknown = [], [], [], []
+    for event in events:
+        if event.onset > event.offset:
+            backwards.append(event)
+        elif event.onset > end or event.offset < -TOLERANCE:
+            outside.append(event)
+        elif event.onset < -TOLERANCE or event.offset > end:
+            beyond.append(event)
+        if event.label not in facts.names:
+            unknown.append(event)
+    kinds = ("event_order", backwards, ""), ("event_outside", outside, lasts), ("event_beyond", beyond, lasts)
+    for kind, wrong, more in (*kinds, ("event_label", unknown, "")):
+        if wrong:
+            spans = [f"{label} {onset:g} to {offset:g} s" for onset, offset, label in wrong]
+            yield Problem(kind, f"{where}: {listed(spans, 3)}{more}")
+    unheard = [name for name in dict.fromkeys(facts.names) if all(name != event.label for event in events)]
+    if unheard:
+        yield Problem("no_event", f"{where}: {listed(unheard, 3)}")

@@ -46,6 +46,8 @@ def _paragraph(report: Report, label_map: LabelMap | None) -> list[str]:
         spread = f"from {few:,} ({least}) to {many:,} clips ({most})" if few < many else f"{few:,} clips each"
         lines.append(f"  {len(report.clips)}{of_map} classes, {spread}")
         lines.append("  labels of a clip: " + _counts(report.polyphony))
+    if report.num_events is not None:
+        lines.append(f"  {_number(report.num_events, 'event')} with onset and offset")
     if report.folds:
         lines.append("  clips of a fold: " + _counts(report.folds))
     lines.append(f"  fingerprint {report.fingerprint or 'none, for not all records can be read'}")
@@ -98,6 +100,7 @@ def _report_json(report: Report, label_map: LabelMap | None) -> dict[str, Any]:
         "encodings": dict(report.encodings),
         "seconds": {"shortest": shortest, "median": median, "longest": longest, "total": sum(report.durations)},
         "classes": {name: {"clips": report.clips[name], "events": report.events[name]} for name in names},
+        "events": report.num_events,
         "labels_of_a_clip": dict(sorted(report.polyphony.items())),
         "folds": dict(sorted(report.folds.items())),
         "findings": [{"severity": finding.severity} | vars(finding) for finding in report.findings],

@@ -4,15 +4,20 @@
                             or, with folds, (flac bytes, label, fold int 1…K), where ESC-50's label is its target int
     key  b"__keys__"    ->  MessagePack list of the N keys (bytes)
     key  b"__len__"     ->  MessagePack N
+    key  b"__events__"  ->  MessagePack list of N lists, record by record: the events of each, [onset, offset, "Label"]
+
+Onset and offset are 64-bit floats, in s from the clip's start, and the label is one of the record's. An LMDB has the
+events of all its records, or no such key: none had it before they were kept, and the released ones have not.
 
 A path that is an existing folder holds the LMDB inside it (LMDB's `subdir`), any other path is
 the file itself.
 """
 
+import math
 import os
 import struct
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,12 +25,15 @@ from typing import Any, TypeVar
 import lmdb
 import msgpack
 
+from src.data.events import Event
+from src.data.labels import nfc
 from src.data.lmdb.notes import FileState, recall, remember
 from src.data.lmdb.pages import fault, values_in
 from src.errors import UserError
 from src.utils.progress import progress
 
 NOTE = "labels"
+EVENTS = b"__events__"
 LENGTHS = {0xC4: struct.Struct(">B"), 0xC5: struct.Struct(">H"), 0xC6: struct.Struct(">I")}  # of bin 8, 16 and 32
 NO_RECORD = (ValueError, TypeError, LookupError, struct.error, msgpack.UnpackException)  # raised by other bytes
 
@@ -81,6 +89,31 @@ def _audio_span(value: memoryview) -> tuple[int, int]:
     length = LENGTHS[value[1]]
     start = 2 + length.size
     return start, start + length.unpack_from(value, 2)[0]
+
+
+def packed_events(events: Iterable[Event]) -> bytes:
+    """The events of one record as MessagePack."""
+    return msgpack.packb([(float(onset), float(offset), label) for onset, offset, label in events])
+
+
+def unpacked_events(value: bytes | memoryview, count: int) -> list[list[Event]]:
+    """The events of `count` records, of an `__events__` entry. Their labels are as label maps spell them.
+
+    Raises:
+        ValueError, TypeError: it is not as written above.
+    """
+    records = msgpack.unpackb(value)
+    if not (isinstance(records, list) and len(records) == count and all(isinstance(each, list) for each in records)):
+        raise ValueError(f"not a list of {count} lists")
+    return [[_event(*event) for event in events] for events in records]
+
+
+def _event(onset: Any, offset: Any, label: Any) -> Event:
+    if not (type(onset) is type(offset) is float and math.isfinite(onset) and math.isfinite(offset)):
+        raise TypeError("onset or offset is no number of seconds")
+    if not (isinstance(label, str) and label):
+        raise TypeError("the label is no text")
+    return Event(onset, offset, sys.intern(nfc(label)))  # one text for all events of a class
 
 
 def known_annotations(state: FileState, count: int) -> list[Annotation] | None:
@@ -175,8 +208,33 @@ class LMDBReader:
         """The `__keys__` entry, which should be the list of the records' keys. None where there is none."""
         return self._entry(b"__keys__")
 
+    def events(self) -> list[list[Event]] | None:
+        """The events of every record, in the order of its annotation file. None where the LMDB has none.
+
+        Raises:
+            UserError: the entry is there, but damaged.
+        """
+        return self._entry(EVENTS, lambda value: unpacked_events(value, len(self)))
+
+    def require_events(self) -> list[list[Event]]:
+        """The events of every record.
+
+        Raises:
+            UserError: the LMDB has none, or they are damaged.
+        """
+        found = self.events()
+        if found is None:
+            why = "It was packed before they were kept, is a released one, or is of clips without times"
+            mend = "Pack the soundscapes again with pack_mixtures_into_lmdb.py, which keeps them"
+            raise UserError(f"{self.path}: has no events. {why}. {mend}")
+        return found
+
+    def stored_events(self) -> bytes | None:
+        """The `__events__` entry as stored, whatever it is. None where there is none."""
+        return self._entry(EVENTS, bytes)
+
     def num_entries(self) -> int:
-        """All that the LMDB holds under any key: two more than there are records, if it is whole."""
+        """All that the LMDB holds under any key: two more than there are records, or three with events."""
         return self._environment().stat()["entries"]
 
     def annotations(self, without: Collection[int] = ()) -> list[Annotation]:
@@ -249,12 +307,12 @@ class LMDBReader:
         except NO_RECORD:
             raise UserError(f"{self.where(index)} is not (flac, label). The file is damaged") from None
 
-    def _entry(self, key: bytes) -> object:
-        """What is stored beside the records under a key."""
+    def _entry(self, key: bytes, parse: Callable[[memoryview], Any] = msgpack.unpackb) -> Any:
+        """What `parse` finds in what is stored beside the records under a key. None where there is nothing."""
         with self._environment().begin(buffers=True) as transaction:
             try:
                 value = transaction.get(key)
-                return None if value is None else msgpack.unpackb(value)
+                return None if value is None else parse(value)
             except (*NO_RECORD, lmdb.Error):
                 raise UserError(f"{self.path}: its {key.decode()} entry cannot be read. The file is damaged") from None
 

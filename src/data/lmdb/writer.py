@@ -2,14 +2,16 @@
 
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import lmdb
 import msgpack
 
+from src.data.events import Event
 from src.data.lmdb import fingerprint
 from src.data.lmdb.notes import FileState, remember
-from src.data.lmdb.store import NOTE, Annotation, Record, data_file
+from src.data.lmdb.store import EVENTS, NOTE, Annotation, Record, data_file, packed_events
 from src.errors import UserError
 from src.utils import locks
 from src.utils.files import file_behind, is_special, require_writable, sync, sync_folder
@@ -43,6 +45,8 @@ class LMDBWriter:
         self._pending_bytes = 0
         self._digests = bytearray()  # 32 bytes a record
         self._annotations: list[Annotation] = []
+        self._events = bytearray()  # packed, of one record behind the other
+        self._num_with_events = 0  # records
 
     def __enter__(self) -> "LMDBWriter":
         if is_special(self._file):
@@ -68,17 +72,21 @@ class LMDBWriter:
     @property
     def fingerprint(self) -> str:
         """Of the records added so far."""
-        return fingerprint.combined([self._digests])
+        return fingerprint.combined([self._digests, *map(fingerprint.digest, self._events_entry().values())])
 
     def __len__(self) -> int:
         return len(self._annotations)
 
-    def add(self, record: Record) -> None:
-        """Append one record."""
+    def add(self, record: Record, events: Iterable[Event] | None = None) -> None:
+        """Append one record. All records come with their events, or none does."""
         value = record.pack()
         self._pending[str(len(self)).encode()] = value
         self._digests += fingerprint.digest(value)
         self._annotations.append((record.label, record.fold))
+        if events is not None:
+            self._events += packed_events(events)
+            self._num_with_events += 1
+        assert self._num_with_events in (0, len(self)), "some records have events, and others do not"
         self._pending_bytes += len(value)
         if len(self._pending) >= self.write_frequency or self._pending_bytes >= self.LARGEST_TRANSACTION:
             self._commit()
@@ -99,7 +107,7 @@ class LMDBWriter:
         """Write what is left, and have all of it on the disk before the file gets its name."""
         self._commit()
         keys = [str(index).encode() for index in range(len(self))]
-        self._put({b"__keys__": msgpack.packb(keys), b"__len__": msgpack.packb(len(self))})
+        self._put({b"__keys__": msgpack.packb(keys), b"__len__": msgpack.packb(len(self))} | self._events_entry())
         try:
             self._env.sync(True)
             self._env.close()
@@ -111,6 +119,12 @@ class LMDBWriter:
         state = FileState.of(self._file, os.fstat(self._lock))
         remember(state, fingerprint.NOTE, self.fingerprint)
         remember(state, NOTE, self._annotations)
+
+    def _events_entry(self) -> dict[bytes, bytes]:
+        """Key and value of the events of the records added so far, if they have any."""
+        if not self._num_with_events:
+            return {}
+        return {EVENTS: msgpack.Packer().pack_array_header(len(self)) + bytes(self._events)}
 
     def _commit(self) -> None:
         self._put(self._pending)

@@ -7,6 +7,7 @@ import numpy as np
 from src.config.sections import AudioConfig, DataConfig
 from src.data.audio.files import as_int16, encode
 from src.data.clip_dataset import ClipDataset
+from src.data.events import Event
 from src.data.labels import LabelMap
 from src.data.lmdb.fingerprint import combined, fingerprint, known_fingerprint
 from src.data.sampling import SOUNDSCAPE, clip_generator
@@ -59,10 +60,9 @@ class SoundscapeDataset(ClipDataset):
         samples = render(specification, self._events, self._backgrounds, rate, self.data.duration)
         return as_int16(samples), self._classes_of(specification)
 
-    def events(self, epoch: int, index: int) -> list[tuple[float, float, str]]:
-        """(onset, offset, label) of every event of a clip in an epoch, in s."""
+    def events(self, epoch: int, index: int) -> list[Event]:
         events = self.specification(epoch, index).events
-        return [(one.onset, one.offset, self.label_map.names[self._event_classes[one.source]]) for one in events]
+        return [Event(one.onset, one.offset, self.label_map.names[self._event_classes[one.source]]) for one in events]
 
     def specification(self, epoch: int, index: int) -> Specification:
         """What a clip is mixed of in an epoch."""

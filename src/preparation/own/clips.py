@@ -14,8 +14,8 @@ from src.data.audio.files import encode
 from src.data.audio.opening import opened
 from src.data.audio.windows import resampled_length, windows
 from src.data.checks.record import sound_hash
+from src.data.events import Event
 from src.errors import UserError
-from src.preparation.annotations import Event
 from src.preparation.clip_sets import UNREADABLE_SUFFIXES
 from src.preparation.own.listing import Recording
 from src.utils.files import write_whole

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from src.data.audio.files import AUDIO_SUFFIXES
+from src.data.events import Event
 from src.data.labels import nfc
 from src.errors import UserError
-from src.preparation.annotations import Event
 from src.preparation.clip_sets import UNREADABLE_SUFFIXES
 from src.utils.folders import files_in
 from src.utils.text import is_text

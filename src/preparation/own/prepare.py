@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import logging
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -117,6 +118,7 @@ def prepare(options: OwnOptions) -> str:
             num_workers=options.num_workers,
             allow_empty=kind == "multilabel",
             folds=folds,
+            keep_events=_have_times(listing),
         )
     label_map = LabelMap(tuple(names), str(out / "lbl_map.json"))
     label_map.save(label_map.path)
@@ -169,6 +171,11 @@ def _listing(options: OwnOptions) -> Listing:
     if options.is_folder:
         return read_folder(options.src, options.class_level, options.group_by)
     return read_table(options.src, options.audio_dir, options.label_separator, options.group_by, options.split_by)
+
+
+def _have_times(listing: Listing) -> bool:
+    """Whether its labels are events with onset and offset, and not of whole recordings."""
+    return all(math.isfinite(event.offset) for each in listing.recordings for event in each.events)
 
 
 def _sources(listing: Listing, options: OwnOptions, report: Report) -> tuple[list[Source], str]:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from src.data.audio.files import AUDIO_SUFFIXES
+from src.data.events import Event
 from src.errors import UserError, listed
-from src.preparation.annotations import Event
 from src.preparation.own.listing import Listing, Recording, Side, class_name, grouping, sides_of_values, whole
 from src.utils.folders import beside
 from src.utils.tables import numbered_rows

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.data.audio.files import read_mono
+from src.data.events import Event
 from src.errors import UserError
-from src.preparation.annotations import Event, read_events
+from src.preparation.annotations import read_events
 from src.preparation.own.clips import Clip, Cutting, energy, examine, write_clips
 from src.preparation.own.listing import Recording, whole
 

@@ -8,6 +8,7 @@ import re
 import shutil
 import struct
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -27,7 +28,7 @@ from faults.outputs import odd_output, spoilt_rows, stale_row
 from faults.processes import Place
 from faults.sounds import spoilt_encoding, spoilt_samples
 from faults.sources import odd_folder, odd_text
-from src.data.lmdb.store import Record
+from src.data.lmdb.store import EVENTS, Record
 
 UMASKS = (0o022, 0o027, 0o077)
 
@@ -132,8 +133,9 @@ def spoilt_lmdb(corpus: Path, place: Place, rng: Random, turn: int) -> tuple[tup
                 "--json",
                 place.named / "check.json",
             ),
+            ("scripts/show_soundscape.py", f"{path}:3", "--out_png", place.named / "3.png"),
         ),
-        turn,
+        turn + turn // 4,  # or each way of spoiling would meet one command alone
     )
     return words, r"case\.lmdb", what
 
@@ -206,6 +208,7 @@ def spoil_records(path: Path, rng: Random, turn: int) -> str:
             ),
             "record missing": b"gone",
             "keys spoilt": None,
+            "events spoilt": None,
         }
         what = in_turn(list(values), turn)
         if what == "length spoilt":
@@ -218,6 +221,8 @@ def spoil_records(path: Path, rng: Random, turn: int) -> str:
             )
         elif what == "keys spoilt":
             key, value = b"__keys__", rng.choice([b"", b"\xc1", msgpack.packb(6), msgpack.packb([b"0"] * 6)])
+        elif what == "events spoilt":
+            key, value = EVENTS, spoilt_events(transaction.get(EVENTS), mutate, rng)
         else:
             value = values[what]
         if what == "record missing":
@@ -225,6 +230,45 @@ def spoil_records(path: Path, rng: Random, turn: int) -> str:
         else:
             transaction.put(key, value)
     return f"{what}, under {key.decode()}"
+
+
+ODD_EVENTS = (
+    (0.1,),
+    (0.1, 0.2),
+    (0.1, 0.2, "Drum", 1.0),
+    (0.2, 0.1, "Drum"),
+    (-1.0, -0.5, "Drum"),
+    (5.0, 9.0, "Drum"),
+    (0.1, 1e300, "Drum"),
+    (float("nan"), 0.2, "Drum"),
+    (0.1, float("inf"), "Drum"),
+    (0, 1, "Drum"),
+    ("0.1", "0.2", "Drum"),
+    (None, None, None),
+    (0.1, 0.2, "Bagpipe"),
+    (0.1, 0.2, ""),
+    (0.1, 0.2, "\0"),
+    (0.1, 0.2, "x" * 10**5),
+    (0.1, 0.2, b"Drum"),
+    (0.1, 0.2, ["Drum"]),
+    {},
+    "abc",
+    7,
+)
+
+
+def spoilt_events(valid: bytes, mutate: Callable[[bytes, Random], bytes], rng: Random) -> bytes:
+    """The events of an LMDB: bytes spoilt, records left out, or an odd event among them."""
+    events = msgpack.unpackb(valid)
+    rng.choice(events).append(rng.choice(ODD_EVENTS))
+    return rng.choice(
+        [
+            mutate(valid, rng),
+            msgpack.packb(msgpack.unpackb(valid)[1:]),
+            msgpack.packb(rng.choice([None, 6, "events", {}, [[]] * 7, [None] * 6, [[]] * 6])),
+            *[msgpack.packb(events)] * 5,
+        ]
+    )
 
 
 def spoilt_flac(corpus: Path, place: Place, rng: Random, turn: int) -> tuple[tuple, str, str]:
