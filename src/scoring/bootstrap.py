@@ -83,14 +83,34 @@ def weighted_scores(predictions: np.ndarray, targets: np.ndarray, counts: np.nda
     ends = np.flatnonzero(np.append(np.diff(predictions[order]) != 0, True))  # the last clip of each score
     positives = np.cumsum(counts[:, order] * targets[order], axis=1)[:, ends]  # (r, thresholds)
     negatives = np.cumsum(counts[:, order] * (1 - targets[order]), axis=1)[:, ends]
+    return average_precision(positives, negatives), roc_auc(positives, negatives)
+
+
+def average_precision(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
+    """(r,) average precision, NaN without positives.
+
+    Args:
+        positives, negatives: (r, thresholds) weights of those that reach each of falling thresholds. Only thresholds
+            that a positive's score is equal to matter.
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = np.nan_to_num(positives / (positives + negatives))  # before the first drawn clip, no gain either
         gained = np.diff(positives, axis=1, prepend=0)
-        ap = (gained * precision).sum(axis=1) / positives[:, -1]
+        return (gained * precision).sum(axis=1) / positives[:, -1]
+
+
+def roc_auc(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
+    """(r,) area under the ROC curve, NaN without positives or without negatives.
+
+    Args:
+        positives, negatives: (r, thresholds) weights of those that reach each of falling thresholds, the last of which
+            all reach.
+    """
+    gained = np.diff(positives, axis=1, prepend=0)
+    with np.errstate(invalid="ignore"):
         # Of each negative clip, the share of positive ones above it, half of those that tie with it.
         above = positives - gained / 2
-        auc = (np.diff(negatives, axis=1, prepend=0) * above).sum(axis=1) / (positives[:, -1] * negatives[:, -1])
-    return ap, auc
+        return (np.diff(negatives, axis=1, prepend=0) * above).sum(axis=1) / (positives[:, -1] * negatives[:, -1])
 
 
 def mean_over_classes(scores: np.ndarray) -> np.ndarray:

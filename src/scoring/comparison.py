@@ -1,6 +1,7 @@
 """Two checkpoints on the same clips: how far apart they are, and how sure that is."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,12 +27,19 @@ class Comparison:
     A difference is defined where both scores are finite. d′ is infinite where the AUC is 1.
     """
 
-    name: str  # mAP, mAUC, dprime, or accuracy where clips have one class each
+    name: str  # mAP, mAUC, dprime, accuracy where clips have one class each, or a sound event score
     first: float
     second: float
     low: float  # 95 % interval of second - first. An end at an infinite d′ is infinite, and undefined
     high: float
     p: float  # of TEST: how often resamples put the difference on zero's other side
+
+    @classmethod
+    def of(cls, name: str, scores: Sequence[float], drawn: Sequence[np.ndarray]) -> "Comparison":
+        """Of the scores of both, and their (R,) values on the same resamples."""
+        with np.errstate(invalid="ignore"):  # two infinite d′
+            differences = drawn[1] - drawn[0]
+        return cls(name, scores[0], scores[1], *interval(differences), two_sided(differences))
 
     @property
     def difference(self) -> float:
@@ -61,15 +69,11 @@ def compare(first: str, second: str, options: InferenceOptions, resamples: int, 
         for each in (one, other)
     ]
     bootstrapped = [each.bootstrap(resamples, seed) for each in (one, other)]
-    found = []
-    for name in (*SCORES, "accuracy"):
-        if not all(name in each for each in scores):
-            continue
-        with np.errstate(invalid="ignore"):  # two infinite d′
-            differences = getattr(bootstrapped[1], name) - getattr(bootstrapped[0], name)  # (R,)
-        low, high = interval(differences)
-        found.append(Comparison(name, scores[0][name], scores[1][name], low, high, two_sided(differences)))
-    return found
+    return [
+        Comparison.of(name, [each[name] for each in scores], [getattr(each, name) for each in bootstrapped])
+        for name in (*SCORES, "accuracy")
+        if all(name in each for each in scores)
+    ]
 
 
 def two_sided(differences: np.ndarray) -> float:
