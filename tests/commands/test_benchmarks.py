@@ -173,3 +173,13 @@ def test_freed_memory():
     ]
     for default, kept in (table[1:3], table[3:5]):
         assert default[5] == "1.00" and min(numbers([default[3], kept[3], kept[5], default[6], kept[6]])) > 0
+
+
+def test_event_scores():
+    clips = ("--clips", 30, "--grid_clips", 8, "--classes", 2)
+    whole, psds = run_benchmark("event_scores", *clips, "--resamples", 3, "--thresholds", 2000, "--runs", 1)
+    assert [row[0] for row in whole[1:]] == ["frames laid out", "all scores", "all scores of 3 resamples"]
+    assert min(numbers(whole[2][1:])) > 0
+    assert [row[0] for row in psds[1:]] == ["all thresholds", "2000 thresholds"] and psds[1][2] == "1.0"
+    # So fine a grid sees all operating points.
+    assert 0 < float(psds[1][3]) == pytest.approx(float(psds[2][3]), abs=0.005)
