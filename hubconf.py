@@ -13,6 +13,7 @@ if _Path(_src.__path__[0]).resolve().parent != _Path(__file__).resolve().parent:
 from pydantic import ValidationError as _ValidationError
 from torch.nn import Module as _Module
 
+from src.config.sections import AudioConfig as _AudioConfig
 from src.config.sections import ModelConfig as _ModelConfig
 from src.errors import UserError as _UserError
 from src.models import registry as _registry
@@ -54,7 +55,7 @@ def network(
         fault = error.errors(include_url=False)[0]
         value = f"{'.'.join(map(str, fault['loc']))}: is {fault['input']!r}. " if fault["loc"] else ""
         raise _UserError(value + fault["msg"].removeprefix("Value error, ")) from None
-    return _registry.build_network(model)
+    return _registry.build_network(model, model.frame_stride(_AudioConfig()))
 
 
 def _entry(arch: str, depth: int | str) -> _Callable[..., _Module]:

@@ -24,8 +24,9 @@ import _repository
 
 from benchmarks.measuring import in_turns, machine, print_table
 from src import cli
-from src.scoring.events import EventTruth, FrameScores, bootstrap_event_scores, event_scores
-from src.scoring.events.psds import PSDS1, psds, psds_curves
+from src.learning.events import EventTruth, FrameScores
+from src.learning.events.psds import PSDS1, psds, psds_curves
+from src.scoring.events import bootstrap_event_scores, event_scores
 
 FRAMES, FRAME, DURATION = 125, 0.04, 5.0  # of a clip, s, s
 

@@ -222,12 +222,12 @@ def bare_loop(cfg: str, frames: int, num_workers: int, keep: bool) -> Epoch:
     network.train()
     torch.use_deterministic_algorithms(True, warn_only=True)  # as --seed asks for
     clock, losses = Clock(), []
-    for number, (inputs, targets, _) in enumerate(batches):
+    for number, batch in enumerate(batches):
         if config.opt.by_step and number:
             schedule.step()
         torch.manual_seed(network_seed(SEED, 0, number, 0))
-        mixed = mixup(inputs, config.protocol, SEED, 0, number, augment=config.augment)
-        loss = task.training_loss(network, inputs, targets, mixed)
+        mixed = mixup(batch.inputs, config.protocol, SEED, 0, number, augment=config.augment)
+        loss = task.training_loss(network, batch, mixed)
         optimizer.zero_grad()
         loss.backward()
         if config.opt.clip_norm:

@@ -131,7 +131,7 @@ class RunPlan:
             UserError: the network takes no training or no validation clips of that size.
         """
         bins = FeatureExtractor.of(self.config.audio_config).num_bins
-        network = outline(*architecture(self.config.model))
+        network = outline(*architecture(self.config))
         sizes = self.options.random_clip_size, self.options.val_clip_size
         training, _ = (forward_gmac(network, bins, frames) for frames in sizes)
         return training
@@ -157,6 +157,7 @@ class RunPlan:
             self.seed,
             options.crop_validation,
             options.features,
+            getattr(outline(*architecture(self.config)), "stride", None),
             **self.of_lmdbs,
         )
         data.require_enough(options.devices.num_processes)
@@ -243,7 +244,7 @@ def _plan(options: TrainingOptions) -> RunPlan:
     places = [folder.record_file, folder.metrics_file, folder.resume_file, folder.checkpoints / "a.ckpt"]
     require_writable(*places, options.cache_samples and Path(options.cache_samples) / "samples")
     if point:
-        point.require_trainable(outline(*architecture(config.model)), config.opt, options.epochs)
+        point.require_trainable(outline(*architecture(config)), config.opt, options.epochs)
     if options.check_data:
         check_data(plan)
     if config.data.isolated_events:  # packed by one process, which says so

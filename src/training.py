@@ -86,7 +86,7 @@ def carry_out(plan: RunPlan) -> None:
     trainer = build_trainer(
         plan.folder,
         options.devices,
-        [record, *run_callbacks(plan.folder, data, config.opt, task.monitor, keep, every, interrupts)],
+        [record, *run_callbacks(plan.folder, data, config.opt, task.figure_names, keep, every, interrupts)],
         max_epochs=options.epochs,
         accumulate_grad_batches=options.accumulate_grad_batches,
         gradient_clip_val=config.opt.clip_norm,

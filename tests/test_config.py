@@ -113,7 +113,7 @@ def test_overrides(tmp_path):
 
 
 CONTRADICTIONS = [
-    (["model.type=multiclass", "augment.wave_mix=0.5"], "augment.wave_mix is 0.5. It should be 0 unless type is"),
+    (["model.type=multiclass", "augment.wave_mix=0.5"], "augment.wave_mix is 0.5. It should be 0 with type multiclass"),
     (
         ["audio_config.precompute_features=True", "augment.wave_mix=0.5"],
         "precompute_features is True. It should be Fal",

@@ -46,7 +46,9 @@ class ModelConfig:
     arch: Text = Field(description="family of networks, one of src/models/registry.py")
     model_depth: Count | Text = Field(description="member of the family, such as 18 or b1")
     num_classes: Count = Field(description="classes, as many as in the label map")
-    type: Literal["multilabel", "multiclass"] = Field(description="several classes in a clip, or one")
+    type: Literal["multilabel", "multiclass", "events"] = Field(
+        description="several classes in a clip, or one. events: several, and when each sounds"
+    )
     pool: Literal["avgpool", "maxpool"] = Field(
         default="avgpool", description="pooling before the last layer. maxpool is for arch timm"
     )
@@ -57,7 +59,17 @@ class ModelConfig:
     pretrained_fc: Count | None = Field(
         default=None, description="number of classes that pretrained must have. By default any"
     )
-    # Not in its repr, of which digests are made, as these say nothing of the weights that training begins with.
+    # The first two are not in its repr, of which digests are made: without events, it is as before.
+    frame_ms: Annotated[float, Field(ge=1, le=10_000), BeforeValidator(_number)] = Field(
+        default=40.0, repr=False, description="a frame of events lasts so many milliseconds at most"
+    )
+    head: Literal["linear", "gru"] = Field(
+        default="linear",
+        repr=False,
+        description="what events' last layer gets: the frames, or what a recurrent layer in both directions adds to "
+        "them (Cho et al., 2014, arXiv 1406.1078)",
+    )
+    # Nor are these, as they say nothing of the weights that training begins with.
     dropout: Share = Field(
         default=0.0,
         repr=False,
@@ -75,7 +87,17 @@ class ModelConfig:
         for key, usual in ("dropout", 0), ("drop_path", 0), ("pool", "avgpool"):
             value, should = getattr(self, key), f"be {usual} unless arch is timm"
             _require(value == usual or self.arch == "timm", f"model.{key}", value, should)
+        for key in "frame_ms", "head":
+            value, usual = getattr(self, key), getattr(ModelConfig, key)
+            _require(
+                value == usual or self.type == "events", f"model.{key}", value, f"be {usual} unless type is events"
+            )
         return self
+
+    def frame_stride(self, audio: "AudioConfig") -> int | None:
+        """Spectrogram frames that a frame of events stands for at most, or None for other types."""
+        frames = self.frame_ms / 1000 * audio.sample_rate / audio.hop_len
+        return int(frames + 1e-6) if self.type == "events" else None
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -120,7 +142,9 @@ class OptConfig:
     teacher_weight: Probability = Field(
         default=0.5, description="the teacher's share of the loss (Hinton et al., 2015, arXiv 1503.02531)"
     )
-    focal_loss: StrictBool = Field(default=False, description="sigmoid focal loss. For type multilabel alone")
+    focal_loss: StrictBool = Field(default=False, description="sigmoid focal loss. Not for type multiclass")
+    frame_weight: NonNegative = Field(default=1.0, description="factor of the frames' loss. For type events")
+    clip_weight: NonNegative = Field(default=1.0, description="factor of the clip's loss. For type events")
 
     @property
     def by_step(self) -> bool:
@@ -200,7 +224,7 @@ class AugmentConfig:
     wave_mix: Probability = Field(
         default=0.0,
         description="chance that another training clip sounds as well, with its labels (after Tokozume et al., 2018, "
-        "arXiv 1711.10282). For type multilabel",
+        "arXiv 1711.10282). Not for type multiclass",
     )
     mixup_alpha: Annotated[float, Field(ge=0.01, le=100), BeforeValidator(_number)] = Field(
         default=1.0,
@@ -282,7 +306,14 @@ class Config:
         model, opt, audio = self.model, self.opt, self.audio_config
         fc, focal = model.pretrained_fc, opt.focal_loss
         _require(fc is None or model.pretrained is not None, "model.pretrained_fc", fc, "be None without 'pretrained'")
-        _require(not focal or model.type == "multilabel", "opt.focal_loss", focal, "be False unless type is multilabel")
+        one_class, events = model.type == "multiclass", model.type == "events"
+        _require(not (focal and one_class), "opt.focal_loss", focal, "be False with type multiclass")
+        for key in "frame_weight", "clip_weight":
+            value = getattr(opt, key)
+            _require(events or value == 1, f"opt.{key}", value, "be 1 unless type is events")
+        _require(opt.frame_weight + opt.clip_weight > 0, "opt.frame_weight", 0, "be above 0 where clip_weight is 0")
+        steps = model.frame_stride(audio)
+        _require(steps is None or steps >= 1, "model.frame_ms", model.frame_ms, "be no less than hop_len lasts")
         _require(audio.win_len <= audio.n_fft, "audio_config.win_len", audio.win_len, f"fit n_fft ({audio.n_fft})")
         retired = "be removed: background mixers are retired (mixup is audio_config.mixup)"
         _require(audio.bg_files is None, "audio_config.bg_files", audio.bg_files, retired)
@@ -309,7 +340,7 @@ class Config:
         rates = "be 4000 to 65535 with data.isolated_events, or a multiple of 10 up to 655350"
         _require(not endless or fits, "audio_config.sample_rate", rate, rates)
         one = "be 1 with model.type multiclass and isolated_events: a clip has one class"
-        single = not endless or self.model.type == "multilabel" or data.max_events == 1
+        single = not endless or self.model.type != "multiclass" or data.max_events == 1
         _require(single, "data.max_events", data.max_events, one)
         return self
 
@@ -339,7 +370,7 @@ class Config:
         for other, name in (opt.focal_loss, "focal_loss"), (mix, "augment.wave_mix"), (endless, "data.isolated_events"):
             _require(not (opt.teacher and other), "opt.teacher", opt.teacher, f"be None with {name}")
         _require(not (opt.balanced and endless), "opt.balanced", opt.balanced, "be False with data.isolated_events")
-        _require(mix == 0 or model.type == "multilabel", "augment.wave_mix", mix, "be 0 unless type is multilabel")
+        _require(mix == 0 or model.type != "multiclass", "augment.wave_mix", mix, "be 0 with type multiclass")
         kept = self.audio_config.precompute_features and (mix or endless)
         _require(not kept, "audio_config.precompute_features", True, "be False where clips are new in every epoch")
         return self

@@ -24,6 +24,8 @@ class Batch(NamedTuple):
     inputs: torch.Tensor | Samples  # (B, 1, F, T) float32
     targets: torch.Tensor  # (B, C) float32 multi-hot, or (B,) int64 class indices
     teacher: torch.Tensor | None = None  # (B, C) float32, a teacher's logits
+    frames: torch.Tensor | None = None  # (B, J, C) float32 in [0, 1], how much of each frame the classes sound
+    spans: torch.Tensor | None = None  # (B, 3) int64: the first column's frame, columns, and frames of the clip
 
 
 def rows_for(views: Sequence[View]) -> torch.Tensor:

@@ -12,7 +12,7 @@ from src.config.sections import AudioConfig
 from src.data.audio.opening import Source
 from src.data.audio.spectrogram import FeatureExtractor
 from src.data.batching import Batch, as_floats, rows_for, stack_samples
-from src.data.events import Event
+from src.data.events import Event, frame_targets, tiled
 from src.data.labels import LabelMap
 from src.data.sampling import PARTNER, clip_generator
 from src.data.transforms import Transform, View
@@ -32,7 +32,7 @@ class ClipDataset(Dataset, ABC):
         labels: the label field of every clip in turn.
         audio: how a clip becomes a spectrogram.
         label_map: the classes.
-        target_type: multi-hot (C,) float32 targets, or a class index.
+        target_type: multi-hot (C,) float32 targets, a class index, or multi-hot and those of frames as well.
         transform: of the (F, T) spectrogram.
         seed: of the transform's draws.
 
@@ -43,13 +43,14 @@ class ClipDataset(Dataset, ABC):
     records: np.ndarray  # (N,) of the storage's records, those that are clips of this data set
     skipped: list[int] = []  # records that are left out because they cannot be used
     teacher: np.ndarray | None = None  # (N, C) float32, a teacher's logits
+    frame_stride: int | None = None  # if set, batches carry targets of frames of so many columns
 
     def __init__(
         self,
         labels: Iterable[str | int],
         audio: AudioConfig,
         label_map: LabelMap,
-        target_type: Literal["multilabel", "multiclass"],
+        target_type: Literal["multilabel", "multiclass", "events"],
         transform: Transform,
         seed: int = 0,
     ):
@@ -96,6 +97,15 @@ class ClipDataset(Dataset, ABC):
         """
         raise UserError(f"{self.where(index)}: has labels, but no events. LMDBs of soundscapes have both")
 
+    def use_frames(self, stride: int) -> None:
+        """Have batches carry targets of frames of so many columns.
+
+        Raises:
+            UserError: the storage has no events, or they are damaged.
+        """
+        self.events(0, 0)
+        self.frame_stride = stride
+
     def where_all(self, indices: Iterable[int]) -> str:
         """How messages call several clips."""
         return "; ".join(map(self.where, indices))
@@ -114,7 +124,7 @@ class ClipDataset(Dataset, ABC):
     def __getitem__(self, key: Key) -> tuple[np.ndarray, np.ndarray | int]:
         """(F, T) float32 spectrogram, transformed, and target."""
         epoch, index = self.epoch_and_index(key)
-        clip, classes = self.mixed_sound(epoch, index)
+        clip, classes, _ = self.mixed_sound(epoch, index)
         spectrogram = clip if self._kept is not None else self.features.scratch(clip)
         return self.view(epoch, index, spectrogram.shape[1]).of(spectrogram), self.target(classes)
 
@@ -123,17 +133,30 @@ class ClipDataset(Dataset, ABC):
         epochs, indices = zip(*map(self.epoch_and_index, keys))
         # Step by step for all clips: each step finds its code and its memory in the processor's caches.
         made = self._kept is not None
-        clips, classes = zip(*map(self.mixed_sound, epochs, indices))
+        clips, classes, events = zip(*map(self.mixed_sound, epochs, indices))
         targets = torch.from_numpy(np.asarray(list(map(self.target, classes))))
         teacher = None if self.teacher is None else torch.from_numpy(self.teacher[list(indices)])
         sizes = [clip.shape[1] if made else self.features.num_frames(len(clip)) for clip in clips]
         views = list(map(self.view, epochs, indices, sizes))
+        frames = spans = None
+        if self.frame_stride is not None:
+            frames = self._frame_targets(views, events, self.frame_stride)
+            spans = torch.tensor([(view.first, view.size, view.num_frames) for view in views])
         if self.on_device:
-            return Batch(stack_samples(clips, views), targets, teacher)
+            return Batch(stack_samples(clips, views), targets, teacher, frames, spans)
         rows = rows_for(views)
         for row, clip, view in zip(rows.numpy(), clips, views):
             view.of(clip if made else self.features.scratch(clip), row[0, :, : view.size])
-        return Batch(rows, targets, teacher)
+        return Batch(rows, targets, teacher, frames, spans)
+
+    def _frame_targets(self, views: Sequence[View], events: Sequence[list[Event]], stride: int) -> torch.Tensor:
+        """(B, J, C) float32 of what is seen of B clips, 0 behind the end of the smaller ones."""
+        hop = self.features.hop_len / self.features.sample_rate
+        found = [frame_targets(*each, self.label_map, hop, stride) for each in zip(views, events)]
+        frames = torch.zeros(len(found), max(map(len, found)), len(self.label_map))
+        for row, targets in zip(frames.numpy(), found):
+            row[: len(targets)] = targets
+        return frames
 
     def sound(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         """What a clip holds in an epoch, and the class index of every event of it.
@@ -145,22 +168,33 @@ class ClipDataset(Dataset, ABC):
         frames, starts = self._kept
         return frames[starts[index] : starts[index + 1]].numpy().T, self.class_indices(index)
 
-    def mixed_sound(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def mixed_sound(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray, list[Event]]:
         """What `sound` gives, with the chance `wave_mix` added to that of another clip, as when both sound at once.
 
-        The sum is (N,) float32 of the longer one's length, and may leave [-1, 1). The shorter one is repeated.
+        The sum is (N,) float32 of the longer one's length, and may leave [-1, 1). The shorter one is repeated. The
+        events of both are given where frames are to have targets.
         """
-        clip, classes = self.sound(epoch, index)
+        (clip, classes), wanted = self.sound(epoch, index), self.frame_stride is not None
+        events = self.events(epoch, index) if wanted else []
+        partner = self.partner(epoch, index)
+        if partner is None:
+            return clip, classes, events
+        other, more_classes = self.sound(epoch, partner)
+        length, rate = max(len(clip), len(other)), self.audio.sample_rate
+        mixed = np.resize(as_floats(clip), length) + np.resize(as_floats(other), length)
+        if wanted:
+            both = (events, len(clip)), (self.events(epoch, partner), len(other))
+            events = [event for own, size in both for event in tiled(own, size, length, rate)]
+        return mixed, np.concatenate([classes, more_classes]), events
+
+    def partner(self, epoch: int, index: int) -> int | None:
+        """The clip that sounds with a clip in an epoch, if any does."""
         if self.wave_mix == 0 or len(self) == 1:
-            return clip, classes
+            return None
         rng = clip_generator(self.seed, epoch, index, PARTNER)
         if rng.random() >= self.wave_mix:
-            return clip, classes
-        partner = (index + int(rng.integers(1, len(self)))) % len(self)
-        other, more_classes = self.sound(epoch, partner)
-        length = max(len(clip), len(other))
-        mixed = np.resize(as_floats(clip), length) + np.resize(as_floats(other), length)
-        return mixed, np.concatenate([classes, more_classes])
+            return None
+        return (index + int(rng.integers(1, len(self)))) % len(self)
 
     def epoch_and_index(self, key: Key) -> tuple[int, int]:
         """Of a key, which may be the index alone."""

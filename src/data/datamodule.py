@@ -31,6 +31,7 @@ class ClipDataModule(pl.LightningDataModule):
         crop_validation: validate on the centre of a longer clip, or else on all of it.
         features: where spectrograms are made: on the "device" of the network, in the loader's "workers", or "auto",
             on a GPU where the network is on one.
+        frame_stride: columns of a frame of events, where frames are to have targets.
         of_lmdbs: of `open_dataset`. With a fold, train on the others and validate on this one.
 
     Raises:
@@ -48,6 +49,7 @@ class ClipDataModule(pl.LightningDataModule):
         seed: int = 0,
         crop_validation: bool = True,
         features: Features = "auto",
+        frame_stride: int | None = None,
         **of_lmdbs: Any,
     ):
         super().__init__()
@@ -71,6 +73,9 @@ class ClipDataModule(pl.LightningDataModule):
             )
         self._weights = self.train_set.balancing_weights() if config.opt.balanced else None
         self.val_set = open_dataset(config, self.val_source, label_map, val_chain, seed, **of_lmdbs)
+        if frame_stride is not None:
+            self.train_set.use_frames(frame_stride)
+            self.val_set.use_frames(frame_stride)
         self.device_features = DeviceFeatures(self.train_set.features)
         self.require_enough(num_ranks=1)
         self._within_epoch: tuple[int, int] | None = None  # epoch, records of each rank done

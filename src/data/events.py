@@ -2,7 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:  # scripts that only read events start without these
+    from src.data.labels import LabelMap
+    from src.data.transforms import View
 
 
 class Event(NamedTuple):
@@ -33,3 +39,23 @@ def tiled(events: Sequence[Event], length: int, min_length: int, sample_rate: in
         shifted = (Event(start + onset, min(start + offset, stop), label) for onset, offset, label in events)
         repeats += [event for event in shifted if event.onset < stop]
     return repeats
+
+
+def frame_targets(view: "View", events: Sequence[Event], label_map: "LabelMap", hop: float, stride: int) -> np.ndarray:
+    """(J, C) float32 in [0, 1]: how much of each frame of `stride` columns of a view each class sounds.
+
+    Columns that show nothing of the clip, as SpecAugment's, hold no event. The last frame may have fewer columns.
+
+    Args:
+        hop: seconds between two frames of the spectrogram.
+    """
+    shown = view.shown()  # (T,)
+    frames = np.arange(0, view.size, stride)  # (J,) their first columns
+    targets = np.zeros((len(label_map), len(frames)), np.float32)
+    begins, ends = (shown - 0.5) * hop, (shown + 0.5) * hop
+    columns = np.minimum(stride, view.size - frames)  # (J,)
+    for label in {event.label for event in events}:
+        times = np.array([event[:2] for event in events if event.label == label])  # (E, 2)
+        sounds = ((times[:, :1] < ends) & (times[:, 1:] > begins)).any(axis=0) & (shown >= 0)  # (T,)
+        targets[label_map.mapping[label]] = np.add.reduceat(sounds, frames, dtype=np.float32) / columns
+    return targets.T

@@ -48,7 +48,7 @@ class LMDBDataset(ClipDataset):
     ):
         self.reader = LMDBReader(lmdb_path, readahead=False)  # records are read in random order
         self._ahead: ReadingAhead | None = None
-        self._event_lists: list[list[Event]] | None = None  # of all records, once they are asked for
+        self._events: tuple[np.ndarray, np.ndarray, list[str]] | None = None  # of all clips, once they are asked for
         bad = unusable(self.reader, audio.sample_rate, num_workers) if skip_bad_records else set()
         annotations = self.reader.annotations(without=bad)
         self.skipped = sorted(bad)
@@ -76,9 +76,31 @@ class LMDBDataset(ClipDataset):
         return flac
 
     def events(self, epoch: int, index: int) -> list[Event]:
-        if self._event_lists is None:
-            self._event_lists = self.reader.require_events()
-        return self._event_lists[self.records[index]]
+        self._events = self._events or self._read_events()
+        values, starts, labels = self._events
+        found = values[starts[index] : starts[index + 1]].tolist()
+        return [Event(onset, offset, labels[int(label)]) for onset, offset, label in found]
+
+    def _read_events(self) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """(M, 3) onset, offset and label index of the clips' events, (N + 1,) where each clip's begin, and the labels.
+
+        These are flat: small objects would be copied, bit by bit, into every forked worker.
+        """
+        stored = self.reader.require_events()
+        lists = [stored[record] for record in self.records]
+        labels = sorted({event.label for events in lists for event in events})
+        number = {label: place for place, label in enumerate(labels)}
+        values = [(onset, offset, number[label]) for events in lists for onset, offset, label in events]
+        starts = np.cumsum([0, *map(len, lists)])
+        return np.array(values, dtype=np.float64).reshape(-1, 3), starts, labels
+
+    def use_frames(self, stride: int) -> None:
+        super().use_frames(stride)
+        assert self._events
+        unknown = [label for label in self._events[2] if label not in self.label_map.mapping]
+        if unknown:
+            where = f"{self.reader.path}: an event's label, '{unknown[0]}', is not in the label map"
+            raise UserError(f"{where} {self.label_map.path}. Is it another data set's map?")
 
     def where(self, index: int) -> str:
         return self.reader.where(self.records[index])

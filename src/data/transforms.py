@@ -49,6 +49,16 @@ class View:
         """All of a spectrogram."""
         return cls(num_bins, num_frames, 0, num_frames)
 
+    def shown(self) -> np.ndarray:
+        """(size,) of each column, the spectrogram's frame, or -1 where nothing of the clip is left."""
+        frames = self.first + np.arange(self.size)
+        found = (frames + self.roll) % self.num_frames
+        if not self.wrap:
+            found[(frames < 0) | (frames >= self.num_frames)] = -1
+        for band in self.bands:
+            found[band.column : band.column + band.columns] = -1
+        return found
+
     def of(self, spectrogram: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """(F, T) -> (F, size), into `out` where it is given."""
         if out is None:

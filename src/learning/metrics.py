@@ -87,6 +87,13 @@ def mean_defined(values: np.ndarray) -> float:
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
+def mean_over_classes(scores: np.ndarray) -> np.ndarray:
+    """(r, C) -> (r,), without the NaNs."""
+    defined = np.isfinite(scores)
+    with np.errstate(invalid="ignore"):
+        return np.where(defined, scores, 0).sum(axis=1) / defined.sum(axis=1)
+
+
 def require_scores(predictions: np.ndarray, targets: np.ndarray) -> None:
     """Refuse what cannot be scored: other shapes than (N, C), values that are not finite, or not 0 and 1."""
     if predictions.ndim != 2 or predictions.shape != targets.shape:

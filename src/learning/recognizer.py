@@ -1,5 +1,6 @@
 """The one LightningModule: a network, its task, and the training and validation steps of every experiment."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -55,7 +56,7 @@ class Recognizer(pl.LightningModule):
         self.seed = seed
         self.use_mixup = use_mixup
         self.augment = augment
-        self._validated: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._validated: list[list[torch.Tensor | None]] = []  # of each batch, its outputs, targets, frames and spans
         self._reported_undefined = False
         self._batch = 0  # of the epoch
         self._decisions: dict[str, Any] | None = None  # by the last validation
@@ -91,11 +92,11 @@ class Recognizer(pl.LightningModule):
         return schedule
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        inputs, targets, teacher = batch
+        inputs = batch.inputs
         assert isinstance(inputs, torch.Tensor), "the data module makes features of samples"
         place = self.current_epoch, batch_idx, self.global_rank
         mixed = mixup(inputs, self.protocol, self.seed, *place, self.augment) if self.use_mixup else None
-        loss = self.task.training_loss(self.net, inputs, targets, mixed, teacher)
+        loss = self.task.training_loss(self.net, batch, mixed)
         self._loss_sum = self._loss_sum.to(loss.device) + loss.detach().float() * len(inputs)
         self._loss_count += len(inputs)
         self.log("train_loss_step", loss, on_step=True, on_epoch=False, prog_bar=True, batch_size=len(inputs))
@@ -103,13 +104,16 @@ class Recognizer(pl.LightningModule):
 
     # Batch norm's statistics are rank 0's here, as in the checkpoint: DDP shares them before a rank's first batch.
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        inputs, targets, _ = batch
-        self._validated.append((self(inputs).float().cpu(), targets.cpu()))
+        assert isinstance(batch.inputs, torch.Tensor)
+        outputs = self.task.outputs(self.net, batch.inputs).float()
+        kept = outputs, batch.targets, batch.frames, batch.spans
+        self._validated.append([None if part is None else part.cpu() for part in kept])
 
     def on_validation_epoch_end(self) -> None:
-        logits, targets = (torch.cat(parts) for parts in zip(*self._validated))
+        outputs, targets, frames, spans = map(_of_all_clips, zip(*self._validated))
         self._validated.clear()
-        logits, targets = (gather_over_ranks(part) for part in (logits, targets))
+        batch = Batch(torch.empty(0), targets, None, frames, spans)
+        logits = self.task.clip_logits(outputs)
         if not torch.isfinite(logits).all():
             raise UserError(
                 f"epoch {self.current_epoch}: the network's outputs are not finite, training has diverged. "
@@ -122,12 +126,13 @@ class Recognizer(pl.LightningModule):
             self.task.report_undefined(targets.numpy(), self.label_map, "validation set")
             report_missing(decisions, self.label_map.names, "validation set")
             self._reported_undefined = True
-        figure = self.task.figure(probabilities, targets.numpy())
+        figures = self.task.figures(outputs, batch, self.trainer.datamodule.val_set)  # type: ignore[attr-defined]
         self.log("train_loss", self._loss_sum / self._loss_count, prog_bar=True, sync_dist=True)
         # Every rank has the whole set and the same figures: nothing to average over ranks.
-        self.log("val_loss", self.task.loss(logits, targets), rank_zero_only=False)
-        self.log(self.task.monitor, torch.tensor(figure, dtype=torch.float64), prog_bar=True, rank_zero_only=False)
-        step_schedule(self._schedule(), figure)
+        self.log("val_loss", self.task.validation_loss(outputs, batch), rank_zero_only=False)
+        for name, figure in figures.items():
+            self.log(name, torch.tensor(figure, dtype=torch.float64), prog_bar=True, rank_zero_only=False)
+        step_schedule(self._schedule(), figures[self.task.monitor])
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = build_optimizer(self.opt, self.net.parameters())
@@ -155,3 +160,8 @@ class Recognizer(pl.LightningModule):
         loss_sum, self._loss_count = shares[self.trainer.global_rank]
         self._decisions = checkpoint.get(DECISIONS)
         self._loss_sum = torch.tensor(loss_sum)
+
+
+def _of_all_clips(parts: Sequence[Any]) -> Any:
+    """One tensor of what batches and ranks have, or None where they have none."""
+    return None if parts[0] is None else gather_over_ranks(torch.cat(list(parts)))

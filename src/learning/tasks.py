@@ -8,11 +8,16 @@ import torch
 from torch import nn
 
 from src.config.sections import Config, OptConfig
+from src.data.batching import Batch
+from src.data.clip_dataset import ClipDataset
 from src.data.labels import LabelMap
 from src.data.mixup import Mixed
 from src.errors import listed
-from src.learning.losses import multiclass_loss, multilabel_loss
+from src.learning.events.psds import PSDS1, psds, psds_curves
+from src.learning.events.seen import seen
+from src.learning.losses import MultilabelLoss, multiclass_loss, multilabel_loss
 from src.learning.metrics import accuracy, mean_average_precision, top_k_accuracy
+from src.models.frames import clip_logits
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +25,8 @@ log = logging.getLogger(__name__)
 class Task(ABC):
     """Loss, probabilities and scores of one kind of target."""
 
-    monitor: str  # the validation figure that the schedule, early stopping and checkpoint names use
+    # Names of validation figures. The schedule, early stopping and checkpoint names use the first one.
+    figure_names: tuple[str, ...]
     sees_mixed = True  # with mixup, run the network on the mixed input
 
     def __init__(self, opt: OptConfig, mixup: bool):
@@ -40,29 +46,39 @@ class Task(ABC):
     def target_loss(self, logits: torch.Tensor, targets: torch.Tensor, mixed: Mixed | None) -> torch.Tensor:
         """Mean loss of (B, C) logits of training, with smoothed and mixed targets."""
 
-    def training_loss(
-        self,
-        network: nn.Module,
-        inputs: torch.Tensor,
-        targets: torch.Tensor,
-        mixed: Mixed | None = None,
-        teacher: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+    def outputs(self, network: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+        """What the network says of (B, 1, F, T) inputs: (B, C) logits of clips, or (B, J, C) of their frames."""
+        return network(inputs)
+
+    def clip_logits(self, outputs: torch.Tensor) -> torch.Tensor:
+        """(B, C) logits of clips, of their `outputs`."""
+        return outputs
+
+    def outputs_loss(self, outputs: torch.Tensor, batch: Batch, mixed: Mixed | None = None) -> torch.Tensor:
+        """Mean loss of a training batch's outputs."""
+        return self.target_loss(outputs, batch.targets, mixed)
+
+    def validation_loss(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Mean loss of a validation set's outputs."""
+        return self.loss(outputs, batch.targets)
+
+    def training_loss(self, network: nn.Module, batch: Batch, mixed: Mixed | None = None) -> torch.Tensor:
         """Loss of a training batch.
 
+        The probabilities of a teacher's logits, mixed as targets are, are learnt from as well (Hinton et al., 2015,
+        arXiv 1503.02531).
+
         Args:
-            inputs: (B, 1, F, T).
-            targets: (B, C) multi-hot or (B,) class indices.
+            batch: with its inputs as (B, 1, F, T).
             mixed: the batch as mixup has it.
-            teacher: (B, C) logits. Their probabilities, mixed as targets are, are learnt from as well (Hinton et al.,
-                2015, arXiv 1503.02531).
         """
-        logits = network(mixed.inputs if mixed and self.sees_mixed else inputs)
-        loss = self.target_loss(logits, targets, mixed)
-        if teacher is None:
+        assert isinstance(batch.inputs, torch.Tensor), "the data module makes features of samples"
+        outputs = self.outputs(network, mixed.inputs if mixed and self.sees_mixed else batch.inputs)
+        loss = self.outputs_loss(outputs, batch, mixed)
+        if batch.teacher is None:
             return loss
-        taught = self.probabilities(teacher)
-        distillation = self.likelihood_loss(logits, mixed.mix(taught) if mixed else taught)
+        taught = self.probabilities(batch.teacher)
+        distillation = self.likelihood_loss(self.clip_logits(outputs), mixed.mix(taught) if mixed else taught)
         return (1 - self._teacher_weight) * loss + self._teacher_weight * distillation
 
     @abstractmethod
@@ -81,9 +97,19 @@ class Task(ABC):
             targets: as of `training_loss`, or (B, C) probabilities.
         """
 
+    @property
+    def monitor(self) -> str:
+        """The validation figure that the schedule, early stopping and checkpoint names use."""
+        return self.figure_names[0]
+
+    def figures(self, outputs: torch.Tensor, batch: Batch, dataset: ClipDataset) -> dict[str, float]:
+        """The validation figures of a whole set, all of its clips as one batch. Of each, higher is better."""
+        probabilities = self.probabilities(self.clip_logits(outputs)).numpy()
+        return {self.monitor: self.figure(probabilities, batch.targets.numpy())}
+
     @abstractmethod
     def figure(self, probabilities: np.ndarray, targets: np.ndarray) -> float:
-        """The validation figure of a whole set, of which higher is better."""
+        """The figure of a whole set's clips, of which higher is better."""
 
     @abstractmethod
     def multi_hot(self, targets: np.ndarray) -> np.ndarray:
@@ -119,7 +145,7 @@ class MultilabelTask(Task):
         positive_weights: (C,) of --cw.
     """
 
-    monitor = "val_mAP"
+    figure_names: tuple[str, ...] = ("val_mAP",)
 
     def __init__(self, opt: OptConfig, mixup: bool, positive_weights: torch.Tensor | None = None):
         super().__init__(opt, mixup)
@@ -153,6 +179,44 @@ class MultilabelTask(Task):
         return targets
 
 
+class EventsTask(MultilabelTask):
+    """Any number of classes a clip, and the frames in which each sounds: the weighted sum of both losses."""
+
+    figure_names = "val_psds", "val_mAP"
+
+    def __init__(self, opt: OptConfig, mixup: bool, positive_weights: torch.Tensor | None = None):
+        super().__init__(opt, mixup, positive_weights)
+        self._frame_weight, self._clip_weight = opt.frame_weight, opt.clip_weight
+
+    def outputs(self, network: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+        return network(inputs, of_frames=True)
+
+    def clip_logits(self, outputs: torch.Tensor) -> torch.Tensor:
+        return clip_logits(outputs)
+
+    def outputs_loss(self, outputs: torch.Tensor, batch: Batch, mixed: Mixed | None = None) -> torch.Tensor:
+        return self._of_both(lambda logits, targets: self.target_loss(logits, targets, mixed), outputs, batch)
+
+    def validation_loss(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return self._of_both(self.loss, outputs, batch)
+
+    def figures(self, outputs: torch.Tensor, batch: Batch, dataset: ClipDataset) -> dict[str, float]:
+        """PSDS1 without class penalty, and the mAP of clips."""
+        of_clips = super().figures(outputs, batch, dataset)[self.monitor]
+        assert batch.spans is not None
+        scores, truth = seen(outputs.sigmoid(), batch.spans, dataset)
+        clips = truth.each_clip_once
+        found = psds(psds_curves(scores, truth, PSDS1, clips), truth, clips, alpha_st=0)
+        return {"val_psds": found.value.item(), "val_mAP": of_clips}
+
+    def _of_both(self, loss: MultilabelLoss, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        assert batch.frames is not None
+        frames = batch.frames[:, : outputs.shape[1]]  # (B, J, C), of which some networks leave the last ones out
+        heard = (frames > 0).any(dim=1).float()  # (B, C) of what is seen of a clip, maybe less than its label
+        frame_loss, clip_loss = loss(outputs, frames), loss(self.clip_logits(outputs), heard)
+        return self._frame_weight * frame_loss + self._clip_weight * clip_loss
+
+
 class MulticlassTask(Task):
     """One class a clip: softmax, cross-entropy, accuracy.
 
@@ -164,7 +228,7 @@ class MulticlassTask(Task):
         class_weights: (C,) of --cw.
     """
 
-    monitor = "val_acc"
+    figure_names = ("val_acc",)
 
     def __init__(
         self,
@@ -223,6 +287,6 @@ class MulticlassTask(Task):
 def build_task(config: Config, class_weights: torch.Tensor | None = None) -> Task:
     """The task of `model.type`."""
     opt, mixup = config.opt, config.audio_config.mixup
-    if config.model.type == "multilabel":
-        return MultilabelTask(opt, mixup, class_weights)
+    if config.model.type != "multiclass":
+        return (EventsTask if config.model.type == "events" else MultilabelTask)(opt, mixup, class_weights)
     return MulticlassTask(config.model.num_classes, opt, mixup, config.protocol == "corrected", class_weights)

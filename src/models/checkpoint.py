@@ -81,7 +81,7 @@ class Checkpoint:
             UserError: the weights do not fit the configuration, or are damaged.
         """
         require_as_written(self.path)
-        network = create(*architecture(self.config.model)) if reused is None else reused
+        network = create(*architecture(self.config)) if reused is None else reused
         load_state(network, self.weights, str(self.path))
         return network
 
@@ -105,29 +105,31 @@ class Checkpoint:
         audio, fold = config.audio_config, self.record.get("fold_index")
         of_logmel = (audio.n_mels, audio.f_min, audio.f_max, audio.mean, audio.std)  # which its repr lacks
         more = (of_logmel,) if audio.feature == "logmel" else ()
-        return digest_of((config.model, audio, self.seed, fold, weights, *more))
+        of_events = (config.model.frame_ms, config.model.head) if config.model.type == "events" else ()
+        return digest_of((config.model, audio, self.seed, fold, weights, *more, *of_events))
 
     def untrained_network(self) -> nn.Module:
         """The network as it was when the run began."""
         return initial_network(self.config, self.seed)
 
 
-def architecture(model: ModelConfig) -> tuple[str, int | str, int, int, str]:
+def architecture(config: Config) -> tuple[str, int | str, int, int, str, int | None, str]:
     """What `create` makes a network of: equal for networks that differ in their weights alone."""
-    return model.arch, model.model_depth, model.num_classes, model.im_size, model.pool
+    model, stride = config.model, config.model.frame_stride(config.audio_config)
+    return model.arch, model.model_depth, model.num_classes, model.im_size, model.pool, stride, model.head
 
 
 @lru_cache
-def outline(arch: str, depth: int | str, num_classes: int, im_size: int, pool: str) -> nn.Module:
+def outline(*architecture: Any) -> nn.Module:
     """A network whose tensors have shapes and no values."""
     with torch.device("meta"):
-        return create(arch, depth, num_classes, im_size, pool)
+        return create(*architecture)
 
 
 def initial_network(config: Config, seed: int) -> nn.Module:
     """The network that a run with this seed begins with."""
     torch.manual_seed(seed)
-    return build_network(config.model)
+    return build_network(config.model, config.model.frame_stride(config.audio_config))
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:

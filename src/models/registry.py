@@ -1,6 +1,6 @@
 """(arch, depth) -> network, warm-started where the configuration says so.
 
-A family is a module beside this one with a collection `DEPTHS` and a function `build(depth, num_classes,
+A family is a module of src/models/families/ with a collection `DEPTHS` and a function `build(depth, num_classes,
 im_size)`. timm's takes `pool`, `dropout` and `drop_path` too. Every network takes (B, 1, F, T) spectrograms and gives
 (B, C) logits. As timm's networks do, it has `reset_classifier(num_classes)`, which makes a fresh last layer, or none
 with 0.
@@ -13,7 +13,8 @@ from torch import nn
 
 from src.config.sections import ModelConfig
 from src.errors import UserError
-from src.models import cifar_resnet, densenet, efficientnet, resnet, timm_models
+from src.models.families import cifar_resnet, densenet, efficientnet, resnet, timm_models
+from src.models.frames import GRU, FrameNetwork
 from src.models.weights import load_weights
 
 FAMILIES = {
@@ -25,23 +26,28 @@ FAMILIES = {
 }
 
 
-def build_network(model: ModelConfig) -> nn.Module:
+def build_network(model: ModelConfig, frame_stride: int | None = None) -> nn.Module:
     """The network that a configuration asks for, freshly initialised or from its `pretrained` file.
 
     With `pretrained`, the network is loaded strictly, and its last layer replaced by a fresh one of `num_classes`.
     The file may have any number of classes, but where `pretrained_fc` says how many, it must have those.
 
+    Args:
+        frame_stride: of `ModelConfig.frame_stride`.
+
     Raises:
         UserError: an unknown arch or depth, or a `pretrained` file that is missing or does not fit.
     """
-    rates = {"dropout": model.dropout, "drop_path": model.drop_path}
+    rates: dict[str, Any] = {"dropout": model.dropout, "drop_path": model.drop_path}
     rates = {name: rate for name, rate in rates.items() if rate}
     classes = model.num_classes if model.pretrained is None else model.pretrained_fc or model.num_classes
-    network = create(model.arch, model.model_depth, classes, model.im_size, model.pool, **rates)
+    of_frames = frame_stride, model.head
+    network = create(model.arch, model.model_depth, classes, model.im_size, model.pool, *of_frames, **rates)
     if model.pretrained is None:
         return network
     try:
-        load_weights(network, model.pretrained, fresh=() if model.pretrained_fc else last_layer(model))
+        fresh = () if model.pretrained_fc else last_layer(model)
+        load_weights(network, model.pretrained, fresh, new=GRU)
     except UserError as error:
         hint = (
             f". model.pretrained_fc is {model.pretrained_fc}. With --set model.pretrained_fc=None, any number will do"
@@ -61,12 +67,21 @@ def last_layer(model: ModelConfig) -> list[str]:
 
 
 def create(
-    arch: str, depth: int | str, num_classes: int, im_size: int = 221, pool: str = "avgpool", **rates: float
+    arch: str,
+    depth: int | str,
+    num_classes: int,
+    im_size: int = 221,
+    pool: str = "avgpool",
+    frame_stride: int | None = None,
+    head: str = "linear",
+    **rates: float,
 ) -> nn.Module:
     """A freshly initialised network, its tensors laid out channels last: the faster layout on CPUs and GPUs.
 
     Args:
         pool: avgpool, or maxpool of timm's networks.
+        frame_stride: make it one of src/models/frames.py, with so many spectrogram frames at most in one of its own.
+        head: linear, or gru with a frame stride.
         rates: dropout and drop_path, of timm's networks alone. Weights and keys are those without them.
 
     Raises:
@@ -79,7 +94,10 @@ def create(
         known = family.DEPTHS.like(depth) if family is timm_models else ", ".join(map(str, family.DEPTHS))
         raise UserError(f"model.model_depth is {depth!r}. {arch} has {known}")
     further = rates if pool == "avgpool" else rates | {"pool": pool}
-    return family.build(depth, num_classes, im_size, **further).to(memory_format=torch.channels_last)
+    network = family.build(depth, num_classes, im_size, **further)
+    if frame_stride is not None:
+        network = FrameNetwork(network, frame_stride, head == "gru")
+    return network.to(memory_format=torch.channels_last)
 
 
 def count_parameters(arch: str, depth: str, num_classes: int) -> int | None:

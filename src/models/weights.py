@@ -26,11 +26,11 @@ NETWORK = "net."  # what a LightningModule's state dict calls its network's tens
 COUNTER = "num_batches_tracked"  # of batch norm, which not all programs keep
 
 
-def load_weights(network: nn.Module, path: str | Path, fresh: Collection[str] = ()) -> None:
+def load_weights(network: nn.Module, path: str | Path, fresh: Collection[str] = (), new: str | None = None) -> None:
     """Load a `.pth`, a state dict under the released names, or the one within a checkpoint.
 
     Args:
-        fresh: as of `load_state`.
+        fresh, new: as of `load_state`.
 
     Raises:
         UserError: no such file, not a state dict, or keys or shapes that differ.
@@ -49,7 +49,7 @@ def load_weights(network: nn.Module, path: str | Path, fresh: Collection[str] = 
             f"{path}: is no state dict of tensors, alone or under one of the keys {', '.join(CONTAINERS)}. "
             "eval_gise_mixtures.py --export_weights writes one"
         )
-    load_state(network, state, str(path), fresh)
+    load_state(network, state, str(path), fresh, new)
 
 
 def weights_of(network: nn.Module) -> dict[str, torch.Tensor]:
@@ -57,19 +57,29 @@ def weights_of(network: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
 
 
-def load_state(network: nn.Module, state: Mapping[str, torch.Tensor], where: str, fresh: Collection[str] = ()) -> None:
+def load_state(
+    network: nn.Module,
+    state: Mapping[str, torch.Tensor],
+    where: str,
+    fresh: Collection[str] = (),
+    new: str | None = None,
+) -> None:
     """Load a state dict that must fit exactly, but for what `adapted` mends. Messages name `where` it is from.
 
     Args:
         fresh: names of tensors, those of the last layer. The network keeps its own where the state dict's have
             another shape.
+        new: how names of tensors begin that the state dict may lack. The network keeps its own of these too.
     """
     state, changes = adapted(network, state)
     own = network.state_dict()
     kept = {name: own[name] for name in fresh if name in state and state[name].shape != own[name].shape}
     if kept:
         changes.append(f"of another number of classes, so the last layer starts fresh ({', '.join(kept)})")
-        state |= kept
+    if new and (added := {name: own[name] for name in own if name.startswith(new) and name not in state}):
+        changes.append(f"without {new}*, which starts fresh")
+        kept |= added
+    state |= kept
     require_fit(network, state, where)
     if changes:
         log.info("%s: %s", where, ". ".join(changes))

@@ -2,6 +2,7 @@
 
 import functools
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,9 +18,9 @@ from src.utils.tables import write_csv
 class MetricsCSV(Callback):
     """`metrics.csv`: a row an epoch, the whole file rewritten each time, earlier rows kept on resume."""
 
-    def __init__(self, folder: RunFolder, monitor: str):
+    def __init__(self, folder: RunFolder, figures: Sequence[str]):
         self.folder = folder
-        self.columns = ["epoch", "step", "lr", "train_loss", "val_loss", monitor]
+        self.columns = ["epoch", "step", "lr", "train_loss", "val_loss", *figures]
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         # After the epoch's last step and before the schedule has moved on, in a resumed epoch too.

@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from src.utils.text import read_json
 log = logging.getLogger(__name__)
 
 CHECKPOINT_NAME = re.compile(
-    r"epoch=(?P<epoch>\d+)_train_loss=(?P<train_loss>[^_]+)_val_(?:mAP|acc)=(?P<figure>.+?)(?:-v\d+)?\.ckpt"
+    r"epoch=(?P<epoch>\d+)_train_loss=(?P<train_loss>[^_]+)_val_(?:psds|mAP|acc)=(?P<figure>.+?)(?:-v\d+)?\.ckpt"
 )
-COLUMNS = ("epoch", "step", "lr", "train_loss", "val_loss", "val_mAP", "val_acc")  # of metrics.csv, one of the last two
+FIGURES = ("val_psds", "val_mAP", "val_acc")  # of validation. The first that a run has chooses its best checkpoint
+COLUMNS = ("epoch", "step", "lr", "train_loss", "val_loss", *FIGURES)  # of metrics.csv
 KINDS = dict.fromkeys(COLUMNS, NUMBER) | {"epoch": WHOLE_NUMBER}
 PLACES = {
     f"cfg.data.{name}"
@@ -106,11 +107,17 @@ def validation_figure(checkpoint: Path) -> float:
         return math.nan
     for row in RunFolder(checkpoint.parent.parent).epochs():
         if int(row["epoch"]) == int(match["epoch"]):
-            return float(row.get("val_mAP") or row.get("val_acc") or "nan")
+            name = figure_name(row)
+            return float(row[name]) if name else math.nan
     try:
         return float(match["figure"])
     except ValueError:
         return math.nan
+
+
+def figure_name(row: Mapping[str, str]) -> str | None:
+    """The validation figure of an epoch that chooses the best checkpoint, if the row has any."""
+    return next((name for name in FIGURES if row.get(name)), None)
 
 
 def best(checkpoints: Iterable[Path]) -> Path:

@@ -25,23 +25,25 @@ def run_callbacks(
     folder: RunFolder,
     data: ClipDataModule,
     opt: OptConfig,
-    monitor: str,
+    figures: Sequence[str],
     keep: str | int,
     every_n_steps: int,
     interrupts: Interrupts,
 ) -> list[Callback]:
     """Figures, progress, early stopping, checkpoints and signals of a run. See `RunCheckpoints` for the arguments.
 
+    Of the validation figures, the first one counts.
+
     A schedule by the step is not stopped early: it would end before its learning rate has come down.
     """
     watch = LossWatch(data)
     return [
-        *([] if opt.by_step else [EarlyStopping(monitor, mode="max", patience=EARLY_STOPPING_PATIENCE)]),
+        *([] if opt.by_step else [EarlyStopping(figures[0], mode="max", patience=EARLY_STOPPING_PATIENCE)]),
         *([WeightAverage(opt.ema_decay)] if opt.ema_decay is not None else []),
         LearningRateMonitor(logging_interval="epoch"),
-        MetricsCSV(folder, monitor),
+        MetricsCSV(folder, figures),
         watch,
-        RunCheckpoints(folder, monitor, keep, every_n_steps, data, watch, interrupts),
+        RunCheckpoints(folder, figures[0], keep, every_n_steps, data, watch, interrupts),
         EpochBar(),
         Timer(),
     ]

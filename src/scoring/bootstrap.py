@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from src.learning.metrics import require_scores
+from src.learning.metrics import mean_over_classes, require_scores
 from src.utils.progress import progress
 
 CHUNK = 1 << 22  # counts held at a time
@@ -111,13 +111,6 @@ def roc_auc(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
         # Of each negative clip, the share of positive ones above it, half of those that tie with it.
         above = positives - gained / 2
         return (np.diff(negatives, axis=1, prepend=0) * above).sum(axis=1) / (positives[:, -1] * negatives[:, -1])
-
-
-def mean_over_classes(scores: np.ndarray) -> np.ndarray:
-    """(r, C) -> (r,), without the NaNs."""
-    defined = np.isfinite(scores)
-    with np.errstate(invalid="ignore"):
-        return np.where(defined, scores, 0).sum(axis=1) / defined.sum(axis=1)
 
 
 def interval(values: np.ndarray, share: float = 0.95) -> tuple[float, float]:

@@ -168,7 +168,7 @@ def read_heads(candidates: Sequence[Candidate], lbl_map: str | None) -> dict[Pat
             if candidate.path not in heads:
                 checkpoint = read_checkpoint(candidate.path)
                 classes = checkpoint.classes(lbl_map)
-                require_fit(outline(*architecture(checkpoint.config.model)), checkpoint.weights, str(candidate.path))
+                require_fit(outline(*architecture(checkpoint.config)), checkpoint.weights, str(candidate.path))
                 heads[candidate.path] = replace(checkpoint, weights={}, label_map=classes)
             bar.update()
     return heads
@@ -204,7 +204,7 @@ class OneNetwork:
     def load(self, candidate: Candidate) -> nn.Module:
         """The candidate's network, ready to run."""
         checkpoint = read_checkpoint(candidate.path)
-        wanted = architecture(checkpoint.config.model)
+        wanted = architecture(checkpoint.config)
         reusable = None if candidate.untrained or wanted != self._architecture else self._network
         self._network = None  # one that is not reused is freed before another is made
         network = checkpoint.untrained_network() if candidate.untrained else checkpoint.network(reusable)

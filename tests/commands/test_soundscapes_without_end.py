@@ -58,6 +58,14 @@ def test_a_resumed_run_with_workers_is_the_undisturbed_one(corpus, sources, undi
     assert "skipped" in train(corpus, sources, tmp_path / "run", epochs=3).stderr
 
 
+def test_their_events_are_learnt(corpus, sources, undisturbed, tmp_path):
+    """The targets of frames are those of what was mixed, in the first epoch and in the second."""
+    train(corpus, sources, tmp_path / "run", "--set", "model.type=events", "--set", "audio_config.resample=True")
+    names, table, _ = outcome(tmp_path / "run")
+    assert len(names) == 2 and "val_psds,val_mAP" in table
+    assert all("_val_psds=" in name for name in names)
+
+
 @pytest.mark.parametrize("change", [{"soundscapes": 9}, {"max_events": 2}, {"duration": 0.8}, {"backgrounds": "flat"}])
 def test_each_key_changes_the_run_and_belongs_to_it(corpus, sources, undisturbed, tmp_path, change):
     change = {key: sources / value if key == "backgrounds" else value for key, value in change.items()}

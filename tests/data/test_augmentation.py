@@ -49,7 +49,7 @@ def test_a_mixed_clip_is_the_sum_with_the_labels_of_both(tmp_path):
     dataset = lmdb_of(tmp_path / "a.lmdb", *zip(clips, CLASSES))
     alone, pairs = 0, set()
     for epoch in range(300):
-        samples, classes = dataset.mixed_sound(epoch, 1)
+        samples, classes, _ = dataset.mixed_sound(epoch, 1)
         expected = [np.resize(dataset.waveform(index) / 32768, len(samples)) for index in classes]
         assert np.abs(samples * (1.0 if len(classes) > 1 else 2**-15) - sum(expected)).max() < 1e-6
         alone += len(classes) == 1

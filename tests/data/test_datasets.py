@@ -128,7 +128,7 @@ def batches_of(dataset, num_workers, epoch, context=None):
     sampler.set_epoch(epoch)
     batches = loader(dataset, sampler, 4, num_workers, drop_last=True)
     batches.multiprocessing_context = context
-    return [(inputs.clone(), targets.clone()) for inputs, targets, _ in batches]
+    return [(inputs.clone(), targets.clone()) for inputs, targets, *_ in batches]
 
 
 def same(one, other):

@@ -56,9 +56,9 @@ def test_a_batch_is_that_of_the_single_clips(clips, audio, chain, wave_mix):
     dataset = LMDBDataset(str(clips), audio, LabelMap(tuple(CLASSES)), "multilabel", chain, 7)
     dataset.wave_mix = wave_mix
     keys = [(epoch, index) for epoch in range(4) for index in range(len(dataset))]
-    expected, targets, _ = dataset.__getitems__(keys)
+    expected, targets, *_ = dataset.__getitems__(keys)
     dataset.on_device = True
-    samples, same_targets, _ = dataset.__getitems__(keys)
+    samples, same_targets, *_ = dataset.__getitems__(keys)
     assert samples.samples.dtype == (torch.float32 if wave_mix else torch.int16) and torch.equal(targets, same_targets)
     found = DeviceFeatures(dataset.features)(samples)
     assert found.shape == expected.shape and found.dtype == torch.float32

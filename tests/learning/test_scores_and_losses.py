@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from src.config.loading import load_config
 from src.config.sections import AugmentConfig
+from src.data.batching import Batch
 from src.data.mixup import mixing_weights, mixup
 from src.learning.losses import multiclass_loss, multilabel_loss
 from src.learning.metrics import accuracy, dprime, ranking_scores
@@ -135,7 +136,7 @@ def test_multiclass_mixup_loss_by_hand(corpus, protocol, sees_mixed):
     logits = network(mixed.inputs if sees_mixed else inputs)
     each = [functional.cross_entropy(logits, t, reduction="none") for t in (targets, targets[mixed.partners])]
     by_hand = (mixed.weights * each[0] + (1 - mixed.weights) * each[1]).mean()
-    assert torch.isclose(build_task(config).training_loss(network, inputs, targets, mixed), by_hand)
+    assert torch.isclose(build_task(config).training_loss(network, Batch(inputs, targets), mixed), by_hand)
 
 
 @pytest.mark.parametrize("mixing", [False, True])
@@ -163,7 +164,39 @@ def test_smoothed_targets_and_a_teacher_by_hand(corpus, kind, mixing):
 
     if mixed:
         smooth, soft = mixed.mix(smooth), mixed.mix(soft)
-    found = [task.training_loss(network, inputs, targets, mixed, teacher) for teacher in (None, taught)]
+    found = [task.training_loss(network, Batch(inputs, targets, teacher), mixed) for teacher in (None, taught)]
     assert torch.isclose(found[0], loss(smooth))
     assert torch.isclose(found[1], 0.7 * loss(smooth) + 0.3 * loss(soft))
-    assert torch.isclose(task.loss(logits, targets), loss(hard))
+    assert torch.isclose(task.validation_loss(logits, Batch(inputs, targets)), loss(hard))
+
+
+@pytest.mark.parametrize("mixing", [False, True])
+def test_the_loss_of_events_by_hand(corpus, mixing):
+    """Cross-entropy of frames, and of clips, which have what their frames have. Mixup mixes both."""
+    keys = ["opt.label_smoothing=0.2", "opt.frame_weight=0.7", "opt.clip_weight=0.4", "protocol=corrected"]
+    task = build_task(load_config(corpus / "tiny.cfg", ["model.type=events", *keys]))
+    inputs = torch.randn(8, 1, 64, 64)
+    frames = (torch.rand(8, 17, 3) > 0.9) * torch.rand(8, 17, 3)
+    mixed = mixup(inputs, "corrected", 0, 0, 0) if mixing else None
+    outputs = torch.randn(8, 16, 3)  # of a network that leaves out the last frame
+    clips = (outputs.sigmoid() ** 2).sum(1) / outputs.sigmoid().sum(1)
+    due = frames[:, :16], (frames[:, :16] > 0).any(1).float()
+
+    def loss(found, targets):
+        return -(targets * found.log() + (1 - targets) * (1 - found).log()).mean()
+
+    def both(change):
+        return 0.7 * loss(outputs.sigmoid(), change(due[0])) + 0.4 * loss(clips, change(due[1]))
+
+    batch = Batch(inputs, torch.zeros(8, 3), frames=frames)
+    seen = []
+
+    def network(inputs, of_frames):
+        assert of_frames
+        seen.append(inputs)
+        return outputs
+
+    found = task.training_loss(network, batch, mixed)
+    assert torch.isclose(found, both(lambda t: (mixed.mix(t) if mixed else t) * 0.8 + 0.1))
+    assert torch.equal(seen[0], mixed.inputs if mixed else inputs)
+    assert torch.isclose(task.validation_loss(outputs, batch), both(lambda t: t))

@@ -138,11 +138,11 @@ def test_unknown_networks_are_answered_with_the_known_ones(arch, depth, message)
 
 def test_efficientnets_padding_is_frozen_for_its_image_size():
     convolutions = [m for m in create("efficientnet", "b0", 5).modules() if getattr(m, "stride", None) == (2, 2)]
-    assert [(m.before, m.after) for m in convolutions] == [(1, 1), (1, 1), (1, 2), (0, 1), (1, 2)]
+    assert [m.frozen for m in convolutions] == [(1, 1), (1, 1), (1, 2), (0, 1), (1, 2)]
     convolutions = [
         m for m in create("efficientnet", "b0", 5, im_size=224).modules() if getattr(m, "stride", None) == (2, 2)
     ]
-    assert [(m.before, m.after) for m in convolutions] == [(0, 1), (0, 1), (1, 2), (0, 1), (1, 2)]
+    assert [m.frozen for m in convolutions] == [(0, 1), (0, 1), (1, 2), (0, 1), (1, 2)]
 
 
 def test_efficientnets_dropout_and_drop_connect():

@@ -93,9 +93,10 @@ def equal(one, other):
     return one == other
 
 
-def with_every_augmentation(features):
+def with_every_augmentation(features, **of_model):
     """Balanced sampling included."""
-    values = {f"augment.{key}": value for key, value in AUGMENTED.items()}
+    values = {f"model.{key}": value for key, value in of_model.items()}
+    values |= {f"augment.{key}": value for key, value in AUGMENTED.items()}
     values |= {"audio_config.feature": "logmel", "opt.balanced": True}
     return "--features", features, *(word for key, value in values.items() for word in ("--set", f"{key}={value}"))
 
@@ -201,8 +202,10 @@ def test_a_signal_in_the_validation_leaves_it_to_be_repeated(corpus, clips, undi
         ("--set", "opt.optimizer=SGD", "--set", "opt.scheduler=step"),
         with_every_augmentation("workers"),
         with_every_augmentation("device"),
+        with_every_augmentation("workers", type="events", head="gru"),
+        with_every_augmentation("device", type="events"),
     ],
-    ids=["efficientnet", "accumulate", "SGD", "augmented", "augmented_on_device"],
+    ids=["efficientnet", "accumulate", "SGD", "augmented", "augmented_on_device", "events", "events_on_device"],
 )
 def test_other_runs_go_on_within_an_epoch(corpus, clips, tmp_path, more):
     """And end as one that had no workers."""

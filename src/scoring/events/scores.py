@@ -4,13 +4,14 @@ from functools import partial
 
 import numpy as np
 
-from src.scoring.bootstrap import draw_counts, mean_over_classes
+from src.learning.events.clips import EventTruth, FrameScores, require_same_clips
+from src.learning.events.collars import collar_curve
+from src.learning.events.f_scores import best_thresholds, event_counts, f_scores
+from src.learning.events.intersections import intersection_curve
+from src.learning.events.psds import PSDS1, PSDS2, psds, psds_curves
+from src.learning.metrics import mean_over_classes
+from src.scoring.bootstrap import draw_counts
 from src.scoring.comparison import Comparison
-from src.scoring.events.clips import EventTruth, FrameScores, require_same_clips
-from src.scoring.events.collars import collar_curve
-from src.scoring.events.f_scores import best_thresholds, event_counts, f_scores
-from src.scoring.events.intersections import intersection_curve
-from src.scoring.events.psds import PSDS1, PSDS2, psds, psds_curves
 from src.scoring.events.segments import segment_auc, segment_average_precision, segment_counts
 
 PER_CLASS = "_per_class"  # ends the names of scores that have a value for each class

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from src.learning.events.clips import TOLERANCE, EventTruth, FrameScores
+from src.learning.events.curves import Changes
+from src.learning.events.f_scores import Counts
 from src.scoring.bootstrap import average_precision, roc_auc
-from src.scoring.events.clips import TOLERANCE, EventTruth, FrameScores
-from src.scoring.events.curves import Changes
-from src.scoring.events.f_scores import Counts
 
 RESAMPLES_AT_A_TIME = 16  # their weights of 20,000 clips stay in a processor's cache
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from src.runs.folder import RunFolder
+from src.runs.folder import RunFolder, figure_name
 from src.scoring.summaries.summary import UNTRAINED, Summary
 from src.utils.pictures import blank_figure, save_figure
 
@@ -149,12 +149,12 @@ def draw_training(members: Sequence[Summary]) -> Figure | None:
         style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3], "alpha": 0.8}
         for position, run in enumerate(each.runs):
             rows = RunFolder(run.folder).epochs()
-            for axes, names in ((loss_axes, ("train_loss",)), (figure_axes, ("val_mAP", "val_acc"))):
-                points = [(int(row["epoch"]) + 1, float(row[name])) for row in rows for name in names if row.get(name)]
+            metric = next(filter(None, map(figure_name, rows)), metric)
+            for axes, name in ((loss_axes, "train_loss"), (figure_axes, metric)):
+                points = [(int(row["epoch"]) + 1, float(row[name])) for row in rows if row.get(name)]
                 if points:
                     marker = "." if len(points) == 1 else None
                     axes.plot(*zip(*points), marker=marker, label=label if position == 0 else None, **style)
-            metric = next((name for row in rows for name in ("val_mAP", "val_acc") if row.get(name)), metric)
     if not loss_axes.lines and not figure_axes.lines:
         return None
     loss_axes.set(xlabel="epoch", ylabel="training loss", title=members[0].setting.experiment)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from src.errors import UserError
-from src.runs.folder import RunFolder, lowest_if_nan, validation_figure
+from src.runs.folder import RunFolder, figure_name, lowest_if_nan, validation_figure
 from src.scoring.results_table import KEY, SOURCES, read_table
 from src.scoring.summaries.published import Published, published_figure
 from src.utils.folders import files_in
@@ -238,7 +238,7 @@ def experiment_of(cfg_file: str | None) -> str:
 def validation_figures(folder: Path) -> list[float]:
     """Of every epoch, with all digits from metrics.csv, else as checkpoint names give them."""
     run = RunFolder(folder)
-    logged = [float(row[name]) for row in run.epochs() for name in ("val_mAP", "val_acc") if row.get(name)]
+    logged = [float(row[name]) for row in run.epochs() if (name := figure_name(row))]
     named = [validation_figure(file) for file in run.checkpoint_files()]
     return [figure for figure in logged or named if math.isfinite(figure)]
 

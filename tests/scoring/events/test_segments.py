@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from direct import FRAME, clips, inputs, of, shared
+from direct_event_scores import FRAME, clips, inputs, of, shared
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from src.scoring.events import EventTruth, FrameScores
+from src.learning.events import EventTruth, FrameScores
 from src.scoring.events.segments import (
     segment_auc,
     segment_average_precision,

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.scoring.events.clips import EventTruth, FrameScores
-from src.scoring.events.curves import Changes, Curve
-from src.scoring.events.detections import all_detections
-from src.scoring.events.intersections import intersection_curve
+from src.learning.events.clips import EventTruth, FrameScores
+from src.learning.events.curves import Changes, Curve
+from src.learning.events.detections import all_detections
+from src.learning.events.intersections import intersection_curve
 
 MAX_EFPR = 100.0  # effective false positives an hour
 CHUNK = 1 << 22  # sums held at a time

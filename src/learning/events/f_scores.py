@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.scoring.bootstrap import mean_over_classes
-from src.scoring.events.clips import EventTruth, FrameScores
-from src.scoring.events.curves import Curve
-from src.scoring.events.detections import Detections, all_detections
+from src.learning.events.clips import EventTruth, FrameScores
+from src.learning.events.curves import Curve
+from src.learning.events.detections import Detections, all_detections
+from src.learning.metrics import mean_over_classes
 
 CurveOf = Callable[[Detections, EventTruth, int], Curve]  # such as collar_curve
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.scoring.events.clips import EventTruth, FrameScores
+from src.learning.events.clips import EventTruth, FrameScores
 
 
 @dataclass(frozen=True)

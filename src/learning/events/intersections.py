@@ -8,9 +8,9 @@ a share `cttc` of it (cross-trigger tolerance criterion). Shares are summed over
 
 import numpy as np
 
-from src.scoring.events.clips import TOLERANCE, EventTruth
-from src.scoring.events.curves import NONE, Changes, Curve
-from src.scoring.events.detections import Detections, pairs_in_time
+from src.learning.events.clips import TOLERANCE, EventTruth
+from src.learning.events.curves import NONE, Changes, Curve
+from src.learning.events.detections import Detections, pairs_in_time
 
 
 def intersection_curve(

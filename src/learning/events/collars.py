@@ -9,9 +9,9 @@ https://doi.org/10.3390/app6060162).
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from src.scoring.events.clips import TOLERANCE, EventTruth
-from src.scoring.events.curves import Changes, Curve
-from src.scoring.events.detections import Detections, pairs_in_time
+from src.learning.events.clips import TOLERANCE, EventTruth
+from src.learning.events.curves import Changes, Curve
+from src.learning.events.detections import Detections, pairs_in_time
 
 
 def collar_curve(detections: Detections, truth: EventTruth, c: int, collar: float = 0.2, share: float = 0.2) -> Curve:

@@ -51,10 +51,12 @@ class FrozenSameConv2d(nn.Conv2d):
         kernel = like.kernel_size[0]
         super().__init__(like.in_channels, like.out_channels, kernel, stride=2, groups=like.groups, bias=False)
         total = max((-(-size // 2) - 1) * 2 + kernel - size, 0)
-        self.before, self.after = total // 2, total - total // 2  # top and left, bottom and right
+        self.frozen = total // 2, total - total // 2  # top and left, bottom and right
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(functional.pad(x, (self.before, self.after, self.before, self.after)))
+        # Without a stride in time, padding keeps the number of frames and shifts none.
+        columns = self.frozen if self.stride[1] == 2 else 2 * (self.kernel_size[1] // 2,)
+        return super().forward(functional.pad(x, (*columns, *self.frozen)))
 
 
 def _rename_layers(names: dict[str, str], network: nn.Module, state: dict[str, Any], prefix: str, *more: Any) -> None:

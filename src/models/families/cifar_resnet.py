@@ -22,14 +22,14 @@ class Block(nn.Module):
         self.bn1 = nn.BatchNorm2d(planes)
         self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(planes)
-        self.stride = stride
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = functional.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
-        if self.stride != 1:  # option A: every second row and column, and zero channels on either side
+        rows, columns = self.conv1.stride
+        if rows != 1:  # option A: every second row and column, and zero channels on either side
             extra = self.bn2.num_features // 4
-            x = functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, extra, extra))
+            x = functional.pad(x[:, :, ::rows, ::columns], (0, 0, 0, 0, extra, extra))
         return functional.relu(out + x)
 
 
@@ -55,8 +55,15 @@ class CifarResNet(nn.Module):
         return nn.Sequential(first, *(Block(planes, planes, 1) for _ in range(blocks - 1)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, 1, F, T) -> (B, 128, F / 16, T / 16)."""
         x = self.maxpool(functional.relu(self.bn1(self.conv1(x))))  # (B, 32, F / 4, T / 4)
-        x = self.layer3(self.layer2(self.layer1(x)))  # (B, 128, F / 16, T / 16)
+        return self.layer3(self.layer2(self.layer1(x)))
+
+    def forward_head(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, 128, rows, columns) -> (B, C) logits."""
         return self.linear(x.mean(dim=(2, 3)))
 
     def reset_classifier(self, num_classes: int) -> None:

@@ -5,15 +5,15 @@ from functools import partial
 
 import numpy as np
 import pytest
-from direct import clips, collars, inputs, intersections, of, thresholds
+from direct_event_scores import clips, collars, inputs, intersections, of, thresholds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.scoring.events import EventTruth, FrameScores
-from src.scoring.events.collars import collar_curve
-from src.scoring.events.detections import all_detections
-from src.scoring.events.f_scores import Counts, best_thresholds, event_counts, f_scores
-from src.scoring.events.intersections import intersection_curve
+from src.learning.events import EventTruth, FrameScores
+from src.learning.events.collars import collar_curve
+from src.learning.events.detections import all_detections
+from src.learning.events.f_scores import Counts, best_thresholds, event_counts, f_scores
+from src.learning.events.intersections import intersection_curve
 
 by_intersection = partial(intersection_curve, dtc=0.5, gtc=0.5)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import coo_array, csr_array
 
-from src.scoring.events.clips import TOLERANCE
+from src.learning.events.clips import TOLERANCE
 
 
 @dataclass(frozen=True)

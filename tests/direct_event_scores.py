@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 from hypothesis import strategies as st
 
-from src.scoring.events import EventTruth, FrameScores
+from src.learning.events import EventTruth, FrameScores
 
 FRAME = 100  # ms
 

@@ -4,15 +4,15 @@ import dataclasses
 
 import numpy as np
 import pytest
-from direct import clips, inputs, intersections, psds, thresholds
+from direct_event_scores import clips, inputs, intersections, psds, thresholds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.scoring.events import EventTruth, FrameScores
-from src.scoring.events import psds as exact
-from src.scoring.events.detections import all_detections
-from src.scoring.events.intersections import intersection_curve
-from src.scoring.events.psds import PSDS1, PSDS2, Criteria, psds_curves
+from src.learning.events import EventTruth, FrameScores
+from src.learning.events import psds as exact
+from src.learning.events.detections import all_detections
+from src.learning.events.intersections import intersection_curve
+from src.learning.events.psds import PSDS1, PSDS2, Criteria, psds_curves
 
 
 def psds_of(scores, truth, criteria=PSDS1, alpha_st=1.0, max_efpr=100.0, weights=None):

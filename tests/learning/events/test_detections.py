@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from direct import FRAME, clips, inputs, runs, thresholds
+from direct_event_scores import FRAME, clips, inputs, runs, thresholds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.scoring.events import EventTruth, FrameScores
-from src.scoring.events.detections import all_detections, pairs_in_time
+from src.learning.events import EventTruth, FrameScores
+from src.learning.events.detections import all_detections, pairs_in_time
 
 
 def existing(detections, threshold):

@@ -1,0 +1,43 @@
+"""What a network said of clips, and what they hold, as far as it saw them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from src.data.clip_dataset import ClipDataset
+from src.data.events import Event
+from src.learning.events.clips import EventTruth, FrameScores
+
+
+def seen(probabilities: torch.Tensor, spans: torch.Tensor, dataset: ClipDataset) -> tuple[FrameScores, EventTruth]:
+    """Scores over time, and the true events, from the first to the last moment of each clip that its view had.
+
+    Where a view repeats a clip, to fill itself, each moment is taken once.
+
+    Args:
+        probabilities: (N, J, C) of every clip of the data set.
+        spans: (N, 3), as in `Batch`.
+
+    Raises:
+        UserError: the data set has no events.
+    """
+    hop, stride = dataset.features.hop_len / dataset.features.sample_rate, dataset.frame_stride
+    assert stride is not None
+    scores, edges, events = [], [], []
+    for index, (frames, (first, size, length)) in enumerate(zip(probabilities.numpy(), spans.tolist())):
+        begin, end = max(first, 0), min(first + size, length)  # of the clip's own frames
+        borders = np.clip(first + stride * np.arange(len(frames) + 1), begin, end)  # (J + 1,)
+        shown = np.diff(borders) > 0  # (J,)
+        times = np.maximum((np.append(borders[:-1][shown], end) - 0.5) * hop, 0)  # s
+        scores.append(frames[shown])
+        edges.append(times - times[0])
+        events.append(cut(dataset.events(0, index), times[0], times[-1]))
+    names = dataset.label_map.names
+    return FrameScores.of(scores, edges), EventTruth.of(events, [each[-1] for each in edges], names)
+
+
+def cut(events: Sequence[Event], start: float, end: float) -> list[Event]:
+    """What sounds from `start` to `end`, in s from `start` on."""
+    inside = [Event(max(onset, start) - start, min(offset, end) - start, label) for onset, offset, label in events]
+    return [event for event in inside if event.offset > event.onset]
