@@ -57,5 +57,5 @@ run python eval_all_mixtures.py --exp_dir "$top/$runs" --lmdb_path "$lmdbs/eval.
     --lbl_map "$top/meta/lbl_map.json" --results_csv "$top/$runs/results.csv"
 
 step "Beside the stored figures, those of docs/speedrun.md"
-run python scripts/compare_recipes.py docs/speedrun.json "$top/$runs/results.csv" --save "$top/$runs.json" \
-    --picture "$top/$runs.png"
+run python scripts/compare_recipes.py docs/speedrun.json "$top/$runs/results.csv" --note "${runs//_/ }, now" \
+    --save "$top/$runs.json" --picture "$top/$runs.png"

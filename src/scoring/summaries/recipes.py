@@ -64,6 +64,11 @@ class Recipe:
     note: str | None  # such as the machine and the precision
     runs: Annotated[tuple[TrainedRun, ...], Field(min_length=1)]
 
+    @property
+    def title(self) -> str:
+        """Name and note."""
+        return f"{self.name} ({self.note})" if self.note else self.name
+
     @cached_property
     def scores(self) -> np.ndarray:
         """(runs,) eval mAP."""
@@ -154,7 +159,7 @@ def as_markdown(recipes: Sequence[Recipe]) -> str:
         until = float(np.mean([run.gmac_until(first.target) for run in each.runs]))
         rows.append(
             [
-                f"{each.name}{f' ({each.note})' if each.note else ''}",
+                each.title,
                 str(len(each.runs)),
                 f"{each.runs[0].forward_gmac:.3g}",
                 share(each.mean("gmac"), first.mean("gmac")),
@@ -184,7 +189,7 @@ def draw(recipes: Sequence[Recipe]) -> "Figure":
     for number, recipe in enumerate(recipes):
         for run in recipe.runs:
             spent = run.gmac * np.arange(1, len(run.val) + 1) / len(run.val)
-            axes.plot(spent, run.val, color=f"C{number}", label=recipe.name if run is recipe.runs[0] else None)
+            axes.plot(spent, run.val, color=f"C{number}", label=recipe.title if run is recipe.runs[0] else None)
     axes.axhline(recipes[0].target, color="grey", linestyle=":")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:,.0f}")  # pictures take text as it is, and by default these are in TeX
