@@ -226,6 +226,9 @@ def _plan(options: TrainingOptions) -> RunPlan:
                 f"{config.path}: augment.{key} is {value}, and nothing is mixed. Set audio_config.mixup=True, or leave "
                 "it out"
             )
+    if config.model.type == "events" and not options.crop_validation:
+        whole = "and this script validates on whole clips, of any length. Train with train_gise_mixtures.py"
+        raise UserError(f"{config.path}: model.type is events, {whole}")
     folder = RunFolder(Path(options.expdir))
     if not is_text(options.expdir):
         raise UserError(f"{folder.path}: its name is not UTF-8, and TensorBoard writes into no such folder. Rename it")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from src.config.sections import ModelConfig
 from src.data.checks.bad_records import bad_records
 from src.data.inmemory_lmdb_dataset import LMDBDataset
 from src.data.labels import LabelMap, split_labels
@@ -110,6 +111,7 @@ def linear_probe(probe: ProbeOptions, options: InferenceOptions) -> Probe:
     label_map = LabelMap.load(given) if given else own_classes(labels, delimiter, options.source)
     one_class = all(isinstance(label, int) or len(set(split_labels(label, delimiter))) == 1 for label in labels)
     kind: dict[str, Any] = {"num_classes": len(label_map), "type": "multiclass" if one_class else "multilabel"}
+    kind |= {key: getattr(ModelConfig, key) for key in ("frame_ms", "head")}  # which are of events
     config = replace(content.config, model=replace(content.config.model, **kind), audio_config=audio)
     clips_as = replace(content, config=config, label_map=label_map, record={}, weights={})
     network = content.untrained_network() if probe.untrained else content.network()

@@ -162,3 +162,10 @@ def test_every_key_changes_a_run(corpus, events_cfg, trained_on_events, tmp_path
     words = "--use_mixup", "--set", override
     run_script(*train_command(corpus, tmp_path / "run", *words, cfg=events_cfg), check=0)
     assert figures(tmp_path / "run")[0]["train_loss"] != figures(trained_on_events)[0]["train_loss"]
+
+
+def test_what_needs_a_tagger_says_so(corpus, events_cfg, trained_on_events, tmp_path):
+    clips = "--ckpt_path", trained_on_events, "--lmdb_path", corpus / "train.lmdb", "--eval_lmdb", corpus / "eval.lmdb"
+    assert "its network has no embeddings" in error_line(run_script("scripts/linear_probe.py", *clips))
+    words = train_command(corpus, tmp_path / "run", script="train_esc50_classifier.py", cfg=events_cfg)
+    assert "model.type is events, and this script validates on whole clips" in error_line(run_script(*words))
