@@ -174,7 +174,7 @@ def test_networks_take_turns_and_one_is_in_memory(corpus, experiment, monkeypatc
     monkeypatch.setattr(checkpoints, "create", watched)
     checkpoints.outline.cache_clear()
     for path in sorted(experiment.rglob("*.ckpt"))[:2]:
-        checkpoints.outline(*checkpoints.architecture(read_checkpoint(path).config.model))
+        checkpoints.outline(*checkpoints.architecture(read_checkpoint(path).config))
         networks.clear()
     entries = [Candidate(path) for path in sorted(experiment.rglob("*.ckpt"))]
     assert len(list(predictions(entries, options(corpus)))) == NUM_CHECKPOINTS
