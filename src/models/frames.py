@@ -122,7 +122,8 @@ def last_map(network: nn.Module) -> tuple[torch.Tensor, dict[str, int]]:
     found: dict[str, int] = {}
 
     def note(name: str, layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        found[name] = round(TRIED[1] / inputs[0].shape[-1])
+        if inputs[0].ndim == 4:  # not those over channels, as of ECA
+            found[name] = max(1, round(TRIED[1] / inputs[0].shape[-1]))
 
     for name, layer in outline.named_modules():
         if hasattr(layer, "stride") and not any(True for _ in layer.children()):

@@ -12,7 +12,9 @@ from src.models.frames import FrameNetwork, clip_logits
 from src.models.registry import FAMILIES, build_network, create
 
 SMALLEST = [next(network for network in NETWORKS if network[0] == arch) for arch in FAMILIES if arch != "timm"]
-OF_TIMM = [("timm", name) for name in ("regnetx_002", "lcnet_050", "mobilenetv4_conv_small", "resnetblur18")]
+OF_TIMM = [
+    ("timm", name) for name in ("regnetx_002", "lcnet_050", "mobilenetv4_conv_small", "resnetblur18", "ecaresnet26t")
+]
 FEW = [("resnet", 18), ("cifar_resnet", 20), ("densenet", 121), ("timm", "regnetx_002")]
 UNCHANGED = 10_000  # spectrogram frames: no stride is finer
 
