@@ -28,6 +28,7 @@ from src.learning.tasks import Task, build_task
 from src.learning.teachers import TEACHER, teach
 from src.models.checkpoint import architecture, initial_network, load_class_weights, outline
 from src.models.cost import forward_gmac
+from src.models.frames import FrameNetwork
 from src.models.safe_loading import require_plain_file
 from src.models.torch_files import torch_file_digest
 from src.runs.devices import Devices
@@ -146,7 +147,7 @@ class RunPlan:
 
     def data(self) -> ClipDataModule:
         """The clips, enough of them for all processes. It is said what of each is validated on."""
-        options = self.options
+        options, network = self.options, outline(*architecture(self.config))
         data = ClipDataModule(
             self.config,
             self.label_map,
@@ -157,7 +158,7 @@ class RunPlan:
             self.seed,
             options.crop_validation,
             options.features,
-            getattr(outline(*architecture(self.config)), "stride", None),
+            network.stride if isinstance(network, FrameNetwork) else None,
             **self.of_lmdbs,
         )
         data.require_enough(options.devices.num_processes)

@@ -62,8 +62,11 @@ def train_on_each(options: TrainingOptions, lmdbs: Sequence[str]) -> None:
     """
     lmdbs = sorted(lmdbs, key=lambda path: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path)])
     names = [Path(lmdb).stem for lmdb in lmdbs]
+    events = replace(options, train_lmdb=lmdbs[0]).config().model.type == "events"
     for lmdb, name in zip(lmdbs, names):
-        LMDBReader(lmdb)
+        reader = LMDBReader(lmdb)
+        if events:
+            reader.require_events()
         if names.count(name) > 1:
             raise UserError(f"--lmdbs_list: two LMDBs are called {name}, and their runs would share one folder")
     if len(lmdbs) > 1 and (teacher := replace(options, train_lmdb=lmdbs[0]).config().opt.teacher):

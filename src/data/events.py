@@ -36,7 +36,7 @@ def tiled(events: Sequence[Event], length: int, min_length: int, sample_rate: in
     repeats = []
     for number in range(math.ceil(min_length / length)):
         start, stop = number * length / sample_rate, min((number + 1) * length / sample_rate, end)
-        shifted = (Event(start + onset, min(start + offset, stop), label) for onset, offset, label in events)
+        shifted = (Event(start + max(onset, 0), min(start + offset, stop), label) for onset, offset, label in events)
         repeats += [event for event in shifted if event.onset < stop]
     return repeats
 
@@ -52,10 +52,12 @@ def frame_targets(view: "View", events: Sequence[Event], label_map: "LabelMap", 
     shown = view.shown()  # (T,)
     frames = np.arange(0, view.size, stride)  # (J,) their first columns
     targets = np.zeros((len(label_map), len(frames)), np.float32)
-    begins, ends = (shown - 0.5) * hop, (shown + 0.5) * hop
     columns = np.minimum(stride, view.size - frames)  # (J,)
     for label in {event.label for event in events}:
-        times = np.array([event[:2] for event in events if event.label == label])  # (E, 2)
-        sounds = ((times[:, :1] < ends) & (times[:, 1:] > begins)).any(axis=0) & (shown >= 0)  # (T,)
-        targets[label_map.mapping[label]] = np.add.reduceat(sounds, frames, dtype=np.float32) / columns
+        sounds, until = np.zeros(view.size), 0.0  # hops of each column
+        for onset, offset, _ in sorted(event for event in events if event.label == label):
+            begin, end = max(onset, until) / hop + 0.5, offset / hop + 0.5  # of frames, of which t is [t, t + 1)
+            sounds += np.clip(np.minimum(end, shown + 1) - np.maximum(begin, shown), 0, None)
+            until = max(offset, until)
+        targets[label_map.mapping[label]] = np.add.reduceat(sounds * (shown >= 0), frames) / columns
     return targets.T

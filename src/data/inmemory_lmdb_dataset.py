@@ -1,5 +1,6 @@
 """One LMDB as a torch Dataset: FLAC bytes stay FLAC until a clip is asked for."""
 
+import logging
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -14,6 +15,8 @@ from src.data.lmdb.read_ahead import ReadingAhead
 from src.data.lmdb.sample_cache import open_cache
 from src.data.lmdb.store import LMDBReader
 from src.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 class LMDBDataset(ClipDataset):
@@ -101,6 +104,14 @@ class LMDBDataset(ClipDataset):
         if unknown:
             where = f"{self.reader.path}: an event's label, '{unknown[0]}', is not in the label map"
             raise UserError(f"{where} {self.label_map.path}. Is it another data set's map?")
+        heard = [{event.label for event in self.events(0, i) if event.offset > event.onset} for i in range(len(self))]
+        if not any(heard):
+            raise UserError(f"{self.reader.path}: no event of it lasts, and networks of events learn from their times")
+        names = self.label_map.names
+        silent = sum(any(names[c] not in heard[i] for c in self.class_indices(i)) for i in range(len(self)))
+        if silent:
+            lacking = f"{silent} of {len(self)} clips have a class without an event that lasts"
+            log.warning("%s: %s. It counts as silent. scripts/check_lmdb.py names them", self.reader.path, lacking)
 
     def where(self, index: int) -> str:
         return self.reader.where(self.records[index])

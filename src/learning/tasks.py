@@ -1,4 +1,4 @@
-"""All that differs between multilabel and multiclass recognition."""
+"""All that differs between kinds of targets: several classes a clip, one, or several and when each sounds."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -204,7 +204,7 @@ class EventsTask(MultilabelTask):
         """PSDS1 without class penalty, and the mAP of clips."""
         of_clips = super().figures(outputs, batch, dataset)[self.monitor]
         assert batch.spans is not None
-        scores, truth = seen(outputs.sigmoid(), batch.spans, dataset)
+        scores, truth = seen(outputs, batch.spans, dataset)
         clips = truth.each_clip_once
         found = psds(psds_curves(scores, truth, PSDS1, clips), truth, clips, alpha_st=0)
         return {"val_psds": found.value.item(), "val_mAP": of_clips}

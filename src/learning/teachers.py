@@ -56,7 +56,8 @@ def teach(dataset: ClipDataset, path: str, source: str) -> None:
     names, classes = list(dataset.label_map.names), content.get("classes")
     if classes != names or logits.shape[1] != len(names):
         raise UserError(f"{path}: is of other classes than {dataset.label_map.path}. {again}")
-    if content.get("type") != dataset.target_type:
+    several = "multilabel", "events"  # whose logits of clips are of one kind
+    if content.get("type") != dataset.target_type and not {content.get("type"), dataset.target_type} <= set(several):
         raise UserError(f"{path}: is of type {str(content.get('type'))[:12]}, and model.type is {dataset.target_type}")
     own, found = dataset.fingerprint(), str(content.get("fingerprint"))
     if found != own or len(logits) <= dataset.records.max():

@@ -5,6 +5,7 @@ are the tagger's, so that a tagger's weights fit. F is bins or bands, T spectrog
 """
 
 import copy
+import math
 from functools import partial
 from typing import Any
 
@@ -88,17 +89,27 @@ def refine(network: nn.Module, most: int) -> int:
     Raises:
         UserError: it has no map of frames, or one that is coarser all the same.
     """
+    if most < 1:
+        raise UserError("model.frame_ms: is less than a hop of the spectrogram lasts. Choose a larger one")
     _, columns_before = last_map(network)
+    late = False
     for name, before in columns_before.items():
         layer: Any = network.get_submodule(name)
         rows, columns = pair(layer.stride)
         fine = min(columns, max(1, most // before))
         if fine == columns:
             continue
-        pools = getattr(layer, "kernel_size", None) if not isinstance(layer, nn.Conv2d) else None
-        if pools is not None and pair(pools)[1] == columns:  # what is pooled does not overlap
-            layer.kernel_size = pair(pools)[0], fine
         layer.stride = rows, fine
+        if type(layer) in (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d):
+            kernel, padding = pair(layer.kernel_size), pair(layer.padding)
+            if not isinstance(layer, nn.Conv2d) and kernel[1] == columns:  # what is pooled does not overlap
+                layer.kernel_size = kernel[0], fine
+            elif (lacking := kernel[1] - fine - 2 * padding[1]) > 0:
+                # Columns that were left out are made up for, an odd one on either side in turns.
+                left = (lacking + late) // 2
+                late ^= lacking % 2 == 1
+                value = -math.inf if isinstance(layer, nn.MaxPool2d) else 0.0
+                layer.register_forward_pre_hook(partial(_pad_columns, left, lacking - left, value))
     found = round(TRIED[1] / last_map(network)[0].shape[3])
     if found > most:
         raise UserError(
@@ -134,8 +145,15 @@ def last_map(network: nn.Module) -> tuple[torch.Tensor, dict[str, int]]:
         assert logits.ndim == 2, "one row of logits for one column"
     except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"model.type is events, and this network makes no map of frames ({reason})") from None
+        none = f"this network makes no map of frames, or none of all its frames ({reason})"
+        raise UserError(f"model.type is events, and {none}") from None
     return columns, found
+
+
+def _pad_columns(
+    left: int, right: int, value: float, layer: nn.Module, inputs: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor, ...]:
+    return functional.pad(inputs[0], (left, right), value=value), *inputs[1:]
 
 
 def pair(value: int | tuple[int, int]) -> tuple[int, int]:

@@ -69,14 +69,15 @@ def load_state(
     Args:
         fresh: names of tensors, those of the last layer. The network keeps its own where the state dict's have
             another shape.
-        new: how names of tensors begin that the state dict may lack. The network keeps its own of these too.
+        new: how names of tensors begin that the state dict may lack all of. The network keeps its own of these too.
     """
     state, changes = adapted(network, state)
     own = network.state_dict()
     kept = {name: own[name] for name in fresh if name in state and state[name].shape != own[name].shape}
     if kept:
         changes.append(f"of another number of classes, so the last layer starts fresh ({', '.join(kept)})")
-    if new and (added := {name: own[name] for name in own if name.startswith(new) and name not in state}):
+    added = {name: own[name] for name in own if new and name.startswith(new)}
+    if added and added.keys().isdisjoint(state):
         changes.append(f"without {new}*, which starts fresh")
         kept |= added
     state |= kept

@@ -39,6 +39,14 @@ def trained_on_events(request, corpus, events_cfg, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def alone(corpus, events_cfg, tmp_path_factory):
+    """A run of one epoch in one process."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    run_script(*train_command(corpus, folder, cfg=events_cfg), check=0)
+    return folder
+
+
 def figures(folder):
     with open(folder / "logs" / "metrics.csv", newline="") as stream:
         return list(csv.DictReader(stream))
@@ -122,7 +130,7 @@ def test_clips_without_events_are_refused_before_anything_is_written(corpus, eve
     words = train_command(corpus, tmp_path / "run", "--set", f"data.train_lmdb={old}", cfg=events_cfg)
     line = error_line(run_script(*words))
     assert f"{old}: has no events." in line and "pack_mixtures_into_lmdb.py" in line
-    assert not (tmp_path / "run" / "ckpts").exists()
+    assert not (tmp_path / "run").exists()
     other = shutil.copy(corpus / "train.lmdb", tmp_path / "other.lmdb")
     with LMDBWriter(other) as writer:
         for index, events in enumerate(reader.events()):
@@ -158,10 +166,70 @@ def test_one_of_the_losses_has_a_weight(corpus, events_cfg, tmp_path):
 
 
 @pytest.mark.parametrize("override", ["opt.frame_weight=0.5", "opt.clip_weight=0", "model.frame_ms=80"])
-def test_every_key_changes_a_run(corpus, events_cfg, trained_on_events, tmp_path, override):
-    words = "--use_mixup", "--set", override
+def test_every_key_changes_a_run(corpus, events_cfg, alone, tmp_path, override):
+    run_script(*train_command(corpus, tmp_path / "run", "--set", override, cfg=events_cfg), check=0)
+    assert figures(tmp_path / "run")[0]["train_loss"] != figures(alone)[0]["train_loss"]
+
+
+def test_the_values_that_keys_have_anyway_change_nothing(corpus, events_cfg, alone, tmp_path):
+    words = "--set", "opt.frame_weight=1", "--set", "model.head=linear"
     run_script(*train_command(corpus, tmp_path / "run", *words, cfg=events_cfg), check=0)
-    assert figures(tmp_path / "run")[0]["train_loss"] != figures(trained_on_events)[0]["train_loss"]
+    assert figures(tmp_path / "run") == figures(alone)
+
+
+def changed_events(corpus, path, change):
+    """The training LMDB with other events."""
+    reader = LMDBReader(corpus / "train.lmdb")
+    with LMDBWriter(path) as writer:
+        for index, events in enumerate(reader.events()):
+            writer.add(reader[index], [new for number, event in enumerate(events) for new in change(index, event)])
+    return path
+
+
+def test_clips_that_lack_events_are_counted_and_clips_without_any_are_refused(corpus, events_cfg, tmp_path):
+    """Events that last no time are none. Those outside the clip, or of all of it, are taken."""
+    points = changed_events(corpus, tmp_path / "points.lmdb", lambda _, event: [event._replace(offset=event.onset)])
+    for split in ("train", "val"):
+        words = train_command(corpus, tmp_path / "run", "--set", f"data.{split}_lmdb={points}", cfg=events_cfg)
+        assert f"{points}: no event of it lasts" in error_line(run_script(*words))
+    odd = {0: [], 1: [(50, 60)], 2: [(-3, 99)], 3: [(0.3, 0.3)]}
+    some = changed_events(
+        corpus,
+        tmp_path / "some.lmdb",
+        lambda index, event: [event._replace(onset=a, offset=b) for a, b in odd.get(index, [event[:2]])],
+    )
+    words = "--set", f"data.train_lmdb={some}", "--set", f"data.val_lmdb={some}"
+    result = run_script(*train_command(corpus, tmp_path / "odd", *words, cfg=events_cfg), check=0)
+    assert f"{some}: 2 of 12 clips have a class without an event that lasts" in result.stderr
+
+
+def test_each_of_several_lmdbs_has_events_before_any_is_trained_on(corpus, events_cfg, tmp_path):
+    old, reader = tmp_path / "old.lmdb", LMDBReader(corpus / "val.lmdb")
+    with LMDBWriter(old) as writer:
+        for index in range(len(reader)):
+            writer.add(reader[index])
+    words = train_command(corpus, tmp_path / "runs", cfg=events_cfg, script="train_all_mixtures.py")
+    result = run_script(*words, "--lmdbs_list", f"{corpus / 'eval.lmdb'};{old}")
+    assert f"{old}: has no events" in error_line(result) and not (tmp_path / "runs").exists()
+
+
+def test_a_taggers_logits_teach_a_network_of_events(corpus, events_cfg, alone, tmp_path):
+    run_script(*train_command(corpus, tmp_path / "tagger"), check=0)
+    teacher = tmp_path / "teacher.pt"
+    clips = "--lmdb_path", corpus / "train.lmdb", "--num_workers", 0, "--output", teacher
+    run_script("scripts/store_logits.py", "--ckpt_path", tmp_path / "tagger", *clips, check=0)
+    run_script(*train_command(corpus, tmp_path / "run", "--set", f"opt.teacher={teacher}", cfg=events_cfg), check=0)
+    assert figures(tmp_path / "run")[0]["train_loss"] != figures(alone)[0]["train_loss"]
+
+
+def test_averaged_weights_of_events_go_on_as_if_undisturbed(corpus, events_cfg, tmp_path):
+    words = "--set", "opt.ema_decay=0.9", "--set", "model.head=gru"
+    for folder, epochs in (("run", 1), ("run", 2), ("undisturbed", 2)):
+        run_script(*train_command(corpus, tmp_path / folder, *words, cfg=events_cfg, epochs=epochs), check=0)
+    assert figures(tmp_path / "run") == figures(tmp_path / "undisturbed")
+    file = sorted((tmp_path / "run" / "ckpts").iterdir())[-1]
+    assert not any("tagger" in name for name in read_checkpoint(file).weights)
+    assert read_checkpoint(file).network() is not None
 
 
 def test_what_needs_a_tagger_says_so(corpus, events_cfg, trained_on_events, tmp_path):

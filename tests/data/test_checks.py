@@ -192,7 +192,7 @@ EVENT_DEFECTS = {
         [Event(0.1, 0.2, "Drum"), Event(0.1, 0.2, "Harp"), Event(0.1, 0.2, "Organ")],
         "record 4: Organ 0.1 to 0.2 s",
     ),
-    "no_event": ([Event(0.1, 0.2, "Drum")], "classes of the label without an event (1 record): record 4: Harp"),
+    "no_event": ([Event(0.1, 0.2, "Drum")], "an event that lasts (1 record): record 4: Harp"),
 }
 
 

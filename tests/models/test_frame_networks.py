@@ -133,3 +133,25 @@ def test_a_network_without_a_map_of_frames_is_refused():
 
     with pytest.raises(UserError, match=re.escape("model.type is events, and this network makes no map of frames")):
         FrameNetwork(Mean(), 4)
+
+
+@pytest.mark.parametrize(
+    "arch, depth", FEW + [("efficientnet", "b0"), ("timm", "convnext_atto"), ("timm", "vovnet39a")]
+)
+def test_a_frame_hears_what_is_around_it(arch, depth):
+    """Where the gradient of a frame's scores lies is within a frame of that frame's place. None of them is missing."""
+    torch.manual_seed(1)
+    events = create(arch, depth, 3, frame_stride=4).eval()
+    for module in events.modules():
+        if type(module).__name__ in ("SqueezeExcite", "EffectiveSEModule"):
+            module.forward = lambda x: x
+    places = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        inputs = torch.randn(1, 1, 64, 504, requires_grad=True)
+        outputs = events(inputs, of_frames=True)
+        assert outputs.shape[1] == 126
+        (gradient,) = torch.autograd.grad(outputs[0, 62].sum(), inputs)
+        energy = gradient.square().sum(dim=(0, 1, 2))
+        places.append((energy * torch.arange(504)).sum() / energy.sum())
+    assert abs(torch.stack(places).mean() - (62 * 4 + 1.5)) < 4

@@ -32,7 +32,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "duplicate": ("warning", "the audio of an earlier record"),
     "negative": ("warning", "no label, as of a negative clip"),
     "event_beyond": ("warning", "events that reach past an end of the clip"),
-    "no_event": ("warning", "classes of the label without an event"),
+    "no_event": ("warning", "classes of the label without an event that lasts"),
     "empty_name": ("warning", "an empty name among the labels"),
     "unused_class": ("warning", "classes without a clip"),
     "empty_fold": ("warning", "folds without a clip"),

@@ -151,6 +151,7 @@ def _event_problems(events: Sequence[Event], facts: Facts, where: str) -> Iterat
         if wrong:
             spans = [f"{label} {onset:g} to {offset:g} s" for onset, offset, label in wrong]
             yield Problem(kind, f"{where}: {listed(spans, 3)}{more}")
-    unheard = [name for name in dict.fromkeys(facts.names) if all(name != event.label for event in events)]
+    lasting = {event.label for event in events if event.onset != event.offset}
+    unheard = [name for name in dict.fromkeys(facts.names) if name not in lasting]
     if unheard:
         yield Problem("no_event", f"{where}: {listed(unheard, 3)}")

@@ -10,13 +10,13 @@ from src.data.events import Event
 from src.learning.events.clips import EventTruth, FrameScores
 
 
-def seen(probabilities: torch.Tensor, spans: torch.Tensor, dataset: ClipDataset) -> tuple[FrameScores, EventTruth]:
+def seen(outputs: torch.Tensor, spans: torch.Tensor, dataset: ClipDataset) -> tuple[FrameScores, EventTruth]:
     """Scores over time, and the true events, from the first to the last moment of each clip that its view had.
 
     Where a view repeats a clip, to fill itself, each moment is taken once.
 
     Args:
-        probabilities: (N, J, C) of every clip of the data set.
+        outputs: (N, J, C) of every clip of the data set, probabilities or logits.
         spans: (N, 3), as in `Batch`.
 
     Raises:
@@ -25,7 +25,7 @@ def seen(probabilities: torch.Tensor, spans: torch.Tensor, dataset: ClipDataset)
     hop, stride = dataset.features.hop_len / dataset.features.sample_rate, dataset.frame_stride
     assert stride is not None
     scores, edges, events = [], [], []
-    for index, (frames, (first, size, length)) in enumerate(zip(probabilities.numpy(), spans.tolist())):
+    for index, (frames, (first, size, length)) in enumerate(zip(outputs.numpy(), spans.tolist())):
         begin, end = max(first, 0), min(first + size, length)  # of the clip's own frames
         borders = np.clip(first + stride * np.arange(len(frames) + 1), begin, end)  # (J + 1,)
         shown = np.diff(borders) > 0  # (J,)
