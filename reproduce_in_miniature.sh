@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Every experiment of the paper, and those of docs/recipe.md, on a few clips of real sound: each experiment script runs
-# to its end with its own networks and cfgs, exported weights are fine-tuned, and all results come into one table.
+# Every experiment of the paper, and those of docs/recipe.md and docs/events.md, on a few clips of real sound: each
+# experiment script runs to its end with its own networks and cfgs, exported weights are fine-tuned, and all results
+# come into one table.
 # Everything it makes is in .venv/ and miniature/ (or the folder given). It can be interrupted and run
 # again: what is done is kept.
 #   reproduce_in_miniature.sh [--short] [FOLDER]
@@ -110,8 +111,13 @@ efficient vggsound --set "model.num_classes=$classes"
 score eval_vggsound.py "$top/vggsound/meta/lbl_map.json" "$top/vggsound/lmdbs/test.lmdb" "$exp/efficient/vggsound"
 efficient esc50
 
+step "Events"
+experiment experiments_events.sh "$exp/events"
+score eval_events.py meta/lbl_map.json "$top/mixtures_lmdb/eval.lmdb" "$exp/events"
+
 step "One table of everything"
 run python scripts/summarise_results.py "$exp/sizes/r1/results.csv" "$exp/60k/r1/results.csv" \
     "$exp/audioset_ft/r1/results.csv" "$exp/audioset_scratch/r1/results.csv" "$exp/vggsound/r1/results.csv" \
-    "$exp/esc50" "$exp/efficient"/*/r1/results.csv "$exp/efficient/esc50" --out_dir "$top/summary"
+    "$exp/esc50" "$exp/efficient"/*/r1/results.csv "$exp/efficient/esc50" "$exp/events/r1/results.csv" \
+    --out_dir "$top/summary"
 step "Done"

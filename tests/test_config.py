@@ -26,11 +26,32 @@ def test_every_cfg_of_the_tree_parses(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     config = load_config(path)
     assert config.model.model_depth in FAMILIES[config.model.arch].DEPTHS
-    if path.parent.name != "efficient":  # the published recipe's
-        assert config.protocol == "paper" and config.augment == PUBLISHED_AUGMENT
+    assert (config.model.type == "events") == (path.parent.name == "events")
+    assert (config.protocol == "corrected") == (path.parent.name in ("efficient", "events"))
+    if config.model.arch != "timm":  # the published recipe's
+        assert config.augment == PUBLISHED_AUGMENT
         assert config.model.im_size == 221 and config.audio_config.win_len == config.audio_config.n_fft == 441
     if config.data.label_map_path().exists():
         LabelMap.load(config.data.label_map_path()).require_size(config.model.num_classes, str(path))
+
+
+@pytest.mark.parametrize(
+    "name, like, changes",
+    [
+        *(
+            (
+                f"{network}_lmdb",
+                f"gise_mixtures_60k/{network}_lmdb",
+                ("opt.scheduler=one_cycle", "protocol=corrected", "audio_config.mixup=True"),
+            )
+            for network in ("resnet_18", "efficientnet-b1")
+        ),
+        ("regnetx_002", "efficient/gise_mixtures_60k", ()),
+    ],
+)
+def test_cfgs_of_events_are_those_of_taggers_but_for_what_events_need(name, like, changes):
+    tagger = load_config(ROOT / f"cfgs_v2/{like}.cfg", ("model.type=events", *changes))
+    assert load_config(ROOT / f"cfgs_v2/events/{name}.cfg") == tagger
 
 
 def test_values_have_their_types(tmp_path):

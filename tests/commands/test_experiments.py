@@ -50,6 +50,7 @@ RUN_FOLDERS = [
     ),
     *(f"efficient/{data}/r1/mixup/regnetx_002" for data in ("gise_mixtures_60k", "audioset", "vggsound")),
     *(f"efficient/esc50/r1/mixup/regnetx_002/fold_{fold}" for fold in range(1, 6)),
+    *(f"events/r1/mixup/{name}_events" for name in ("resnet_18", "efficientnet-b1", "regnetx_002")),
 ]
 QUICK = "--epochs 1 --random_clip_size 32 --val_clip_size 32 --seed 1 --set opt.batch_size=2"
 
@@ -75,7 +76,7 @@ def miniature(warm_python, tmp_path_factory):
     result = shell(ROOT / "reproduce_in_miniature.sh", "--short", folder, python=warm_python)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     yield folder
-    shutil.rmtree(folder)  # 4.8 GB of checkpoints
+    shutil.rmtree(folder)  # 5 GB of checkpoints
 
 
 def records(folder):
@@ -86,7 +87,7 @@ def records(folder):
 def test_the_runs_are_those_of_the_paper(miniature):
     found = records(miniature / "experiments")
     assert sorted(found) == sorted(RUN_FOLDERS)
-    found = {name: record for name, record in found.items() if not name.startswith("efficient")}
+    found = {name: record for name, record in found.items() if not name.startswith(("efficient", "events"))}
     for name, record in found.items():
         assert record["finished"]["epochs"] == 1 and record["protocol"] == "paper", name
         assert record["cfg"]["model"]["num_classes"] == {"audioset": 4, "vggsound": 4, "esc50": 50}.get(
@@ -120,6 +121,15 @@ def test_the_other_recipe_starts_from_its_own_run_on_the_mixtures(miniature):
             assert cfg["audio_config"]["mean"] != first["mean"]  # of its own clips
 
 
+def test_networks_of_events_learn_the_same_mixtures(miniature):
+    for name, record in records(miniature / "experiments/events").items():
+        cfg = record["cfg"]
+        assert record["finished"]["epochs"] == 1 and record["protocol"] == "corrected" and record["mixup"], name
+        assert cfg["model"]["type"] == "events" and cfg["opt"]["scheduler"] == "one_cycle"
+        assert cfg["data"]["train_lmdb"] == str(miniature / "mixtures_lmdb/train.lmdb")
+        assert "--epochs 50 --random_clip_size 501 --val_clip_size 501" in record["command"]
+
+
 def test_fine_tuned_runs_start_from_what_the_60k_runs_exported(miniature):
     exported = list((miniature / "exported_weights/r1").rglob("*.pth"))
     assert len(exported) == 8 and all("num_classes=51" in path.name for path in exported)
@@ -127,7 +137,7 @@ def test_fine_tuned_runs_start_from_what_the_60k_runs_exported(miniature):
         pretrained = record["cfg"]["model"]["pretrained"]
         if name.startswith("efficient"):
             continue
-        if name.startswith(("sizes", "60k")) or "scratch" in name:
+        if name.startswith(("sizes", "60k", "events")) or "scratch" in name:
             assert pretrained is None
             continue
         network = "resnet_18" if "resnet_18" in name else "efficientnet-b1"
@@ -166,6 +176,7 @@ def test_the_summary_has_a_row_for_every_experiment(miniature):
         ("esc50", "fine-tuned", 16),
     ):
         expected.add((f"efficient {data}", "regnetx_002", start, clips))
+    expected |= {("events", network, "scratch", 24) for network in ("ResNet-18", "EfficientNet-B1", "regnetx_002")}
     assert found == expected
     assert all(row["mAP_mean"] for row in rows if not row["experiment"].endswith("esc50"))
     assert all(row["accuracy_mean"] and row["top5_mean"] for row in rows if row["experiment"].endswith("vggsound"))
@@ -351,6 +362,41 @@ def test_wrong_calls_are_refused_in_one_line(miniature, warm_python, tmp_path, w
         **{"GISE_DATA_ROOT": str(miniature)} | environment,
     )
     assert result.returncode in (1, 2) and len(result.stderr.splitlines()) == 1 and message in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "chosen, networks",
+    [(None, ("resnet_18", "efficientnet-b1", "regnetx_002")), ("regnetx_002  resnet_18", ("regnetx_002", "resnet_18"))],
+)
+def test_the_script_of_events_trains_all_networks_or_those_asked_for(tmp_path, chosen, networks):
+    """With a Python that writes down how it is called. Each run has a cfg, a folder and a precision."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\n[ "$1" != -c ] || exec echo 1\necho "$@" >> "{tmp_path}/calls"\n')
+    python.chmod(0o755)
+    environment = {"GISE_NETWORKS": chosen} if chosen else {}
+    result = shell(ROOT / "experiments_events.sh", "exp", 2, python=python, cwd=tmp_path, **environment)
+    assert result.returncode == 0, result.stderr
+    of_network = {
+        "resnet_18": ("resnet_18_lmdb", "16-mixed"),
+        "efficientnet-b1": ("efficientnet-b1_lmdb", "16-mixed"),
+        "regnetx_002": ("regnetx_002", "32"),
+    }
+    calls = (tmp_path / "calls").read_text().splitlines()
+    for call, (network, (cfg, precision)) in zip(calls, [(name, of_network[name]) for name in networks], strict=True):
+        folder = tmp_path / f"exp/r2/mixup/{network}_events"
+        assert call.startswith(f"train_gise_mixtures.py --cfg_file cfgs_v2/events/{cfg}.cfg -e {folder} --gpus 0 ")
+        assert call.endswith(f" --epochs 50 --random_clip_size 501 --val_clip_size 501 --precision {precision}")
+
+
+def test_an_unknown_network_of_events_is_refused_before_any_is_trained(tmp_path):
+    result = shell(
+        ROOT / "experiments_events.sh", "exp", 1, python="none", cwd=tmp_path, GISE_NETWORKS="resnet_18 resnet_19"
+    )
+    assert result.returncode == 1 and result.stderr.splitlines() == [
+        "experiments_events.sh: error: GISE_NETWORKS has 'resnet_19'. "
+        "Some of 'resnet_18 efficientnet-b1 regnetx_002' were expected."
+    ]
     assert not list(tmp_path.iterdir())
 
 
