@@ -10,9 +10,9 @@ from src.data.audio.files import read_audio
 from src.data.audio.spectrogram import FeatureExtractor
 from src.data.labels import split_labels
 from src.data.lmdb.store import LMDBReader
+from src.data.soundscapes.jams import read_jams
 from src.errors import UserError
 from src.preparation.annotations import read_events
-from src.preparation.jams import read_jams
 from src.utils.folders import beside
 from src.utils.pictures import blank_figure, draw_spectrogram, save_figure
 

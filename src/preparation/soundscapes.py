@@ -23,9 +23,9 @@ from src.data.audio.files import as_int16, encode
 from src.data.audio.opening import opened
 from src.data.labels import LabelMap
 from src.data.soundscapes.distribution import BACKGROUND_TIME, EVENT, REF_DB
+from src.data.soundscapes.jams import renamed
 from src.data.soundscapes.sources import background_files, event_files, file_weights, require_source
 from src.errors import UserError
-from src.preparation.jams import renamed
 from src.utils.files import claim_folder, write_whole
 from src.utils.parallel import make_all
 

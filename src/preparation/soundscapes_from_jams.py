@@ -6,12 +6,12 @@ import json
 import unicodedata
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from src.data.soundscapes.jams import SCAPERS_RATE, Event, ScaperJams, jams_files, read_jams, renamed
 from src.data.soundscapes.sources import require_source
 from src.errors import UserError
-from src.preparation.jams import SCAPERS_RATE, Event, ScaperJams, read_jams, renamed
 from src.preparation.soundscapes import import_scaper, is_complete, mixing, write_soundscape
 from src.utils.files import claim_folder
-from src.utils.folders import files_in, require_different_stems, require_folder
+from src.utils.folders import require_folder
 from src.utils.parallel import make_all
 
 TOLERANCE = 1e-3  # s by which an event may end after its source
@@ -48,15 +48,6 @@ def regenerate_soundscapes(
     items = [(file, out_folder / file.relative_to(root).with_suffix(f".{audio_format}")) for file in files]
     make = functools.partial(_make, fg_path, bg_path)
     return list(make_all(make, items, num_workers, out_folder, "soundscapes", _is_made).values())
-
-
-def jams_files(path: Path) -> list[Path]:
-    """The file itself, or the JAMS files in and below a folder, sorted."""
-    if path.is_file():
-        return [path]
-    found = files_in(path, {".jams"}, "JAMS files", none="no JAMS files in this folder")
-    require_different_stems(path, found)
-    return [path / file for file in found]
 
 
 def find_source(root: Path, event: Event) -> Path:

@@ -13,8 +13,8 @@ import soundfile
 from conftest import ROOT, SAMPLE_RATE, error_line, run_script, write_folder
 from small_sources import contents, edit_jams, generate, regenerate, samples, write_sources
 
+from src.data.soundscapes.jams import Event
 from src.preparation import soundscapes
-from src.preparation.jams import Event
 from src.preparation.soundscapes_from_jams import find_source
 from src.utils.files import whole_file
 

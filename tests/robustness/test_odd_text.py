@@ -30,10 +30,10 @@ from src.data.events import Event
 from src.data.labels import LabelMap
 from src.data.lmdb.store import LMDBReader
 from src.data.manifest_dataset import read_manifest
+from src.data.soundscapes.jams import read_jams
 from src.errors import UserError
 from src.preparation.annotations import read_events
 from src.preparation.catalogues import read_audioset, read_esc50, read_vggsound
-from src.preparation.jams import read_jams
 from src.preparation.own.table import read_table
 from src.preparation.soundscapes_from_jams import find_source
 from src.runs.folder import RunFolder

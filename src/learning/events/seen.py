@@ -26,15 +26,34 @@ def seen(outputs: torch.Tensor, spans: torch.Tensor, dataset: ClipDataset) -> tu
     assert stride is not None
     scores, edges, events = [], [], []
     for index, (frames, (first, size, length)) in enumerate(zip(outputs.numpy(), spans.tolist())):
-        begin, end = max(first, 0), min(first + size, length)  # of the clip's own frames
+        begin, end = _shown(first, size, length)
         borders = np.clip(first + stride * np.arange(len(frames) + 1), begin, end)  # (J + 1,)
         shown = np.diff(borders) > 0  # (J,)
-        times = np.maximum((np.append(borders[:-1][shown], end) - 0.5) * hop, 0)  # s
+        times = _times(np.append(borders[:-1][shown], end), hop)
         scores.append(frames[shown])
         edges.append(times - times[0])
         events.append(cut(dataset.events(0, index), times[0], times[-1]))
     names = dataset.label_map.names
     return FrameScores.of(scores, edges), EventTruth.of(events, [each[-1] for each in edges], names)
+
+
+def heard(spans: torch.Tensor, dataset: ClipDataset) -> list[np.ndarray]:
+    """Which events of each clip, an (E,) mask, are in the truth that `seen` gives for (N, 3) spans, in this order."""
+    hop, masks = dataset.features.hop_len / dataset.features.sample_rate, []
+    for index, span in enumerate(spans.tolist()):
+        start, end = _times(np.array(_shown(*span)), hop)
+        masks.append(np.array([bool(cut([event], start, end)) for event in dataset.events(0, index)], dtype=bool))
+    return masks
+
+
+def _shown(first: int, size: int, length: int) -> tuple[int, int]:
+    """A clip's first frame in a view, of its own frames, and the one behind its last."""
+    return max(first, 0), min(first + size, length)
+
+
+def _times(frames: np.ndarray, hop: float) -> np.ndarray:
+    """When frames of the spectrogram begin, in s. The first is centred at 0."""
+    return np.maximum((frames - 0.5) * hop, 0)
 
 
 def cut(events: Sequence[Event], start: float, end: float) -> list[Event]:

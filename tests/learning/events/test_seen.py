@@ -14,7 +14,7 @@ from src.data.lmdb.store import Record
 from src.data.lmdb.writer import LMDBWriter
 from src.data.transforms import evaluation_chain
 from src.learning.events.psds import PSDS1, psds, psds_curves
-from src.learning.events.seen import cut, seen
+from src.learning.events.seen import cut, heard, seen
 
 HOP = 220 / 22050  # s
 FRAMES = 100  # of the spectrogram of a clip that is 99 hops long
@@ -73,3 +73,18 @@ def test_a_clip_that_is_all_padding_behind_its_end_is_scored_once(lmdb):
     numbered = torch.arange(300.0)[None, :, None].expand(1, 300, len(CLASSES))
     scores, _ = seen(numbered, batch.spans, dataset)
     assert scores.values[0].tolist() == list(range(100, 200))
+
+
+@pytest.mark.parametrize("size", [20, 30, 40, 100, 300])
+def test_what_was_heard_are_the_events_of_the_truth(lmdb, size):
+    """In hops, views of 20, 30 and 40 frames are from 39.5 to 59.5, from 34.5 to 64.5 and from 29.5 to 69.5.
+
+    So all hear the first event, which ends at 40, and none of them the second one, which begins at 70.
+    """
+    dataset = LMDBDataset(lmdb, AudioConfig(), LabelMap(CLASSES), "events", evaluation_chain(size))
+    dataset.use_frames(1)
+    batch = dataset.__getitems__([(0, 0), (0, 0)])
+    _, truth = seen(batch.frames, batch.spans[:1], dataset)
+    (mask,) = heard(batch.spans[:1], dataset)
+    assert mask.tolist() == [True, size >= 100]
+    assert truth.label.tolist() == [number for number, was in enumerate(mask) if was]

@@ -1,11 +1,13 @@
 """JAMS files as Scaper writes them: JSON that says which part of which source sounds when."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
+from src.utils.folders import files_in, require_different_stems
 from src.utils.text import read_json
 
 SCAPERS_RATE = 44100  # Hz, where the file of an early Scaper does not say
@@ -24,6 +26,7 @@ class Event:
     source_file: str  # as written: a path on the machine that made the soundscape
     source_time: float  # where in the source the event begins
     source_duration: float  # how much of the source is used, before time stretching
+    snr: float = math.nan  # dB above the background, NaN where the file does not say
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,15 @@ class ScaperJams:
     tree: dict[str, Any]  # the whole file
     sandbox: dict[str, Any]  # Scaper's settings, a part of `tree`
     events: tuple[Event, ...]
+
+
+def jams_files(path: Path) -> list[Path]:
+    """The file itself, or the JAMS files in and below a folder, sorted."""
+    if path.is_file():
+        return [path]
+    found = files_in(path, {".jams"}, "JAMS files", none="no JAMS files in this folder")
+    require_different_stems(path, found)
+    return [path / file for file in found]
 
 
 def read_jams(path: str | Path) -> ScaperJams:
@@ -75,7 +87,8 @@ def _event(observation: Mapping[str, Any]) -> Event:
     offset = onset + float(observation["duration"])
     role, label, source_file = (str(value[name]) for name in ("role", "label", "source_file"))
     source_time, source_duration = (float(value[name]) for name in ("source_time", "event_duration"))
-    return Event(role, label, onset, offset, source_file, source_time, source_duration)
+    snr = math.nan if value.get("snr") is None else float(value["snr"])
+    return Event(role, label, onset, offset, source_file, source_time, source_duration, snr)
 
 
 def renamed(tree: Any, names: Mapping[str, str]) -> Any:
