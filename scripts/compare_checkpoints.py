@@ -32,7 +32,8 @@ def build_parser() -> cli.Parser:
 
 def main() -> None:
     arguments = build_parser().parse_args()
-    from src.scoring.comparison import TEST, compare
+    from src.scoring.comparison import compare
+    from src.scoring.differences import TEST
     from src.scoring.predictions import InferenceOptions
     from src.utils.files import require_writable, write_json
 

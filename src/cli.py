@@ -379,11 +379,12 @@ def add_loading_flags(parser: Parser) -> None:
     add_clip_flags(parser)
 
 
-def evaluation_options(arguments: argparse.Namespace, levels: int) -> "EvaluationOptions":
+def evaluation_options(arguments: argparse.Namespace, levels: int, **more: Any) -> "EvaluationOptions":
     """The options of an evaluation script's parsed flags.
 
     Args:
         levels: folders above `ckpts/` that name a row of results.csv.
+        more: options that are no flags.
 
     Raises:
         UserError: there is nothing to score on, and nothing to export.
@@ -393,5 +394,5 @@ def evaluation_options(arguments: argparse.Namespace, levels: int) -> "Evaluatio
     from src.evaluation import EvaluationOptions
 
     export_dir = arguments.export_dir if arguments.export_weights else None
-    more = {"levels": levels, "export_dir": export_dir, "gpus": tuple(arguments.gpus)}
+    more |= {"levels": levels, "export_dir": export_dir, "gpus": tuple(arguments.gpus)}
     return options_of(EvaluationOptions, arguments, **more)

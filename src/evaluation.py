@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from src.config.sections import AudioConfig
 from src.learning.metrics import ranking_scores
@@ -15,6 +15,8 @@ from src.models.torch_files import digest_of, torch_file_digest, write_torch_fil
 from src.models.weights import weights_of
 from src.runs.folder import checkpoint_at, epoch_of, validation_figure
 from src.scoring import score_tables
+from src.scoring.event_tables import EVENT_INTERVALS, event_intervals, write_event_scores, write_slices
+from src.scoring.events.scores import EVENT_SCORES
 from src.scoring.predictions import Candidate, InferenceOptions, Prediction, frames_of_clips, predictions
 from src.scoring.results_table import (
     ResultsTable,
@@ -54,6 +56,7 @@ class EvaluationOptions(InferenceOptions):
     bootstrap: int = 0  # resamples of the clips for 95 % intervals, or 0 for none
     seed: int = 0  # of the resamples
     calibration: bool = False  # also the expected calibration error, and a picture of it
+    slices: str | Literal[False] | None = None  # a folder of JAMS, or False: scores of parts of the events too
 
 
 def evaluate(options: EvaluationOptions) -> None:
@@ -97,6 +100,7 @@ def by_frames(checkpoints: Sequence[Path], options: EvaluationOptions) -> dict[i
 def score(checkpoints: Sequence[Path], options: EvaluationOptions) -> None:
     """Score checkpoints on as many frames, as `evaluate` does."""
     asked_for = INTERVALS * bool(options.bootstrap) + ["ece"] * options.calibration
+    asked_for += (list(EVENT_SCORES) + EVENT_INTERVALS * bool(options.bootstrap)) * options.events
     columns = list(row_name(checkpoints[0], options.levels)) + COLUMNS + asked_for + DIGESTS
     table = ResultsTable(options.results_csv, columns, needed=("Model", *SCORES))
     candidates = [Candidate(path) for path in checkpoints]
@@ -122,6 +126,8 @@ def score(checkpoints: Sequence[Path], options: EvaluationOptions) -> None:
     for candidate in candidates:
         row = table.get(**key_of(candidate, options)) or {}
         figures = {"mAP": row["mAP"], "mAUC": row["mAUC"], "d′": row["dprime"], "accuracy": row.get("accuracy")}
+        if options.events:
+            figures |= {name: row[name] for name in ("psds1", "psds2", "segment_f_macro")}
         shown = "  ".join(f"{name} {float(value):.4f}" for name, value in figures.items() if value)
         log.info("%s  %s  %s", row["Model"], shown, Path(candidate.name).name)
     log.info("results: %s", options.results_csv)
@@ -165,6 +171,8 @@ def is_scored(candidate: Candidate, table: ResultsTable, eval_data: str, options
         return False
     if options.bootstrap and row.get("accuracy") and not row.get("accuracy_low"):  # of an earlier version
         return False
+    if options.events and not (row.get(EVENT_SCORES[0]) and (not options.bootstrap or row.get(EVENT_INTERVALS[0]))):
+        return False
     if options.calibration and not (row.get("ece") and picture_of(key, options).is_file()):
         return False
     for what in further_tables(options):
@@ -176,7 +184,8 @@ def is_scored(candidate: Candidate, table: ResultsTable, eval_data: str, options
 
 def further_tables(options: EvaluationOptions) -> list[str]:
     """The tables beside `results_csv` that are asked for."""
-    return ["overlap"] * options.overlap_analysis + ["per_class"] * options.per_class
+    found = ["overlap"] * options.overlap_analysis + ["per_class"] * options.per_class
+    return found + ["events"] * (options.per_class and options.events) + ["slices"] * (options.slices is not None)
 
 
 def picture_of(key: dict[str, Any], options: EvaluationOptions) -> Path:
@@ -239,7 +248,7 @@ def write_up(prediction: Prediction, table: ResultsTable, options: EvaluationOpt
         | prediction.task.more_scores(probabilities, prediction.targets)
         | score_tables.decision_columns(prediction)
     )
-    row |= dict.fromkeys([*INTERVALS, "ece"], "")  # not those of earlier scores
+    row |= dict.fromkeys([*INTERVALS, "ece", *EVENT_SCORES, *EVENT_INTERVALS], "")  # not those of earlier scores
     if options.calibration:
         from src.scoring.calibration import draw_reliability, reliability
 
@@ -249,6 +258,7 @@ def write_up(prediction: Prediction, table: ResultsTable, options: EvaluationOpt
         log.info("reliability: %s", picture)
     if options.bootstrap:
         row |= score_tables.intervals(prediction, options.bootstrap, options.seed)
+        row |= event_intervals(prediction, options.bootstrap, options.seed) if options.events else {}
     if options.export_dir and not candidate.untrained:
         target = export_target(row, options.export_dir)
         write_torch_file(target, prediction.weights())
@@ -258,4 +268,8 @@ def write_up(prediction: Prediction, table: ResultsTable, options: EvaluationOpt
         score_tables.write_overlap_analysis(row, prediction, options.results_csv)
     if options.per_class:
         score_tables.write_per_class(row, scores, prediction, options.results_csv)
+    if options.events:
+        row |= write_event_scores(row, prediction, options.results_csv, options.per_class)
+    if options.slices is not None:
+        write_slices(row, prediction, options.results_csv, options.slices)
     table.put([row])

@@ -412,3 +412,15 @@ def trained(corpus, tmp_path_factory):
         check=0,
     )
     return exp
+
+
+def as_events(checkpoint, path, **decisions):
+    """Write a tagger's checkpoint as that of a network of events, with the thresholds and filters given, if any."""
+    from src.models.decisions import EVENT_DECISIONS
+    from src.models.safe_loading import read_torch_file
+    from src.models.torch_files import write_torch_file
+
+    content = read_torch_file(checkpoint, "a checkpoint")
+    content["hyper_parameters"]["cfg"]["model"]["type"] = "events"
+    write_torch_file(path, content | ({EVENT_DECISIONS: decisions} if decisions else {}))
+    return path

@@ -17,8 +17,8 @@ from src.data.sampling import network_seed
 from src.errors import UserError
 from src.learning.optim import Schedule, build_optimizer, build_schedule, step_schedule
 from src.learning.tasks import Task
-from src.learning.thresholds import choose, report_missing
-from src.models.decisions import DECISIONS
+from src.learning.thresholds import report_missing
+from src.models.decisions import DECISIONS, EVENT_DECISIONS
 from src.runs.distributed import gather_objects, gather_over_ranks
 
 
@@ -59,7 +59,7 @@ class Recognizer(pl.LightningModule):
         self._validated: list[list[torch.Tensor | None]] = []  # of each batch, its outputs, targets, frames and spans
         self._reported_undefined = False
         self._batch = 0  # of the epoch
-        self._decisions: dict[str, Any] | None = None  # by the last validation
+        self._decisions: dict[str, Any] = {DECISIONS: None}  # by the last validation, under a checkpoint's keys
         self._loss_sum, self._loss_count = torch.zeros(()), 0  # over the clips of the epoch so far
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -119,14 +119,14 @@ class Recognizer(pl.LightningModule):
                 f"epoch {self.current_epoch}: the network's outputs are not finite, training has diverged. "
                 f"opt.lr is {self.opt.lr:g}, try a smaller one"
             )
-        probabilities = self.task.probabilities(logits).numpy()
-        decisions = choose(probabilities, self.task.multi_hot(targets.numpy()))
-        self._decisions = decisions.as_dict()
+        clips = self.trainer.datamodule.val_set  # type: ignore[attr-defined]
+        decisions = self.task.decisions(outputs, batch, clips)
+        self._decisions = {key: each.as_dict() for key, each in decisions.items()}
         if not self._reported_undefined:
             self.task.report_undefined(targets.numpy(), self.label_map, "validation set")
-            report_missing(decisions, self.label_map.names, "validation set")
+            report_missing(decisions[DECISIONS].thresholds, self.label_map.names, "validation set")
             self._reported_undefined = True
-        figures = self.task.figures(outputs, batch, self.trainer.datamodule.val_set)  # type: ignore[attr-defined]
+        figures = self.task.figures(outputs, batch, clips)
         self.log("train_loss", self._loss_sum / self._loss_count, prog_bar=True, sync_dist=True)
         # Every rank has the whole set and the same figures: nothing to average over ranks.
         self.log("val_loss", self.task.validation_loss(outputs, batch), rank_zero_only=False)
@@ -151,14 +151,14 @@ class Recognizer(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["train_loss"] = gather_objects((self._loss_sum.item(), self._loss_count))
-        checkpoint[DECISIONS] = self._decisions
+        checkpoint.update(self._decisions)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         shares = checkpoint.get("train_loss", [(0.0, 0)])
         if len(shares) != self.trainer.world_size:  # on other ranks: the same mean
             shares = [tuple(sum(values) / self.trainer.world_size for values in zip(*shares))] * self.trainer.world_size
         loss_sum, self._loss_count = shares[self.trainer.global_rank]
-        self._decisions = checkpoint.get(DECISIONS)
+        self._decisions = {key: checkpoint.get(key) for key in (DECISIONS, EVENT_DECISIONS) if key in checkpoint}
         self._loss_sum = torch.tensor(loss_sum)
 
 

@@ -13,13 +13,18 @@ from src.data.clip_dataset import ClipDataset
 from src.data.labels import LabelMap
 from src.data.mixup import Mixed
 from src.errors import listed
+from src.learning.events.choosing import choose_events
 from src.learning.events.psds import PSDS1, psds, psds_curves
 from src.learning.events.seen import seen
 from src.learning.losses import MultilabelLoss, multiclass_loss, multilabel_loss
 from src.learning.metrics import accuracy, mean_average_precision, top_k_accuracy
+from src.learning.thresholds import choose
+from src.models.decisions import DECISIONS, EVENT_DECISIONS, Decisions, EventDecisions
 from src.models.frames import clip_logits
 
 log = logging.getLogger(__name__)
+
+AnyDecisions = Decisions | EventDecisions
 
 
 class Task(ABC):
@@ -106,6 +111,11 @@ class Task(ABC):
         """The validation figures of a whole set, all of its clips as one batch. Of each, higher is better."""
         probabilities = self.probabilities(self.clip_logits(outputs)).numpy()
         return {self.monitor: self.figure(probabilities, batch.targets.numpy())}
+
+    def decisions(self, outputs: torch.Tensor, batch: Batch, dataset: ClipDataset) -> dict[str, AnyDecisions]:
+        """What a checkpoint keeps to decide by, under its key, chosen on a whole set as in `figures`."""
+        probabilities = self.probabilities(self.clip_logits(outputs)).numpy()
+        return {DECISIONS: choose(probabilities, self.multi_hot(batch.targets.numpy()))}
 
     @abstractmethod
     def figure(self, probabilities: np.ndarray, targets: np.ndarray) -> float:
@@ -208,6 +218,12 @@ class EventsTask(MultilabelTask):
         clips = truth.each_clip_once
         found = psds(psds_curves(scores, truth, PSDS1, clips), truth, clips, alpha_st=0)
         return {"val_psds": found.value.item(), "val_mAP": of_clips}
+
+    def decisions(self, outputs: torch.Tensor, batch: Batch, dataset: ClipDataset) -> dict[str, AnyDecisions]:
+        """Thresholds of clips, and of each class's events."""
+        assert batch.spans is not None
+        of_events = choose_events(*seen(outputs.sigmoid(), batch.spans, dataset))
+        return super().decisions(outputs, batch, dataset) | {EVENT_DECISIONS: of_events}
 
     def _of_both(self, loss: MultilabelLoss, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
         assert batch.frames is not None

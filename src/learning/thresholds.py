@@ -88,9 +88,9 @@ def decision_scores(decisions: Decisions, scores: np.ndarray, targets: np.ndarra
     return DecisionScores(thresholds, *(np.where(known, figure, np.nan) for figure in figures))
 
 
-def report_missing(decisions: Decisions, names: Sequence[str], where: str) -> None:
+def report_missing(thresholds: Sequence[float | None], names: Sequence[str], where: str) -> None:
     """Say which classes have no threshold."""
-    missing = [name for name, threshold in zip(names, decisions.thresholds) if threshold is None]
+    missing = [name for name, threshold in zip(names, thresholds) if threshold is None]
     if missing:
         counted = f"{len(missing)} of the {len(names)} classes"
         log.warning("%s: no threshold for %s, never decided present: %s", where, counted, listed(missing, 60))

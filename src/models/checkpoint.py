@@ -13,7 +13,7 @@ from src.config.loading import parse_config
 from src.config.sections import AudioConfig, Config, ModelConfig, OptConfig
 from src.data.labels import LabelMap
 from src.errors import UserError
-from src.models.decisions import DECISIONS, Decisions, read_decisions
+from src.models.decisions import DECISIONS, EVENT_DECISIONS, Decisions, EventDecisions, read_decisions
 from src.models.registry import build_network, create
 from src.models.safe_loading import StandIn, read_torch_file, require_as_written
 from src.models.torch_files import digest_of, torch_file_digest, write_torch_file
@@ -35,6 +35,7 @@ class Checkpoint:
     weights: dict[str, torch.Tensor]  # the network's state dict
     digest: str  # of the file, see src/models/torch_files.py
     decisions: Decisions | None = None  # None where nobody has chosen thresholds
+    event_decisions: EventDecisions | None = None
 
     def classes(self, lbl_map: str | Path | None = None) -> LabelMap:
         """The label map of a file, by default the one that the checkpoint carries.
@@ -155,11 +156,17 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         config, label_map = parse_config(published_settings(record["cfg"]), str(path)), None
     if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()):
         raise UserError(f"{path}: its state_dict holds something else than named tensors. The file is damaged")
-    decisions = read_decisions(content.get(DECISIONS), config.model.num_classes, path)
-    return Checkpoint(path, config, label_map, record, network_part(state), digest, decisions)
+    decisions = read_decisions(Decisions, content.get(DECISIONS), config.model.num_classes, path)
+    of_events = read_decisions(EventDecisions, content.get(EVENT_DECISIONS), config.model.num_classes, path)
+    return Checkpoint(path, config, label_map, record, network_part(state), digest, decisions, of_events)
 
 
-def keep_decisions(checkpoint: Checkpoint, decisions: Decisions, output: str | Path | None = None) -> None:
+def keep_decisions(
+    checkpoint: Checkpoint,
+    decisions: Decisions,
+    of_events: EventDecisions | None = None,
+    output: str | Path | None = None,
+) -> None:
     """Put decisions into a checkpoint's file, or into a copy of it. Everything else in it stays as it is.
 
     A copy of a checkpoint released in 2021 lacks the objects that nothing here reads.
@@ -172,7 +179,9 @@ def keep_decisions(checkpoint: Checkpoint, decisions: Decisions, output: str | P
         raise UserError(f"{checkpoint.path}: was replaced while it was in use. Start again")
     if checkpoint.label_map is None:
         content = without_stand_ins(content)
-    write_torch_file(output or checkpoint.path, content | {DECISIONS: decisions.as_dict()})
+    chosen = {DECISIONS: decisions, EVENT_DECISIONS: of_events}
+    found = {key: each.as_dict() for key, each in chosen.items() if each is not None}
+    write_torch_file(output or checkpoint.path, content | found)
 
 
 def without_stand_ins(tree: Any) -> Any:

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from src.errors import UserError, listed
+from src.learning.events.choosing import choose_events
 from src.learning.tasks import Task
 from src.learning.thresholds import DecisionScores, choose, decision_scores, report_missing
 from src.models.checkpoint import keep_decisions, read_checkpoint
 from src.models.decisions import Decisions
-from src.scoring.predictions import Candidate, InferenceOptions, predictions
+from src.scoring.predictions import Candidate, InferenceOptions, predictions, with_events
 from src.utils.pictures import blank_figure, save_figure
 
 log = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ def calibrate(
     checkpoint = read_checkpoint(path)
     if checkpoint.label_map is None and output is None:
         raise UserError(f"{path}: was released in 2021, and is left as it is. Give --output FILE.ckpt for a copy")
-    (found,) = predictions([Candidate(path)], options)
+    (found,) = predictions([Candidate(path)], with_events(options, [path]))
     if not found.multi_hot.any():
         raise UserError(f"{options.source}: has no clip of any class, and so nothing to choose thresholds by")
     task, names, kept = found.task, found.dataset.label_map.names, checkpoint.temperature
@@ -114,7 +115,7 @@ def calibrate(
     before, after = (
         reliability(*task.confidences(each, found.targets)) for each in (found.probabilities, probabilities)
     )
-    report_missing(decisions, names, options.source)
+    report_missing(decisions.thresholds, names, options.source)
     clips = found.multi_hot.sum(axis=0)
     few = [f"{names[c]} ({clips[c]:.0f})" for c in np.flatnonzero((clips > 0) & (clips < FEW))]
     if few:
@@ -122,7 +123,7 @@ def calibrate(
     short = [names[c] for c in np.flatnonzero(scores.precision < (precision or 0))]
     if short:
         log.warning("a precision of %g is not reached by %s. Taken: their best one", precision, listed(short, 60))
-    keep_decisions(checkpoint, decisions, output)
+    keep_decisions(checkpoint, decisions, None if found.frames is None else choose_events(*found.seen()), output)
     return Calibration(names, clips, decisions, scores, kept, before, after)
 
 

@@ -1,64 +1,26 @@
-"""Two checkpoints on the same clips: how far apart they are, and how sure that is."""
-
-import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+"""Two checkpoints on the same clips."""
 
 import numpy as np
 
 from src.errors import UserError
 from src.learning.metrics import ranking_scores
 from src.runs.folder import checkpoint_at
-from src.scoring.bootstrap import interval
-from src.scoring.predictions import Candidate, InferenceOptions, predictions
+from src.scoring.differences import Comparison
+from src.scoring.events.scores import compare_event_scores
+from src.scoring.predictions import Candidate, InferenceOptions, predictions, with_events
 from src.scoring.score_tables import SCORES, as_columns
-
-log = logging.getLogger(__name__)
-
-
-TEST = "two-sided paired bootstrap test, percentile"
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One score of two networks, and their difference over paired resamples of the clips.
-
-    A difference is defined where both scores are finite. d′ is infinite where the AUC is 1.
-    """
-
-    name: str  # mAP, mAUC, dprime, accuracy where clips have one class each, or a sound event score
-    first: float
-    second: float
-    low: float  # 95 % interval of second - first. An end at an infinite d′ is infinite, and undefined
-    high: float
-    p: float  # of TEST: how often resamples put the difference on zero's other side
-
-    @classmethod
-    def of(cls, name: str, scores: Sequence[float], drawn: Sequence[np.ndarray]) -> "Comparison":
-        """Of the scores of both, and their (R,) values on the same resamples."""
-        with np.errstate(invalid="ignore"):  # two infinite d′
-            differences = drawn[1] - drawn[0]
-        return cls(name, scores[0], scores[1], *interval(differences), two_sided(differences))
-
-    @property
-    def difference(self) -> float:
-        """Second minus first. Not finite where it is undefined."""
-        return self.second - self.first
-
-    def as_dict(self) -> dict[str, Any]:
-        """Its figures, some of them not finite, and what p is of."""
-        return asdict(self) | {"difference": self.difference, "test": TEST}
 
 
 def compare(first: str, second: str, options: InferenceOptions, resamples: int, seed: int) -> list[Comparison]:
     """Score two checkpoints on the clips of `options.source` and on the same resamples of them.
 
+    Two networks of events are also compared by when they hear what, if the clips have events.
+
     Raises:
         UserError: a checkpoint cannot be read, a file is replaced meanwhile, or the two were validated on other folds.
     """
     candidates = [Candidate(checkpoint_at(first)), Candidate(checkpoint_at(second))]
-    one, other = predictions(candidates, options)
+    one, other = predictions(candidates, with_events(options, [candidate.path for candidate in candidates]))
     if not np.array_equal(one.dataset.records, other.dataset.records):
         folds = " and ".join(str(each.checkpoint.record.get("fold_index")) for each in (one, other))
         where = f"on other clips of {options.source}"
@@ -69,21 +31,13 @@ def compare(first: str, second: str, options: InferenceOptions, resamples: int, 
         for each in (one, other)
     ]
     bootstrapped = [each.bootstrap(resamples, seed) for each in (one, other)]
-    return [
+    found = [
         Comparison.of(name, [each[name] for each in scores], [getattr(each, name) for each in bootstrapped])
         for name in (*SCORES, "accuracy")
         if all(name in each for each in scores)
     ]
-
-
-def two_sided(differences: np.ndarray) -> float:
-    """p of `TEST` that there is no difference, at least 2 / (R + 1), which R resamples cannot tell from 0.
-
-    A difference of 0 counts on both sides, an infinite one on its own. Those that are no numbers say nothing and are
-    left out. With no other ones, the result is NaN.
-    """
-    differences = differences[~np.isnan(differences)]
-    if len(differences) == 0:
-        return float("nan")
-    below, above = (differences <= 0).sum(), (differences >= 0).sum()
-    return float(min(1.0, 2 * (min(below, above) + 1) / (len(differences) + 1)))
+    if one.frames is None:
+        return found
+    (first_scores, truth), (second_scores, _) = one.smoothed(), other.smoothed()
+    limits = one.event_decisions.limits, other.event_decisions.limits
+    return found + compare_event_scores((first_scores, second_scores), truth, resamples, seed, limits)

@@ -7,7 +7,7 @@ soon as its turn is over.
 
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ from src.utils.progress import progress
 MOST_KEPT = 4 * 2**30  # bytes of batches …
 SHARE_KEPT = 1 / 4  # … or this much of the memory that is there, if that is less
 
+Run = Callable[[nn.Module, torch.Tensor], torch.Tensor]
+
 
 @dataclass(frozen=True)
 class ClipBatch:
@@ -32,6 +34,7 @@ class ClipBatch:
 
     inputs: torch.Tensor  # (B, 1, F, T) float32, where the networks are
     targets: torch.Tensor  # (B, C) or (B,), on the CPU
+    spans: torch.Tensor | None = None  # (B, 3), as in `Batch`
 
     @property
     def nbytes(self) -> int:
@@ -42,8 +45,9 @@ class ClipBatch:
 class Outputs:
     """What a network says of all clips."""
 
-    logits: torch.Tensor  # (N, C) float32, on the CPU
+    logits: torch.Tensor  # (N, C) float32 of clips, or (N, J, C) of their frames, on the CPU
     targets: np.ndarray  # (N, C) of 0 and 1, or (N,) class indices
+    spans: torch.Tensor | None  # (N, 3), as in `Batch`
 
 
 def most_to_keep(device: torch.device) -> int:
@@ -60,7 +64,7 @@ def batches_of(
     dataset.on_device = makes_features(device, features, dataset.audio.precompute_features)
     device_features = DeviceFeatures(dataset.features)
     for batch in loader(dataset, sampler, batch_size, num_workers, device=device):
-        yield ClipBatch(device_features(on(device, batch.inputs)), batch.targets)
+        yield ClipBatch(device_features(on(device, batch.inputs)), batch.targets, batch.spans)
 
 
 def on(device: torch.device, inputs: Samples | torch.Tensor) -> Samples | torch.Tensor:
@@ -71,7 +75,11 @@ def on(device: torch.device, inputs: Samples | torch.Tensor) -> Samples | torch.
 
 
 def outputs_of(
-    networks: Sequence[Callable[[], nn.Module]], batches: Iterable[ClipBatch], num_clips: int, budget: int
+    networks: Sequence[Callable[[], nn.Module]],
+    batches: Iterable[ClipBatch],
+    num_clips: int,
+    budget: int,
+    run: Run = lambda network, inputs: network(inputs),
 ) -> Generator[Outputs, None, None]:
     """Every network's outputs, in their order, in one pass over the batches.
 
@@ -80,9 +88,10 @@ def outputs_of(
             chunk where the batches do not fit the budget.
         num_clips: in all batches, for the progress bar.
         budget: bytes of batches to keep.
+        run: what is wanted of a network, (B, …), of (B, 1, F, T) inputs.
     """
     source = Lookahead(batches)
-    targets: list[np.ndarray] = []
+    seen: list[ClipBatch] = []  # all batches, without their inputs
     done = 0  # clips in earlier chunks
     description = f"clips × {len(networks)} network{'s' * (len(networks) > 1)}"
     with tempfile.TemporaryFile() as file, progress(num_clips * len(networks), description, "clip") as bar:
@@ -90,27 +99,32 @@ def outputs_of(
             kept: list[ClipBatch] = []
             fresh = kept_batches(source, budget, kept) if len(networks) > 1 else source
             for number, network in enumerate(networks):
-                logits = logits_of(network(), kept if number else fresh, targets if number == 0 else [], bar)  # (n, C)
-                # Earlier chunks' logits wait in a file: those of many networks for many clips would fill the memory.
-                row, start = logits[0].nbytes, number * num_clips * logits[0].nbytes
+                said = outputs_for(run, network(), kept if number else fresh, [] if number else seen, bar)  # (n, …)
+                # Earlier chunks' outputs wait in a file: those of many networks for many clips would fill the memory.
+                row, start = said[0].nbytes, number * num_clips * said[0].nbytes
                 if source.ended:
                     bar.clear()  # a message logged meanwhile gets a line of its own
                     file.seek(start)
-                    earlier = np.frombuffer(file.read(done * row), np.float32).reshape(done, logits.shape[1])
-                    yield Outputs(torch.from_numpy(np.concatenate([earlier, logits])), np.concatenate(targets))
+                    earlier = np.frombuffer(file.read(done * row), np.float32).reshape(done, *said.shape[1:])
+                    logits = torch.from_numpy(np.concatenate([earlier, said]))
+                    targets = torch.cat([batch.targets for batch in seen]).numpy()
+                    spans = [batch.spans for batch in seen if batch.spans is not None]
+                    yield Outputs(logits, targets, torch.cat(spans) if spans else None)
                 else:
                     file.seek(start + done * row)
-                    file.write(logits.tobytes())
-            done += len(logits)
+                    file.write(said.tobytes())
+            done += len(said)
 
 
 @torch.inference_mode()
-def logits_of(network: nn.Module, batches: Iterable[ClipBatch], targets: list[np.ndarray], bar: Any) -> np.ndarray:
-    """(N, C) float32 logits of the batches, whose targets are added to `targets`."""
+def outputs_for(
+    run: Run, network: nn.Module, batches: Iterable[ClipBatch], seen: list[ClipBatch], bar: Any
+) -> np.ndarray:
+    """(N, …) float32 of the batches, which are added to `seen` without their inputs."""
     found = []
     for batch in batches:
-        found.append(network(batch.inputs).float())
-        targets.append(batch.targets.numpy())
+        found.append(run(network, batch.inputs).float())
+        seen.append(replace(batch, inputs=torch.empty(0)))
         bar.update(len(batch.inputs))
     return torch.cat(found).cpu().numpy()
 

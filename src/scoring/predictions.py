@@ -19,10 +19,14 @@ from src.data.loading import open_dataset
 from src.data.manifest_dataset import manifest_fingerprint, read_manifest
 from src.data.transforms import Compose, evaluation_chain
 from src.errors import UserError
+from src.learning.events.choosing import smoothed
+from src.learning.events.clips import EventTruth, FrameScores
+from src.learning.events.seen import seen
 from src.learning.tasks import Task, build_task
 from src.learning.teachers import write_teacher
 from src.models.checkpoint import Checkpoint, architecture, outline, read_checkpoint
-from src.models.decisions import Decisions
+from src.models.decisions import Decisions, EventDecisions
+from src.models.frames import FrameNetwork
 from src.models.torch_files import torch_file_digest
 from src.models.weights import require_fit, weights_of
 from src.runs.devices import present_gpus
@@ -48,6 +52,7 @@ class InferenceOptions:
     manifest: str | None = None  # … those that this CSV lists
     resample: bool = False  # take the manifest's files of any rate, as `audio_config.resample` does
     all_folds: bool = False  # of an LMDB with folds, not a checkpoint's validation fold alone
+    events: bool = False  # also when each class sounds, by networks of events
 
     @property
     def source(self) -> str:
@@ -97,6 +102,8 @@ class Prediction:
     probabilities: np.ndarray  # (N, C) float32
     targets: np.ndarray  # (N, C) of 0 and 1, or (N,) class indices
     eval_data: str  # fingerprint of the clips that were scored
+    frames: torch.Tensor | None = None  # (N, J, C) logits, on the CPU, with `InferenceOptions.events`
+    spans: torch.Tensor | None = None  # (N, 3), as in `Batch`, beside them
 
     @property
     def task(self) -> Task:
@@ -106,6 +113,22 @@ class Prediction:
     def decisions(self) -> Decisions | None:
         """The checkpoint's thresholds. They are not of the network that its run began with."""
         return None if self.candidate.untrained else self.checkpoint.decisions
+
+    @property
+    def event_decisions(self) -> EventDecisions:
+        """The checkpoint's, or else no filters and thresholds of 0.5."""
+        kept = None if self.candidate.untrained else self.checkpoint.event_decisions
+        return kept or EventDecisions.plain(len(self.dataset.label_map))
+
+    def seen(self) -> tuple[FrameScores, EventTruth]:
+        """Probabilities over time, and the true events."""
+        assert self.frames is not None and self.spans is not None
+        return seen(self.frames.sigmoid(), self.spans, self.dataset)
+
+    def smoothed(self) -> tuple[FrameScores, EventTruth]:
+        """The same, through the checkpoint's filters."""
+        scores, truth = self.seen()
+        return smoothed(scores, self.event_decisions.medians), truth
 
     @property
     def multi_hot(self) -> np.ndarray:
@@ -135,10 +158,16 @@ def predictions(candidates: Sequence[Candidate], options: InferenceOptions) -> I
         first = checkpoints[networks[0][0].path]
         task = build_task(first.config)
         dataset = open_for(first, options)
+        if options.events:
+            stride = stride_of(first)
+            if stride is None:
+                raise UserError(f"{first.path}: is of a tagger, and scores of events are of model.type events")
+            dataset.use_frames(stride)
         eval_data = eval_data or dataset.fingerprint() or ""
         batches = batches_of(dataset, options.batch_size, options.num_workers, device, options.features)
         loaders = [partial(memory.load, alike[0]) for alike in networks]
-        outputs = outputs_of(loaders, batches, len(dataset), most_to_keep(device))
+        run = task.outputs if options.events else lambda network, inputs: network(inputs)
+        outputs = outputs_of(loaders, batches, len(dataset), most_to_keep(device), run)
         with closing(outputs):  # its progress bar is removed before an error is told
             for number, (output, alike) in enumerate(zip(outputs, networks)):
                 if dataset.fingerprint() != eval_data:
@@ -147,13 +176,15 @@ def predictions(candidates: Sequence[Candidate], options: InferenceOptions) -> I
                     task.report_undefined(output.targets, dataset.label_map, options.source)
                 head, untrained = checkpoints[alike[0].path], alike[0].untrained
                 temperature = 1.0 if untrained else head.temperature
-                probabilities = task.probabilities(output.logits, temperature).numpy()
+                logits = task.clip_logits(output.logits) if options.events else output.logits
+                frames = (output.logits, output.spans) if options.events else ()
+                probabilities = task.probabilities(logits, temperature).numpy()
                 if not np.isfinite(probabilities).all():
                     cause = "Is it of a run that diverged, or damaged?"
                     raise UserError(f"{alike[0].path}: its network's outputs are not finite. {cause}")
                 for candidate in alike:
                     scored = candidate, checkpoints[candidate.path], partial(memory.weights, candidate), dataset
-                    yield Prediction(*scored, output.logits, probabilities, output.targets, eval_data)
+                    yield Prediction(*scored, logits, probabilities, output.targets, eval_data, *frames)
 
 
 def read_heads(candidates: Sequence[Candidate], lbl_map: str | None) -> dict[Path, Checkpoint]:
@@ -181,10 +212,17 @@ def by_data(candidates: Sequence[Candidate], checkpoints: dict[Path, Checkpoint]
         checkpoint = checkpoints[candidate.path]
         config = checkpoint.config
         names = checkpoint.classes().names
-        kind = (config.audio_config, config.model.type, names, checkpoint.record.get("fold_index"))
+        fold = checkpoint.record.get("fold_index")
+        kind = (config.audio_config, config.model.type, names, fold, stride_of(checkpoint))
         network = (config.model, checkpoint.seed) if candidate.untrained else candidate.path
         kinds.setdefault(kind, {}).setdefault(network, []).append(candidate)
     return [list(networks.values()) for networks in kinds.values()]
+
+
+def stride_of(checkpoint: Checkpoint) -> int | None:
+    """Spectrogram frames that a frame of a network of events stands for. None for taggers."""
+    network = outline(*architecture(checkpoint.config))
+    return network.stride if isinstance(network, FrameNetwork) else None
 
 
 class OneNetwork:
@@ -217,6 +255,14 @@ class OneNetwork:
         """The candidate's weights, as `weights_of` gives them."""
         network = self._network if self._network is not None and candidate == self._candidate else self.load(candidate)
         return weights_of(network)
+
+
+def with_events(options: InferenceOptions, checkpoints: Sequence[Path]) -> InferenceOptions:
+    """Options that ask for events too, if all networks are of events and the clips have them."""
+    of_events = all(read_checkpoint(path).config.model.type == "events" for path in checkpoints)
+    return replace(
+        options, events=of_events and options.manifest is None and LMDBReader(options.source).events() is not None
+    )
 
 
 def open_for(checkpoint: Checkpoint, options: InferenceOptions) -> ClipDataset:

@@ -9,6 +9,7 @@ from typing import Any
 
 from src.errors import UserError
 from src.runs.folder import best
+from src.scoring.events.scores import EVENT_SCORES, EVENT_SCORES_PER_CLASS
 from src.utils.files import file_behind
 from src.utils.folders import files_in
 from src.utils.locks import exclusive
@@ -21,7 +22,7 @@ SOURCES = ["eval_data", "labels_digest", "ckpt_digest"]  # what the files held t
 FILLED = ("mAP", "mAUC", "dprime", "AP", "num_timesteps")  # columns without empty cells
 KINDS = (
     dict.fromkeys(("mAP", "mAUC", "dprime", "accuracy", "top5", "val_figure", "AP", "AUC"), NUMBER)
-    | dict.fromkeys(("threshold", "precision", "recall", "F1", "ece"), NUMBER)
+    | dict.fromkeys(("threshold", "precision", "recall", "F1", "ece", *EVENT_SCORES, *EVENT_SCORES_PER_CLASS), NUMBER)
     | dict.fromkeys(("num_timesteps", "num_train_clips", "num_classes", "fold"), WHOLE_NUMBER)
     | {"evaluated": TIME, "weights_digest": DIGEST, "labels_digest": DIGEST, "ckpt_digest": DIGEST}
 )

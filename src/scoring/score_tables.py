@@ -9,6 +9,7 @@ import numpy as np
 from src.learning.metrics import RankingScores, ranking_scores
 from src.learning.thresholds import DECISION_SCORES, DecisionScores, decision_scores
 from src.scoring.bootstrap import interval
+from src.scoring.events.scores import EVENT_SCORES, EVENT_SCORES_PER_CLASS
 from src.scoring.predictions import Prediction
 from src.scoring.results_table import KEY, SOURCES, ResultsTable
 
@@ -18,6 +19,8 @@ SCORES = ("mAP", "mAUC", "dprime")
 BESIDE = {
     "overlap": ("events", ("clips", "classes", *SCORES)),
     "per_class": ("class", ("clips", "AP", "AUC", "accuracy", "threshold", *DECISION_SCORES)),
+    "events": ("class", ("events", "median", "threshold", *EVENT_SCORES_PER_CLASS)),
+    "slices": ("slice", ("events", *EVENT_SCORES, *SCORES)),
 }
 INTERVALS = [
     *("bootstrap", "bootstrap_seed"),
@@ -57,7 +60,7 @@ def beside(results_csv: str | Path, what: str) -> Path:
 
 
 def table_beside(results_csv: str | Path, what: str) -> ResultsTable:
-    """The table of further figures, "overlap" or "per_class"."""
+    """The table of further figures, one of `BESIDE`."""
     part, columns = BESIDE[what]
     return ResultsTable(beside(results_csv, what), ["Model", part, *columns, *KEY, *SOURCES], KEY, part)
 

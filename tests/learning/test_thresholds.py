@@ -7,11 +7,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from released import CKPT
 from sklearn.metrics import precision_recall_fscore_support
 
 from src.errors import UserError
 from src.learning.thresholds import choose, decision_scores
-from src.models.decisions import Decisions, read_decisions
+from src.models.checkpoint import keep_decisions, read_checkpoint
+from src.models.decisions import EVENT_DECISIONS, Decisions, EventDecisions, read_decisions
+from src.models.safe_loading import read_torch_file
+from src.models.torch_files import write_torch_file
 
 
 @st.composite
@@ -67,7 +71,7 @@ def test_a_precision_is_reached_with_the_highest_recall_or_the_best_one_is_taken
 def test_a_stored_threshold_decides_the_same_everywhere(data):
     scores, targets = data
     decisions = choose(scores, targets)
-    stored = read_decisions(json.loads(json.dumps(decisions.as_dict())), scores.shape[1], "a.ckpt")
+    stored = read_decisions(Decisions, json.loads(json.dumps(decisions.as_dict())), scores.shape[1], "a.ckpt")
     present = decisions.present(scores)
     assert np.array_equal(stored.present(scores), present)
     for c, threshold in enumerate(stored.thresholds):
@@ -129,6 +133,56 @@ GOOD = {"by": "F1", "thresholds": [0.5, None], "temperature": 1.5}
 )
 def test_damaged_thresholds_are_refused_by_the_files_name(content, fault):
     with pytest.raises(UserError, match=f"a.ckpt: .*{fault}.*Is it damaged"):
-        read_decisions(content, 2, "a.ckpt")
-    assert read_decisions(GOOD, 2, "a.ckpt").present(np.float32([[0.5, 1.0]])).tolist() == [[True, False]]
-    assert read_decisions(None, 2, "a.ckpt") is None
+        read_decisions(Decisions, content, 2, "a.ckpt")
+    assert read_decisions(Decisions, GOOD, 2, "a.ckpt").present(np.float32([[0.5, 1.0]])).tolist() == [[True, False]]
+    assert read_decisions(Decisions, None, 2, "a.ckpt") is None
+
+
+# ---- of events ----
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A copy of a released checkpoint with thresholds of clips and events, 18 of them."""
+    path, decisions = tmp_path_factory.mktemp("events") / "a.ckpt", Decisions("F1", [0.5] * 18)
+    keep_decisions(read_checkpoint(CKPT), decisions, EventDecisions([7] * 18, [None, *[0.25] * 17]), path)
+    return path
+
+
+def test_decisions_of_events_are_kept_and_read(checkpoint):
+    found = read_checkpoint(checkpoint)
+    assert found.event_decisions == EventDecisions([7] * 18, [None, *[0.25] * 17])
+    assert found.event_decisions.limits.tolist() == [np.inf, *[0.25] * 17]
+    assert found.decisions == Decisions("F1", [0.5] * 18)
+    assert read_checkpoint(CKPT).event_decisions is None  # of before there were any
+
+
+@pytest.mark.parametrize(
+    "content, fault",
+    [
+        ([0.5] * 18, "thresholds cannot be used"),
+        ("none", "thresholds cannot be used"),
+        ({"medians": [1] * 18}, "thresholds: Field required"),
+        ({"thresholds": [0.5] * 18}, "medians: Field required"),
+        ({"medians": [1] * 17}, "17 medians and 18 classes"),
+        ({"thresholds": [0.5] * 19}, "19 thresholds and 18 classes"),
+        ({"medians": [1] * 17 + [4]}, "a median filter of 4 frames, which must be odd"),
+        ({"medians": [0] * 18}, "medians.0: Input should be greater than or equal to 1"),
+        ({"medians": [-3] * 18}, "medians.0"),
+        ({"medians": [10**9 + 1] * 18}, "medians.0: Input should be less than or equal to 9999"),
+        ({"medians": ["long"] * 18}, "medians.0: Input should be a valid integer"),
+        ({"medians": [1.5] * 18}, "medians.0"),
+        ({"medians": 7}, "medians"),
+        ({"thresholds": [2] * 18}, "thresholds.0: Input should be less than or equal to 1"),
+        ({"thresholds": [float("nan")] * 18}, "thresholds.0"),
+        ({"thresholds": [-0.1] * 18}, "thresholds.0"),
+    ],
+)
+def test_damaged_decisions_of_events_are_refused_by_the_files_name(checkpoint, tmp_path, content, fault):
+    stored = read_torch_file(checkpoint, "a checkpoint")
+    if isinstance(content, dict) and "Field required" not in fault:
+        content = stored[EVENT_DECISIONS] | content
+    write_torch_file(tmp_path / "b.ckpt", stored | {EVENT_DECISIONS: content})
+    with pytest.raises(UserError, match=f"b.ckpt: .*{fault}.*Is it damaged") as caught:
+        read_checkpoint(tmp_path / "b.ckpt")
+    assert "\n" not in str(caught.value)

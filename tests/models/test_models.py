@@ -165,6 +165,20 @@ def test_embeddings_are_what_goes_into_the_last_layer(arch, depth):
         assert torch.equal(last_layer(network, inputs)(embeddings), logits)
 
 
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("arch, depth", [("resnet", 18), ("timm", "mobilenetv3_small_050")])
+def test_a_network_of_events_has_the_mean_of_its_frames_embeddings(arch, depth, recurrent):
+    """Behind them is one linear layer, so that the mean embedding has the mean logits."""
+    network = create(arch, depth, 7, frame_stride=8, head="gru" if recurrent else "linear").eval()
+    inputs = torch.randn(2, 1, 64, 128)
+    with torch.inference_mode():
+        logits, embeddings = Embedder(network).both(inputs)
+        assert torch.equal(logits, network(inputs, of_frames=True)) and logits.shape == (2, 16, 7)
+        last = last_layer(network, inputs)
+        assert embeddings.shape == (2, last.in_features)
+        assert torch.allclose(last(embeddings), logits.mean(dim=1), atol=1e-5)
+
+
 def test_embeddings_may_go_into_a_convolution():
     network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Conv2d(1, 7, 1), torch.nn.Flatten())
     inputs = torch.randn(2, 1, 221, 128)

@@ -16,7 +16,8 @@ from src.config.loading import load_config
 from src.learning.metrics import accuracy, ranking_scores
 from src.scoring import comparison
 from src.scoring.bootstrap import bootstrap, draw_counts, interval, weighted_scores
-from src.scoring.comparison import compare, two_sided
+from src.scoring.comparison import compare
+from src.scoring.differences import two_sided
 from src.scoring.predictions import InferenceOptions, Prediction
 
 
@@ -195,6 +196,7 @@ def scored_as(tmp_path, monkeypatch):
         head, dataset = SimpleNamespace(config=config), SimpleNamespace(records=np.arange(len(targets)))
         found = [Prediction(None, head, None, dataset, None, scores, targets, "") for scores in (first, second)]
         monkeypatch.setattr(comparison, "predictions", lambda *_: found)
+        monkeypatch.setattr(comparison, "with_events", lambda options, _: options)
 
     return patch
 

@@ -54,16 +54,23 @@ def event_counts(scores: FrameScores, truth: EventTruth, thresholds: np.ndarray,
     return Counts(found, missed, false)
 
 
-def best_thresholds(scores: FrameScores, truth: EventTruth, curve_of: CurveOf) -> np.ndarray:
-    """(C,) thresholds of each class's best F-score, NaN for a class without an event.
+def best_thresholds(
+    scores: FrameScores, truth: EventTruth, curve_of: CurveOf, most: float = np.inf
+) -> tuple[np.ndarray, np.ndarray]:
+    """(C,) thresholds of each class's best F-score, and that score. Both are NaN for a class without an event.
 
     Each is in the middle of those that give the same score. Of separate ranges it is the highest. All events count.
+
+    Args:
+        most: thresholds at which more clips have a detection than so many times the class has events are left out.
     """
+    none = np.nan, np.nan
     classes = range(truth.num_classes)
-    return np.array([_best(scores, truth, c, curve_of) if len(truth.of_class(c)) else np.nan for c in classes])
+    found = np.array([_best(scores, truth, c, curve_of, most) if len(truth.of_class(c)) else none for c in classes])
+    return found[:, 0], found[:, 1]
 
 
-def _best(scores: FrameScores, truth: EventTruth, c: int, curve_of: CurveOf) -> float:
+def _best(scores: FrameScores, truth: EventTruth, c: int, curve_of: CurveOf, most: float) -> tuple[float, float]:
     """Of class c. Where m clips have a detection, the F-score of E events is at most 2 E / (m + E)."""
     highest, events = -np.sort(-scores.highest(c)), len(truth.of_class(c))
     few = 2 * events
@@ -73,9 +80,9 @@ def _best(scores: FrameScores, truth: EventTruth, c: int, curve_of: CurveOf) -> 
         found = curve.hits.sums(curve.levels, np.ones((len(truth.clip), 1)))[:, 0]
         false = curve.false.sums(curve.levels, np.ones((truth.num_clips, 1)))[:, 0]
         quality = 2 * found / (found + false + events)
-        enough = events * (2 / quality.max() - 1) if quality.max() else np.inf
+        enough = min(events * (2 / quality.max() - 1) if quality.max() else np.inf, most * events)
         if few + 1 > enough or floor == -np.inf:
-            return _middle_of_best(curve.levels, quality)
+            return _middle_of_best(curve.levels, quality), float(quality.max())
         few = int(min(enough, len(highest)))
 
 

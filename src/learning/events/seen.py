@@ -26,15 +26,30 @@ def seen(outputs: torch.Tensor, spans: torch.Tensor, dataset: ClipDataset) -> tu
     assert stride is not None
     scores, edges, events = [], [], []
     for index, (frames, (first, size, length)) in enumerate(zip(outputs.numpy(), spans.tolist())):
-        begin, end = _shown(first, size, length)
-        borders = np.clip(first + stride * np.arange(len(frames) + 1), begin, end)  # (J + 1,)
-        shown = np.diff(borders) > 0  # (J,)
-        times = _times(np.append(borders[:-1][shown], end), hop)
+        shown, times = times_of_frames((first, size, length), len(frames), stride, hop)
         scores.append(frames[shown])
         edges.append(times - times[0])
         events.append(cut(dataset.events(0, index), times[0], times[-1]))
     names = dataset.label_map.names
     return FrameScores.of(scores, edges), EventTruth.of(events, [each[-1] for each in edges], names)
+
+
+def times_of_frames(span: tuple[int, int, int], count: int, stride: int, hop: float) -> tuple[np.ndarray, np.ndarray]:
+    """Which of J frames of a view show something of the clip for the first time, and the borders of these.
+
+    Args:
+        span: as in `Batch`.
+        count: J. What lies behind these frames is a part of the last one.
+        stride: columns of a frame.
+        hop: s of a column.
+
+    Returns:
+        (J,) mask of K frames, and their (K + 1,) borders in s.
+    """
+    begin, end = _shown(*span)
+    borders = np.clip(span[0] + stride * np.arange(count + 1), begin, end)  # (J + 1,)
+    shown = np.diff(borders) > 0
+    return shown, _times(np.append(borders[:-1][shown], end), hop)
 
 
 def heard(spans: torch.Tensor, dataset: ClipDataset) -> list[np.ndarray]:

@@ -11,10 +11,19 @@ from src.learning.events.intersections import intersection_curve
 from src.learning.events.psds import PSDS1, PSDS2, psds, psds_curves
 from src.learning.metrics import mean_over_classes
 from src.scoring.bootstrap import draw_counts
-from src.scoring.comparison import Comparison
+from src.scoring.differences import Comparison
 from src.scoring.events.segments import segment_auc, segment_average_precision, segment_counts
 
 PER_CLASS = "_per_class"  # ends the names of scores that have a value for each class
+EVENT_SCORES = (  # all others, in the order of tables
+    *("psds1", "psds1_without_class_penalty", "psds2", "psds2_without_class_penalty"),
+    *(f"{f}_f_{mean}" for f in ("collar", "intersection", "segment", "best_collar") for mean in ("macro", "micro")),
+    *("segment_auroc", "frame_average_precision"),
+)
+EVENT_SCORES_PER_CLASS = (
+    *("psds1", "psds2", "collar_f", "intersection_f", "segment_f", "best_collar_f", "best_collar_threshold"),
+    *("segment_auroc", "frame_average_precision"),
+)
 Thresholds = float | np.ndarray  # one for all classes, or (C,). A frame whose score reaches it is detected
 
 
@@ -81,7 +90,7 @@ def _weighted(
         found |= {name: each.value, f"{name}_without_class_penalty": mean_over_classes(each.per_class)}
         found[name + PER_CLASS] = each.per_class
     given = np.broadcast_to(np.asarray(thresholds, dtype=np.float64), truth.num_classes)
-    best = best_thresholds(scores, truth, collar_curve)
+    best, _ = best_thresholds(scores, truth, collar_curve)
     for name, counts in (
         ("collar_f", event_counts(scores, truth, given, collar_curve)),
         ("intersection_f", event_counts(scores, truth, given, partial(intersection_curve, dtc=0.5, gtc=0.5))),

@@ -140,7 +140,7 @@ def test_intersections_at_one_threshold_are_those_of_the_definition(found, thres
 @given(clips(classes=2))
 def test_the_best_threshold_is_in_the_middle_of_the_best_range(found):
     scores, truth = inputs(found, 2)
-    best = best_thresholds(scores, truth, collar_curve)
+    best, _ = best_thresholds(scores, truth, collar_curve)
     for c in range(2):
         own = sum(len(of(events, c)) for _, events in found)
         if not own:
@@ -158,11 +158,11 @@ def test_a_search_that_begins_too_high_goes_on():
     values = np.zeros((40, 5, 1), dtype=np.float32)
     values[:30, 2, 0] = np.arange(30, 0, -1)
     truth = EventTruth.of([[(0.2, 0.3, 0)] if number == 20 else [] for number in range(40)], [0.5] * 40, [0])
-    assert best_thresholds(FrameScores.of(list(values), 0.1), truth, collar_curve) == [9.5]
+    assert best_thresholds(FrameScores.of(list(values), 0.1), truth, collar_curve)[0] == [9.5]
 
 
 def test_neighbouring_numbers_have_nothing_between_them():
     lower, higher = np.nextafter(0.5, 0), 0.5
     scores, truth = one_class(np.where(detected((5, 15)), higher, lower), [(0.5, 1.5)])
-    best = best_thresholds(scores, truth, collar_curve)
+    best, _ = best_thresholds(scores, truth, collar_curve)
     assert best == [0.5] and sums(event_counts(scores, truth, best, collar_curve)) == (1, 0, 0)
