@@ -13,6 +13,7 @@ from src.errors import UserError
 from src.utils.files import require_writable
 
 if TYPE_CHECKING:
+    from src.data.events import Event
     from src.tagging.tagger import Tagged, Tagger
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,12 @@ def build_parser() -> cli.Parser:
     by = "table to write, each recording's classes as present or absent, by the checkpoint's thresholds"
     add("--decisions", help=by)
     add("--summary", help="table to write, a row a recording and a column a class")
+    events = "table to write (.tsv), a row an event, as DESED has it. It takes a network of events"
+    add("--events", metavar="FILE.tsv", help=events)
+    frames = (
+        "table to write (.tsv), a row a frame and a column a class. A tagger scores frames without being trained to"
+    )
+    add("--frames", metavar="FILE.tsv", help=frames)
     add("--embeddings", help="file of arrays to write (.npz): what goes into the network's last layer")
     of = "a row a window, or a row a recording, the mean over its windows"
     add("--embeddings_of", choices=("windows", "recordings"), default="windows", help=of)
@@ -55,8 +62,11 @@ def main() -> None:
     keep_freed_memory()
     files = audio_files(arguments.audio)
     outputs = arguments.csv, arguments.decisions, arguments.summary, arguments.embeddings, arguments.plot
-    require_writable(*outputs, inputs=[arguments.ckpt_path, arguments.lbl_map, *files])
-    tagger = Tagger(arguments.ckpt_path, arguments.lbl_map, arguments.window, arguments.hop, arguments.device)
+    require_writable(
+        *outputs, arguments.events, arguments.frames, inputs=[arguments.ckpt_path, arguments.lbl_map, *files]
+    )
+    settings = arguments.lbl_map, arguments.window, arguments.hop, arguments.device
+    tagger = Tagger(arguments.ckpt_path, *settings, frames=bool(arguments.frames))
     names, decisions = tagger.classes, tagger.decisions
     failed = 0
     with ExitStack() as stack:
@@ -81,11 +91,26 @@ def main() -> None:
                 if len(files) > 1:
                     name = os.fsencode(f"{picture.stem}_{number:03d}_{file.stem}")[: 255 - len(picture.suffix)]  # bytes
                     picture = picture.with_name(os.fsdecode(name) + picture.suffix)
-                draw(picture, tagged, tagger.features.frequencies, names, arguments.top_k)
+                true = true_events(file) if tagger.event_decisions and tagged.frames else []
+                look = tagger.features.frequencies, names, arguments.top_k, tagger.event_decisions, true
+                draw(picture, tagged, *look)
             for add in adders:
                 add(tagged)
     if failed:
         raise UserError(f"{failed} of {len(files)} recordings could not be read. See above")
+
+
+def true_events(recording: Path) -> "list[Event]":
+    """The events that the `.txt` beside a recording lists, if there is one that does."""
+    from src.preparation.annotations import read_events
+    from src.utils.folders import beside
+
+    listed = beside(recording, ".txt")
+    try:
+        return read_events(listed) if listed.exists() else []
+    except UserError as error:
+        log.warning("%s. It is not drawn", error)
+        return []
 
 
 def wanted_outputs(
@@ -107,7 +132,18 @@ def wanted_outputs(
             raise UserError(f"--decisions: {arguments.ckpt_path} has no thresholds to decide by. {mend}")
         yield tables.table(arguments.decisions, tables.DECISIONS, tables.decision_rows(names, decisions))
     if arguments.summary:
-        yield tables.table(arguments.summary, tables.summary_columns(names), tables.summary_rows)
+        columns = tables.columns_of_classes("--summary", tables.SCORES[:1], names)
+        yield tables.table(arguments.summary, columns, tables.summary_rows)
+    if arguments.events:
+        tagger.require_frames()
+        if tagger.event_decisions is None:
+            mend = "Training a network of events chooses them, and so does scripts/calibrate.py"
+            raise UserError(f"--events: {arguments.ckpt_path} has no thresholds of events. {mend}")
+        yield tables.table(arguments.events, tables.EVENTS, tables.event_rows(names, tagger.event_decisions), "\t")
+    if arguments.frames:
+        tagger.require_frames()
+        columns = tables.columns_of_classes("--frames", tables.FRAMES, names)
+        yield tables.table(arguments.frames, columns, tables.frame_rows, "\t")
     if arguments.embeddings:
         tagger.require_embeddings()
         of_windows = arguments.embeddings_of == "windows"

@@ -14,7 +14,7 @@ from src.data.soundscapes.jams import read_jams
 from src.errors import UserError
 from src.preparation.annotations import read_events
 from src.utils.folders import beside
-from src.utils.pictures import blank_figure, draw_spectrogram, save_figure
+from src.utils.pictures import blank_figure, draw_events, draw_spectrogram, save_figure
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,6 @@ def draw_soundscape(path: str | Path, soundscape: Soundscape) -> None:
     seconds = spectrogram.shape[1] * features.hop_len / rate
     draw_spectrogram(image, spectrogram, features.frequencies, seconds)
     if rows:
-        for event in timed:  # a bar each, in the row of its label
-            row = rows.index(event.label)
-            place = {"left": event.onset, "height": 0.6, "alpha": 0.6, "color": f"C{row % 10}"}
-            below[0].barh(row, event.offset - event.onset, **place)
-        below[0].set_yticks(range(len(rows)), rows)
-        below[0].set_ylim(len(rows) - 0.5, -0.5)
+        draw_events(below[0], [(event.onset, event.offset, event.label) for event in timed], rows)
     figure.axes[-1].set_xlabel("time (s)")
     save_figure(figure, path, dpi=110, kind="png")

@@ -9,22 +9,27 @@ from typing import Any
 import numpy as np
 
 from src.errors import UserError
-from src.models.decisions import Decisions
+from src.models.decisions import Decisions, EventDecisions
+from src.tagging.frames import found_events
 from src.tagging.tagger import Tagged
 from src.utils.files import whole_file
 from src.utils.text import NAMES
 
 SCORES = ("file", "start", "end", "class", "score")  # columns of each table
 DECISIONS = ("file", "class", "score", "threshold", "decision")
+EVENTS = ("filename", "onset", "offset", "event_label", "confidence")  # as DESED has them, tab-separated
+FRAMES = EVENTS[:3]  # and each class
 
 Rows = Callable[[Tagged], Iterable[Sequence[Any]]]
 
 
 @contextmanager
-def table(path: str | Path, columns: Sequence[str], rows: Rows) -> Iterator[Callable[[Tagged], None]]:
+def table(
+    path: str | Path, columns: Sequence[str], rows: Rows, delimiter: str = ","
+) -> Iterator[Callable[[Tagged], None]]:
     """Yield what adds a recording's rows. The file at `path` is replaced when the block ends."""
     with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8", errors=NAMES) as stream:
-        writer = csv.writer(stream)
+        writer = csv.writer(stream, delimiter=delimiter)
         writer.writerow(columns)
         yield lambda tagged: writer.writerows(rows(tagged))
 
@@ -55,15 +60,35 @@ def decision_rows(names: Sequence[str], decisions: Decisions) -> Rows:
     return rows
 
 
-def summary_columns(names: Sequence[str]) -> list[str]:
-    """The recording's column and one for each class.
+def event_rows(names: Sequence[str], decisions: EventDecisions) -> Rows:
+    """A row for every event. Times are in s, with all that a frame's border needs."""
+
+    def rows(tagged: Tagged) -> Iterator[Sequence[str]]:
+        assert tagged.frames is not None
+        for event in found_events(tagged.frames, decisions):
+            times = f"{event.onset:.3f}", f"{event.offset:.3f}"
+            yield str(tagged.path), *times, names[event.label], f"{event.confidence:.6f}"
+
+    return rows
+
+
+def frame_rows(tagged: Tagged) -> Iterator[Sequence[str]]:
+    """A row for every frame, with every class's score."""
+    assert tagged.frames is not None
+    for onset, offset, scores in zip(tagged.frames.onset, tagged.frames.offset, tagged.frames.values.T):
+        yield str(tagged.path), f"{onset:.3f}", f"{offset:.3f}", *(f"{score:.6f}" for score in scores)
+
+
+def columns_of_classes(flag: str, columns: Sequence[str], names: Sequence[str]) -> list[str]:
+    """A table's own columns, and one for each class.
 
     Raises:
-        UserError: a class has the name of the recording's column.
+        UserError: a class has the name of one of the others.
     """
-    if "file" in names:
-        raise UserError("--summary: a class is called 'file', as the column of the recordings is. Use --csv")
-    return ["file", *names]
+    for name in columns:
+        if name in names:
+            raise UserError(f"{flag}: a class is called '{name}', as a column of the table is. Use another flag")
+    return [*columns, *names]
 
 
 def summary_rows(tagged: Tagged) -> Iterable[Sequence[str]]:

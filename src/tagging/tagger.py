@@ -17,16 +17,20 @@ from src.data.audio.windows import resampled_length, windows
 from src.data.batching import rows_for
 from src.data.transforms import View, evaluation_chain
 from src.errors import UserError
+from src.learning.events.clips import FrameScores
 from src.learning.tasks import build_task
 from src.models.checkpoint import read_checkpoint
+from src.models.frames import FrameNetwork
 from src.models.last_layer import Embedder
 from src.runs.folder import checkpoint_at
+from src.tagging.frames import JoinedFrames, aligned_starts, with_frames
 from src.tagging.recordings import in_memory, window_starts
 from src.utils.progress import progress
 
 BATCH = 2  # windows at a time: more are hardly faster on a CPU, and take more memory
 Samples = np.ndarray | torch.Tensor | Sequence[Any]
 PICTURE_COLUMNS = 2000  # of the spectrogram drawn, whatever the recording's length
+UNUSED = np.random.default_rng(0)  # the evaluation chain draws nothing
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Tagged:
     scores: np.ndarray  # (W, C) probabilities
     embeddings: np.ndarray  # (W, D) what went into the network's last layer
     picture: np.ndarray  # (F, PICTURE_COLUMNS) dB, the recording's spectrogram, evenly over time
+    frames: FrameScores | None = None  # of the whole recording, by a network of events
 
     @property
     def strongest_scores(self) -> np.ndarray:
@@ -59,6 +64,7 @@ class Tagger:
         window, hop: seconds.
         device: where the network runs, as PyTorch calls it, such as "cuda" or "cuda:1".
         batch_size: windows that the network gets at a time. Another number may change the last bits of a score.
+        frames: make a network of events of a tagger, which scores every frame without having learnt to.
 
     Attributes:
         classes: the C classes' names.
@@ -77,23 +83,33 @@ class Tagger:
         hop: float = 2.5,
         device: str | torch.device = "cpu",
         batch_size: int = BATCH,
+        frames: bool = False,
     ):
         for name, value in (("window", window), ("hop", hop), ("batch_size", batch_size)):
             if not isinstance(value, Real) or not 0 < value < math.inf:
                 raise UserError(f"{name}: is {value!r}. A number above 0 was expected")
         self.device, self.batch_size = usable_device(device), math.ceil(batch_size)
         content = read_checkpoint(checkpoint_at(checkpoint))
+        if frames:
+            content = with_frames(content)
         self.label_map = content.classes(lbl_map)
         audio = content.config.audio_config
         self.classes, self.sample_rate = self.label_map.names, audio.sample_rate
         self.window = max(round(window * audio.sample_rate), 1)  # samples
         self.hop = max(round(hop * audio.sample_rate), 1)  # samples
         self.features = FeatureExtractor.of(audio)
-        self.transform = evaluation_chain(max(self.window // audio.hop_len, 1))
+        # As in evaluation: all frames of log-mels, and of others those that the published evaluation scores.
+        whole = self.features.num_frames(self.window) if audio.feature == "logmel" else self.window // audio.hop_len
+        self.transform = evaluation_chain(max(whole, 1))
         with torch.random.fork_rng(devices=[]):  # to make a network is to draw weights, which take no part
-            self.network = Embedder(content.network().eval().to(self.device))
-        self.task = build_task(content.config)
+            network = content.network().eval().to(self.device)
+        self.network, self.task = Embedder(network), build_task(content.config)
         self.decisions, self.temperature = content.decisions, content.temperature
+        self.event_decisions = content.event_decisions
+        self.frame_stride = network.stride if isinstance(network, FrameNetwork) else None
+        if self.frame_stride:  # windows begin where a frame does, and not behind where they were asked for
+            step = self.frame_stride * audio.hop_len
+            self.hop = max(self.hop // step, 1) * step  # samples
         try:
             empty = self._outputs([np.zeros((self.features.num_bins, 1), dtype=np.float32)])
         except RuntimeError as error:
@@ -134,7 +150,7 @@ class Tagger:
     def window_times(self, num_samples: int, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
         """(W,) starts and (W,) ends, in s, of the windows of a recording of so many samples of a channel."""
         length = resampled_length(num_samples, sample_rate, self.sample_rate)
-        starts = np.array(window_starts(length, self.window, self.hop))
+        starts = self._starts(length)
         return starts / self.sample_rate, np.minimum(starts + self.window, length) / self.sample_rate
 
     def require_embeddings(self) -> None:
@@ -145,6 +161,17 @@ class Tagger:
         """
         if not self.embedding_size:
             raise UserError("this network has no embeddings: its logits are not the output of one linear layer")
+
+    def require_frames(self) -> None:
+        """Refuse a network without frames, and windows that leave some out.
+
+        Raises:
+            UserError: it is a tagger, or the hop is longer than the window.
+        """
+        if not self.frame_stride:
+            raise UserError("this network is a tagger, and scores no frames. --frames makes it do so")
+        if self.hop > self.window:
+            raise UserError("the hop is longer than the window, and frames between two windows would have no score")
 
     def __call__(self, path: str | Path) -> Tagged:
         """Score one file, a few windows at a time.
@@ -163,7 +190,7 @@ class Tagger:
 
     def _tagged(self, recording: Recording, path: Path, **of_bar: Any) -> Tagged:
         length = resampled_length(recording.frames, recording.samplerate, self.sample_rate)
-        starts = np.array(window_starts(length, self.window, self.hop))  # samples
+        starts = self._starts(length)  # samples
         # Results are laid out at once: small arrays kept from every window would fragment the memory.
         scores = np.empty((len(starts), len(self.label_map)), dtype=np.float32)
         embeddings = np.empty((len(starts), self.embedding_size), dtype=np.float32)
@@ -171,29 +198,58 @@ class Tagger:
         columns = np.round(bounds / length * PICTURE_COLUMNS).astype(int)
         picture = np.zeros((self.features.num_bins, PICTURE_COLUMNS), dtype=np.float32)
         samples = windows(recording, map(int, starts), self.window, self.sample_rate)
+        joined = self._joined(length, len(starts))
         with progress(len(starts), path.name, "window", leave=False, **of_bar) as bar:
             for first in range(0, len(starts), self.batch_size):
                 batch = range(first, min(first + self.batch_size, len(starts)))
-                spectrograms = [self.features(next(samples)) for _ in batch]
-                scores[batch.start : batch.stop], embeddings[batch.start : batch.stop] = self._outputs(spectrograms)
+                spectrograms = [self.features(self._filled(next(samples), len(starts))) for _ in batch]
+                outputs = self._outputs(spectrograms)
+                scores[batch.start : batch.stop], embeddings[batch.start : batch.stop], frames = outputs
                 for k, spectrogram in zip(batch, spectrograms):
-                    frames = max((bounds[k + 1] - bounds[k]) // self.features.hop_len, 1)
+                    if joined:
+                        joined.add(starts[k] // (joined.stride * self.features.hop_len), frames[k - first])
+                    size = max((bounds[k + 1] - bounds[k]) // self.features.hop_len, 1)
                     drawn = slice(columns[k], columns[k + 1])
-                    picture[:, drawn] = maxima(spectrogram[:, :frames], drawn.stop - drawn.start)
+                    picture[:, drawn] = maxima(spectrogram[:, :size], drawn.stop - drawn.start)
                 bar.update(len(batch))
         times = self.window_times(recording.frames, recording.samplerate)
-        return Tagged(path, *times, scores, embeddings, picture)
+        found = joined.whole(self.features.hop_len / self.sample_rate, times[1][-1]) if joined else None
+        return Tagged(path, *times, scores, embeddings, picture, found)
+
+    def _starts(self, length: int) -> np.ndarray:
+        """(W,) where the windows of so many samples begin, in samples."""
+        if self.frame_stride:
+            return np.array(aligned_starts(length, self.window, self.hop, self.frame_stride * self.features.hop_len))
+        return np.array(window_starts(length, self.window, self.hop))
+
+    def _joined(self, length: int, num_windows: int) -> JoinedFrames | None:
+        """Where the frame scores of so many samples come together, if the network has any and none is left out."""
+        if not self.frame_stride or self.hop > self.window:
+            return None
+        view = View.whole(self.features.num_bins, self.features.num_frames(length))
+        if num_windows == 1:
+            view = self.transform.view(view, UNUSED)
+        return JoinedFrames((view.first, view.size, view.num_frames), self.frame_stride, len(self.label_map))
+
+    def _filled(self, samples: np.ndarray, num_windows: int) -> np.ndarray:
+        """A window's samples. What the last one of several may lack to begin with a frame is silent."""
+        return np.pad(samples, (0, self.window - len(samples) if self.frame_stride and num_windows > 1 else 0))
 
     @torch.inference_mode()
-    def _outputs(self, spectrograms: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """(B, C) probabilities and (B, D) embeddings of B spectrograms, through the evaluation chain."""
-        rng = np.random.default_rng(0)  # the chain draws nothing from it
-        views = [self.transform.view(View.whole(*spectrogram.shape), rng) for spectrogram in spectrograms]
+    def _outputs(self, spectrograms: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(B, C) probabilities, (B, D) embeddings and (B, J, C) frame probabilities of B spectrograms.
+
+        They go through the evaluation chain. J is 0 for taggers.
+        """
+        views = [self.transform.view(View.whole(*spectrogram.shape), UNUSED) for spectrogram in spectrograms]
         rows = rows_for(views)
         for row, spectrogram, view in zip(rows.numpy(), spectrograms, views):
             view.of(spectrogram, row[0, :, : view.size])
-        logits, embeddings = self.network.both(rows.to(self.device))
-        return self.task.probabilities(logits, self.temperature).cpu().numpy(), embeddings.cpu().numpy()
+        inputs = rows.to(self.device)
+        said, embeddings = self.network.both(inputs)
+        frames = said.sigmoid() if self.frame_stride else said[:, None, :0]
+        probabilities = self.task.probabilities(self.task.clip_logits(said), self.temperature)
+        return probabilities.cpu().numpy(), embeddings.cpu().numpy(), frames.cpu().numpy()
 
 
 def usable_device(device: str | torch.device) -> torch.device:

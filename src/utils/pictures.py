@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +41,15 @@ def require_kind(flag: str, path: str | None) -> None:
     """
     if path and Path(path).suffix.lower() not in KINDS:
         raise UserError(f"{flag} {path}: a picture ends in {', '.join(KINDS)}")
+
+
+def draw_events(axes: "Axes", events: Sequence[tuple[float, float, str]], labels: Sequence[str]) -> None:
+    """Draw (onset, offset, label) events in s as bars, in the row of their label, one of `labels`."""
+    for onset, offset, label in events:
+        row = labels.index(label)
+        axes.barh(row, offset - onset, left=onset, height=0.6, alpha=0.6, color=f"C{row % 10}")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
 
 
 def draw_spectrogram(axes: "Axes", spectrogram: np.ndarray, frequencies: np.ndarray, seconds: float) -> None:

@@ -165,7 +165,7 @@ def test_a_recording_is_tagged_as_its_clip_is_evaluated(alone):
     words = ("--ckpt_path", alone / "run", "--audio", alone / "a.flac", "--csv", alone / "a.csv", "--window", 2)
     run_script("predict.py", *words, "--plot", alone / "a.png", check=0)
     tagged = {row["class"]: float(row["score"]) for row in table(alone / "a.csv")}
-    options = InferenceOptions(str(alone / "a.lmdb"), num_timesteps=100, num_workers=0)
+    options = InferenceOptions(str(alone / "a.lmdb"), num_workers=0)
     (scored,) = predictions([Candidate(checkpoint_at(alone / "run"))], options)
     assert [tagged[name] for name in CLASSES] == pytest.approx(scored.probabilities[0].tolist(), abs=1e-4)
     assert (alone / "a.png").is_file()

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import ROOT, _as_main, as_another_user, error_line, fork, run_script, train_command
+from conftest import ROOT, _as_main, as_another_user, as_events, error_line, fork, run_script, train_command
 
 from src.data.lmdb.store import LMDBReader
 from src.errors import UserError
@@ -40,6 +40,15 @@ def prediction(corpus, trained, *more):
     return "predict.py", "--ckpt_path", network(trained), "--audio", corpus / "eval" / "s000.flac", *more
 
 
+def events(corpus, trained, file):
+    """A prediction of events, by the network made to score them."""
+    path = trained / "events.ckpt"
+    if not path.exists():
+        as_events(network(trained), path, medians=[1] * 3, thresholds=[0.4, 0.5, None])
+    clip = corpus / "eval" / "s000.flac"
+    return "predict.py", "--ckpt_path", path, "--audio", clip, "--window", 0.5, "--hop", 0.25, "--events", file
+
+
 def calibration(corpus, trained, copy, *more):
     words = ("scripts/calibrate.py", "--ckpt_path", network(trained), *reading(corpus), "--num_timesteps", 64)
     return (*words, "--output", copy, *more)
@@ -49,6 +58,8 @@ FILES = {  # what writes a file: its name, and the command
     "predict --csv": ("s.csv", lambda corpus, trained, file: prediction(corpus, trained, "--csv", file)),
     "predict --decisions": ("d.csv", lambda corpus, trained, file: prediction(corpus, trained, "--decisions", file)),
     "predict --summary": ("t.csv", lambda corpus, trained, file: prediction(corpus, trained, "--summary", file)),
+    "predict --events": ("e.tsv", events),
+    "predict --frames": ("f.tsv", lambda corpus, trained, file: prediction(corpus, trained, "--frames", file)),
     "predict --embeddings": ("e.npz", lambda corpus, trained, file: prediction(corpus, trained, "--embeddings", file)),
     "predict --plot": ("s.png", lambda corpus, trained, file: prediction(corpus, trained, "--plot", file)),
     "check --json": ("c.json", lambda corpus, _, file: ("scripts/check_lmdb.py", corpus / "eval.lmdb", "--json", file)),
