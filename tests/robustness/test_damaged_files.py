@@ -9,13 +9,15 @@ import lmdb
 import msgpack
 import pytest
 import torch
-from conftest import FIXTURES, error_line, run_script, train_command
-from faults.malformed import ODD_EVENTS
+from conftest import FIXTURES, as_events, error_line, run_script, train_command
+from faults.corpus import scoring_events
+from faults.malformed import ODD_EVENT_DECISIONS, ODD_EVENTS, reading_events
 
 from src.data.checks.check import check
 from src.data.lmdb.pages import fault
 from src.data.lmdb.store import EVENTS, LMDBReader
 from src.errors import UserError
+from src.models.decisions import EVENT_DECISIONS
 from src.models.safe_loading import read_torch_file
 from src.preparation.show import load_soundscape
 
@@ -173,6 +175,54 @@ def test_a_ragged_table_of_results_is_refused(corpus, trained, tmp_path):
     ):
         assert "r.csv: its row 1 has another number of columns than its head" in error_line(result)
     assert table.read_text() == cut
+
+
+@pytest.mark.parametrize("number", range(len(ODD_EVENT_DECISIONS)))
+def test_odd_decisions_of_events_are_refused_by_a_command_that_reads_them(corpus, trained, tmp_path, number):
+    """The commands in turn: they read them in one place, `read_checkpoint`."""
+    network, out = as_events(a_checkpoint(trained), tmp_path / "x.ckpt"), tmp_path / "out"
+    content = read_torch_file(network, "a checkpoint")
+    torch.save(content | {EVENT_DECISIONS: ODD_EVENT_DECISIONS[number]}, network)
+    before, commands = network.read_bytes(), reading_events(corpus, network, out)
+    line = error_line(run_script(*commands[number % len(commands)]))
+    assert "x.ckpt: " in line and "Is it damaged?" in line and len(line) < 1000
+    assert network.read_bytes() == before and not out.exists()
+
+
+@pytest.fixture(scope="module")
+def scored_events(corpus, trained, tmp_path_factory):
+    """A folder with a network of events, and its scores in results.csv and the tables beside it."""
+    folder = tmp_path_factory.mktemp("scored_events")
+    as_events(a_checkpoint(trained), folder / "e.ckpt", medians=[1, 3, 5], thresholds=[0.3, 0.5, None])
+    run_script(*scoring_events(corpus, folder / "results.csv", folder / "e.ckpt"), check=0)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["results_events.csv", "results_slices.csv"])
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda text: text[:-40], r"its row \d+ has another number of columns than its head"),
+        (lambda text: text.replace("lmdb_path", "path", 1), "is a table without the column 'lmdb_path'"),
+        (lambda text: text.replace("psds1", "psds2", 1), "has the column 'psds2' twice"),
+        (lambda text: "", "is empty, and a results table was expected"),
+    ],
+)
+def test_spoilt_tables_of_events_are_refused_and_stay(corpus, scored_events, tmp_path, name, spoil, message):
+    """Where all is scored already, and where it is scored anew."""
+    for table in scored_events.glob("results*.csv"):
+        shutil.copy(table, tmp_path)
+    whole = (tmp_path / name).read_text()
+    (tmp_path / name).write_text(spoil(whole))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert spoil(whole) != whole
+    words = scoring_events(corpus, tmp_path / "results.csv", scored_events / "e.ckpt")
+    line = error_line(run_script(*words))
+    assert re.search(rf"{re.escape(str(tmp_path / name))}: {message}", line), line
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    line = error_line(run_script(*words, "--overwrite"))
+    assert re.search(rf"{re.escape(str(tmp_path / name))}: {message}", line), line
+    assert all((tmp_path / each).read_bytes() == before[each] for each in (name, "results.csv"))
 
 
 def test_too_little_memory_is_told_in_a_line(corpus, trained, tmp_path):

@@ -26,6 +26,7 @@ from src.data.lmdb.store import EVENTS, NO_RECORD, LMDBReader, Record, _audio_sp
 from src.data.lmdb.writer import LMDBWriter
 from src.errors import UserError
 from src.models.checkpoint import read_checkpoint
+from src.models.decisions import EventDecisions, read_decisions
 from src.preparation.annotations import read_events
 from src.preparation.packing import listed_events
 
@@ -343,3 +344,22 @@ def test_a_checkpoint_of_other_content_is_read_or_refused(checkpoint, tmp_path, 
     torch.save(how(content, rng), tmp_path / "x.ckpt")
     found, message = refused(read_checkpoint, tmp_path / "x.ckpt")
     assert "x.ckpt" in message if found is None else found.config.model.num_classes
+
+
+@fuzzed
+@given(
+    content=TREES
+    | st.fixed_dictionaries(
+        {
+            "medians": st.lists(st.integers(-1, 9) | SCALARS, min_size=2, max_size=4) | TREES,
+            "thresholds": st.lists(st.floats(0, 1) | SCALARS, min_size=2, max_size=4) | TREES,
+        }
+    )
+)
+def test_any_tree_is_decisions_of_events_or_refused(content):
+    found, message = refused(read_decisions, EventDecisions, content, 3, "x.ckpt")
+    if message is not None:
+        assert message.startswith("x.ckpt: ") and message.endswith("Is it damaged?") and "\n" not in message
+    elif content is not None:
+        assert len(found.medians) == 3 and all(length % 2 == 1 for length in found.medians)
+        assert found.limits.shape == (3,) and all(0 <= limit <= 1 or limit == np.inf for limit in found.limits)

@@ -70,8 +70,9 @@ class Work(ABC):
 
 
 def begun(process, place: Place) -> float:
-    """Wait until a command has printed something, and so has begun its work. Returns when that was."""
-    wait_until(lambda: bool((place.logs / "err").exists() and (place.logs / "err").stat().st_size), process)
+    """Wait until a command has printed something or writes a file: it has begun its work. Returns when that was."""
+    known, log = partials(place), place.logs / "err"
+    wait_until(lambda: bool(log.exists() and log.stat().st_size) or bool(partials(place) - known), process)
     return time.monotonic()
 
 
@@ -211,12 +212,51 @@ class Exporting(Evaluation):
         ]
 
 
+class Predicting(Work):
+    """Of when classes sound, over tables that are there."""
+
+    tables = "events.tsv", "frames.tsv"
+
+    def prepare(self, place: Place) -> None:
+        for name in self.tables:
+            (place.named / name).write_text("filename\tonset\toffset\nold.wav\t0.000\t0.010\n")
+
+    def words(self, place: Place, rng: Random) -> tuple[object, ...]:
+        return (
+            "predict.py",
+            "--ckpt_path",
+            self.corpus / "events.ckpt",
+            "--audio",
+            *(self.corpus / split for split in ("train", "val", "eval")),
+            *("--window", 0.2, "--hop", 0.02),
+            *("--events", place.named / "events.tsv", "--frames", place.named / "frames.tsv"),
+        )
+
+    def damage(self, place: Place) -> list[str]:
+        old = Place(self.folder / "old")
+        self.prepare(old)
+        return [
+            f"{name} is neither the old one nor the new one"
+            for name in self.tables
+            if (place.named / name).read_bytes()
+            not in [(each.named / name).read_bytes() for each in (old, self.undisturbed)]
+        ]
+
+    def differences(self, place: Place) -> list[str]:
+        return [
+            f"{name} differs"
+            for name in self.tables
+            if (place.named / name).read_bytes() != (self.undisturbed.named / name).read_bytes()
+        ]
+
+
 WORKS: dict[str, Callable[[Path, Path], Work]] = {
     "packing": Packing,
     "packing behind a link": PackingBehindALink,
     "training": Training,
     "evaluation": Evaluation,
     "exporting": Exporting,
+    "predicting": Predicting,
 }
 
 

@@ -22,13 +22,14 @@ from conftest import cfg_tree, train_command
 
 from faults import machines, mutations
 from faults.commands import Maker, evaluation, in_turn, packing, spoil_file, training
-from faults.corpus import checkpoint, reading
+from faults.corpus import checkpoint, reading, scoring_events
 from faults.names import odd_name
 from faults.outputs import odd_output, spoilt_rows, stale_row
 from faults.processes import Place
 from faults.sounds import spoilt_encoding, spoilt_samples
 from faults.sources import odd_folder, odd_text
 from src.data.lmdb.store import EVENTS, Record
+from src.models.decisions import EVENT_DECISIONS
 
 UMASKS = (0o022, 0o027, 0o077)
 
@@ -433,7 +434,48 @@ def spoil_hyper_parameters(content: dict[str, Any], rng: Random, turn: int) -> t
     return content | {"hyper_parameters": record | {part: mutate(record[part], rng)}}, f"{part}: {mutate.__name__}"
 
 
+ODD_EVENT_DECISIONS: tuple[Any, ...] = (
+    {"medians": [1, 3, 5]},
+    {"medians": [1, 3], "thresholds": [0.3, 0.5, None]},
+    {"medians": [1, 3, 5], "thresholds": [0.3, 0.5, None, 0.5]},
+    {"medians": [1, 3, 4], "thresholds": [0.3, 0.5, None]},
+    {"medians": [1, 3, -1], "thresholds": [0.3, 0.5, None]},
+    {"medians": [1, 3, 10**400], "thresholds": [0.3, 0.5, None]},
+    {"medians": [1, 3, 1.5], "thresholds": [0.3, 0.5, None]},
+    {"medians": [1, 3, None], "thresholds": [0.3, 0.5, None]},
+    {"medians": [1, 3, 5], "thresholds": [0.3, 0.5, float("nan")]},
+    {"medians": [1, 3, 5], "thresholds": [0.3, 0.5, 1.5]},
+    {"medians": [1, 3, 5], "thresholds": [0.3, 0.5, "a\nb"]},
+    {"medians": 3, "thresholds": torch.ones(3)},
+    {},
+    [],
+    "x" * 5000,
+    7,
+)
+
+
+def reading_events(corpus: Path, network: Path, folder: Path) -> tuple[tuple, ...]:
+    """The commands that read a checkpoint's decisions of events."""
+    copy, table = folder / "copy.ckpt", folder / "e.tsv"
+    return (
+        scoring_events(corpus, folder / "results.csv", network),
+        ("predict.py", "--ckpt_path", network, "--audio", corpus / "eval", "--window", 0.5, "--events", table),
+        ("scripts/calibrate.py", "--ckpt_path", network, *reading(corpus), "--output", copy, "--num_workers", 0),
+    )
+
+
+def spoilt_event_decisions(corpus: Path, place: Place, rng: Random, turn: int) -> tuple[tuple, str, str]:
+    path, content = place.inputs / "case.ckpt", torch.load(corpus / "events.ckpt", weights_only=True)
+    mutate = rng.choice(mutations.TREES)
+    odd = rng.choice([rng.choice(ODD_EVENT_DECISIONS), mutate(content[EVENT_DECISIONS], rng)])
+    torch.save(content | {EVENT_DECISIONS: odd}, path)
+    words = in_turn(reading_events(corpus, path, place.named), turn)
+    return words, r"case\.ckpt", f"{EVENT_DECISIONS} are {str(odd)[:100]!r}"
+
+
 def spoilt_checkpoint(corpus: Path, place: Place, rng: Random, turn: int) -> tuple[tuple, str, str]:
+    if turn % 4 == 1:
+        return spoilt_event_decisions(corpus, place, rng, turn // 4)
     path = place.inputs / "case.ckpt"
     what = spoil_torch_file(checkpoint(corpus), path, rng, turn)
     words = in_turn(
@@ -528,22 +570,25 @@ def spoilt_jams(corpus: Path, place: Place, rng: Random, turn: int) -> tuple[tup
 
 
 def spoilt_table(corpus: Path, place: Place, rng: Random, turn: int) -> tuple[tuple, str, str]:
-    """A results table, a manifest, or a run's record or figures."""
-    which = in_turn(("results.csv", "manifest.csv", "run.json", "metrics.csv"), turn)
-    run = place.named / "run"
+    """A results table, a manifest, a run's record or figures, or a table of events' scores."""
+    tables = "results.csv", "manifest.csv", "run.json", "metrics.csv", "results_events.csv", "results_slices.csv"
+    which = in_turn(tables, turn)
+    run, scored = place.named / "run", place.named / "scored"
     shutil.copytree(corpus / "runs" / "one" / "tiny", run)
-    valid = {"run.json": run / "run.json", "metrics.csv": run / "logs" / "metrics.csv"}.get(which, corpus / which)
+    shutil.copytree(corpus / "scored", scored)
+    inside = {"run.json": run / which, "metrics.csv": run / "logs" / which}
+    valid = (inside | dict.fromkeys(tables[4:], scored / which)).get(which, corpus / which)
     path = place.inputs / which if valid.parent == corpus else valid
     data = valid.read_bytes()
     path.unlink(missing_ok=True)
-    if turn // 4 % 2:
+    if turn // len(tables) % 2:
         cell = rng.choice(["", "x", "nan", "-1", "1e999", '"', "9" * 5000, "a,b", "\0"])
         found = data.decode()
         values = re.findall(r"[^,\n]+", found)
         path.write_bytes(found.replace(rng.choice(values), cell, 1).encode())
         what = f"{cell[:20]!r} in a cell"
     else:
-        mutate = in_turn(mutations.BYTES, turn // 8)
+        mutate = in_turn(mutations.BYTES, turn // (2 * len(tables)))
         path.write_bytes(mutate(data, rng))
         what = f"bytes: {mutate.__name__}"
     words = {
@@ -562,6 +607,8 @@ def spoilt_table(corpus: Path, place: Place, rng: Random, turn: int) -> tuple[tu
         ),
         "run.json": training(corpus, place, "--epochs", 3),
         "metrics.csv": training(corpus, place, "--epochs", 3),
+        "results_events.csv": scoring_events(corpus, scored / "results.csv"),
+        "results_slices.csv": scoring_events(corpus, scored / "results.csv"),
     }[which]
     return words, rf"{re.escape(which)}|{re.escape(str(run))}|s00\d", f"{which}: {what}"
 

@@ -45,6 +45,13 @@ def writers(corpus: Path, folder: Path) -> list[tuple[Path, tuple]]:
             folder / "out" / "summary.csv",
             ("scripts/summarise_results.py", corpus / "results.csv", "--out_dir", folder / "out"),
         ),
+        (
+            folder / "out.tsv",
+            (
+                *("predict.py", "--ckpt_path", corpus / "events.ckpt", "--audio", clip),
+                *("--window", 0.5, "--hop", 0.25, "--events", folder / "out.tsv"),
+            ),
+        ),
     ]
 
 
@@ -63,7 +70,7 @@ def odd_output(corpus: Path, place: Place, rng: Random, turn: int) -> tuple[tupl
             "file above",
             "side",
         ),
-        turn // 7 + turn,
+        turn // 8 + turn,
     )
     target.parent.mkdir(exist_ok=True)
     far = place.named / "far" / target.name

@@ -207,7 +207,7 @@ def _broken_csv(path: Path) -> str | None:
     text = path.read_text(encoding="utf-8")
     if not text.endswith("\n"):
         return "its last line has no end"
-    rows = list(csv.DictReader(text.splitlines()))
+    rows = list(csv.DictReader(text.splitlines(), delimiter="\t" if path.suffix == ".tsv" else ","))
     if any(None in row or None in row.values() for row in rows):
         return "a row has another number of columns"
     for row in rows:
@@ -224,6 +224,7 @@ CHECKS = {
     ".json": _broken_json,
     ".jams": _broken_json,
     ".csv": _broken_csv,
+    ".tsv": _broken_csv,
     ".flac": _broken_sound,
     ".wav": _broken_sound,
 }
