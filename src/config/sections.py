@@ -87,11 +87,9 @@ class ModelConfig:
         for key, usual in ("dropout", 0), ("drop_path", 0), ("pool", "avgpool"):
             value, should = getattr(self, key), f"be {usual} unless arch is timm"
             _require(value == usual or self.arch == "timm", f"model.{key}", value, should)
-        for key in "frame_ms", "head":
-            value, usual = getattr(self, key), getattr(ModelConfig, key)
-            _require(
-                value == usual or self.type == "events", f"model.{key}", value, f"be {usual} unless type is events"
-            )
+        _require(
+            self.head == "linear" or self.type == "events", "model.head", self.head, "be linear unless type is events"
+        )
         return self
 
     def frame_stride(self, audio: "AudioConfig") -> int | None:

@@ -143,7 +143,6 @@ def test_clips_without_events_are_refused_before_anything_is_written(corpus, eve
     "override, said",
     [
         ("model.frame_ms=9", "model.frame_ms is 9.0. It should be no less than hop_len lasts"),
-        ("model.type=multilabel", "model.frame_ms is 20.0. It should be 40.0 unless type is events"),
         ("model.head=lstm", "model.head is 'lstm'"),
         ("opt.frame_weight=-1", "opt.frame_weight is -1"),
         ("data.is_lmdb=False", "data.train_manifest is None"),
@@ -157,6 +156,14 @@ def test_keys_that_do_not_fit_are_refused(corpus, events_cfg, tmp_path, override
 def test_weights_of_losses_are_for_events(corpus, tmp_path, key):
     words = train_command(corpus, tmp_path / "run", "--set", f"opt.{key}=0.5")
     assert f"opt.{key} is 0.5. It should be 1 unless type is events" in error_line(run_script(*words))
+
+
+def test_a_recurrent_layer_is_for_events_and_a_length_of_frames_for_all(corpus, tmp_path):
+    """A tagger's frames have a length too, when predict.py makes it score them."""
+    words = train_command(corpus, tmp_path / "run", "--set", "model.head=gru")
+    assert "model.head is 'gru'. It should be linear unless type is events" in error_line(run_script(*words))
+    taggers = load_config(corpus / "tiny.cfg", ("model.frame_ms=320",)).model
+    assert taggers.frame_ms == 320 and taggers.type == "multilabel"
 
 
 def test_one_of_the_losses_has_a_weight(corpus, events_cfg, tmp_path):
