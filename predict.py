@@ -102,15 +102,17 @@ def main() -> None:
 
 def true_events(recording: Path) -> "list[Event]":
     """The events that the `.txt` beside a recording lists, if there is one that does."""
+    from src.data.labels import nfc
     from src.preparation.annotations import read_events
     from src.utils.folders import beside
 
     listed = beside(recording, ".txt")
     try:
-        return read_events(listed) if listed.exists() else []
+        found = read_events(listed) if listed.exists() else []
     except UserError as error:
         log.warning("%s. It is not drawn", error)
         return []
+    return [event._replace(label=nfc(event.label)) for event in found]
 
 
 def wanted_outputs(
@@ -129,6 +131,8 @@ def wanted_outputs(
     if arguments.decisions:
         if decisions is None:
             mend = "Choose them on validation clips with scripts/calibrate.py"
+            if arguments.frames:
+                mend = "Those of a tagger are not of the scores that --frames makes: leave it out"
             raise UserError(f"--decisions: {arguments.ckpt_path} has no thresholds to decide by. {mend}")
         yield tables.table(arguments.decisions, tables.DECISIONS, tables.decision_rows(names, decisions))
     if arguments.summary:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from src.config.sections import AudioConfig
+from src.data.soundscapes.jams import jams_files
 from src.learning.metrics import ranking_scores
 from src.models.checkpoint import read_checkpoint
 from src.models.torch_files import digest_of, torch_file_digest, write_torch_file
@@ -114,6 +115,8 @@ def score(checkpoints: Sequence[Path], options: EvaluationOptions) -> None:
     if len(todo) < len(candidates):
         held = f"{len(candidates) - len(todo)} of {len(candidates)} rows"
         log.info("%s already holds %s (--overwrite scores them again)", options.results_csv, held)
+    if options.slices:
+        jams_files(Path(options.slices))  # none is found now, and not after a pass over the clips
     if todo:
         paths = {candidate.path.parent: candidate.path for candidate in todo}.values()  # one of each run
         require_writable(
@@ -176,9 +179,14 @@ def is_scored(candidate: Candidate, table: ResultsTable, eval_data: str, options
     if options.calibration and not (row.get("ece") and picture_of(key, options).is_file()):
         return False
     for what in further_tables(options):
-        beside = score_tables.table_beside(options.results_csv, what).get(**key)
+        further = score_tables.table_beside(options.results_csv, what)
+        beside = further.get(**key)
         if beside is None or not sources.items() <= beside.items():
             return False
+        if what == "slices" and options.slices:  # an earlier table may have none by SNR
+            own = [row for row in further.rows if all(row[name] == str(value) for name, value in key.items())]
+            if not any(row["slice"].startswith("snr") for row in own):
+                return False
     return options.export_dir is None or candidate.untrained or is_exported(row, table, options.export_dir)
 
 
@@ -270,6 +278,6 @@ def write_up(prediction: Prediction, table: ResultsTable, options: EvaluationOpt
         score_tables.write_per_class(row, scores, prediction, options.results_csv)
     if options.events:
         row |= write_event_scores(row, prediction, options.results_csv, options.per_class)
+    table.put([row])
     if options.slices is not None:
         write_slices(row, prediction, options.results_csv, options.slices)
-    table.put([row])

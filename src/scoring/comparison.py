@@ -10,6 +10,8 @@ from src.scoring.events.scores import compare_event_scores
 from src.scoring.predictions import Candidate, InferenceOptions, predictions, with_events
 from src.scoring.score_tables import SCORES, as_columns
 
+NEAR = 0.05  # s that the parts of clips that two networks see may be apart
+
 
 def compare(first: str, second: str, options: InferenceOptions, resamples: int, seed: int) -> list[Comparison]:
     """Score two checkpoints on the clips of `options.source` and on the same resamples of them.
@@ -38,6 +40,9 @@ def compare(first: str, second: str, options: InferenceOptions, resamples: int, 
     ]
     if one.frames is None:
         return found
-    (first_scores, truth), (second_scores, _) = one.smoothed(), other.smoothed()
+    (first_scores, truth), (second_scores, other_truth) = one.smoothed(), other.smoothed()
+    apart = np.abs(truth.durations - other_truth.durations).max()
+    if len(truth.clip) != len(other_truth.clip) or max(apart, np.abs(truth.onset - other_truth.onset).max()) > NEAR:
+        raise UserError(f"{first} and {second} would be scored on other parts of the clips. Give --num_timesteps")
     limits = one.event_decisions.limits, other.event_decisions.limits
     return found + compare_event_scores((first_scores, second_scores), truth, resamples, seed, limits)

@@ -152,6 +152,9 @@ def predictions(candidates: Sequence[Candidate], options: InferenceOptions) -> I
     if not candidates:
         return
     checkpoints = read_heads(candidates, options.lbl_map)
+    for path, head in checkpoints.items() if options.events else ():
+        if stride_of(head) is None:
+            raise UserError(f"{path}: is of a tagger, and scores of events are of model.type events")
     device = options.device()
     memory, eval_data = OneNetwork(device, checkpoints), ""
     for networks in by_data(candidates, checkpoints):
@@ -160,8 +163,7 @@ def predictions(candidates: Sequence[Candidate], options: InferenceOptions) -> I
         dataset = open_for(first, options)
         if options.events:
             stride = stride_of(first)
-            if stride is None:
-                raise UserError(f"{first.path}: is of a tagger, and scores of events are of model.type events")
+            assert stride is not None
             dataset.use_frames(stride)
         eval_data = eval_data or dataset.fingerprint() or ""
         batches = batches_of(dataset, options.batch_size, options.num_workers, device, options.features)
@@ -213,7 +215,9 @@ def by_data(candidates: Sequence[Candidate], checkpoints: dict[Path, Checkpoint]
         config = checkpoint.config
         names = checkpoint.classes().names
         fold = checkpoint.record.get("fold_index")
-        kind = (config.audio_config, config.model.type, names, fold, stride_of(checkpoint))
+        # Networks of events may give other numbers of frames.
+        of_frames = architecture(config) if config.model.type == "events" else None
+        kind = (config.audio_config, config.model.type, names, fold, of_frames)
         network = (config.model, checkpoint.seed) if candidate.untrained else candidate.path
         kinds.setdefault(kind, {}).setdefault(network, []).append(candidate)
     return [list(networks.values()) for networks in kinds.values()]

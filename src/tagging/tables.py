@@ -29,7 +29,7 @@ def table(
 ) -> Iterator[Callable[[Tagged], None]]:
     """Yield what adds a recording's rows. The file at `path` is replaced when the block ends."""
     with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8", errors=NAMES) as stream:
-        writer = csv.writer(stream, delimiter=delimiter)
+        writer = csv.writer(stream, delimiter=delimiter, lineterminator="\n" if delimiter == "\t" else "\r\n")
         writer.writerow(columns)
         yield lambda tagged: writer.writerows(rows(tagged))
 

@@ -107,8 +107,11 @@ class Tagger:
         self.decisions, self.temperature = content.decisions, content.temperature
         self.event_decisions = content.event_decisions
         self.frame_stride = network.stride if isinstance(network, FrameNetwork) else None
-        if self.frame_stride:  # windows begin where a frame does, and not behind where they were asked for
+        if self.frame_stride:  # windows begin where a frame does, and no further apart than a frame if that is more
             step = self.frame_stride * audio.hop_len
+            if self.window < step:
+                lasts = f"A frame of this network lasts {step / audio.sample_rate:.3g} s, and a window no less"
+                raise UserError(f"window: is {window:g} s. {lasts}")
             self.hop = max(self.hop // step, 1) * step  # samples
         try:
             empty = self._outputs([np.zeros((self.features.num_bins, 1), dtype=np.float32)])

@@ -49,7 +49,7 @@ def draw_events(axes: "Axes", events: Sequence[tuple[float, float, str]], labels
         row = labels.index(label)
         axes.barh(row, offset - onset, left=onset, height=0.6, alpha=0.6, color=f"C{row % 10}")
     axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.set_ylim(max(len(labels), 1) - 0.5, -0.5)
 
 
 def draw_spectrogram(axes: "Axes", spectrogram: np.ndarray, frequencies: np.ndarray, seconds: float) -> None:

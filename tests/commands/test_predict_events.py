@@ -123,6 +123,7 @@ def test_what_cannot_be_told_is_refused_in_one_line_and_tables_stay(checkpoint, 
         assert f"--events: {path} has no thresholds of events" in said and "scripts/calibrate.py" in said
     for flag in ("--events", "--frames"):
         assert "the hop is longer than the window" in line(checkpoint, flag, table, "--window", 1, "--hop", 2)
+        assert "A frame of this network lasts" in line(checkpoint, flag, table, "--window", 0.001)
     content = read_torch_file(checkpoint, "a checkpoint")
     content["hyper_parameters"]["lbl_map"] = {"Drum": 0, "onset": 1, "Organ": 2}
     write_torch_file(tmp_path / "odd.ckpt", content)
