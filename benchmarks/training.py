@@ -3,7 +3,8 @@
     python benchmarks/training.py
 
 The loop has the same network, loader, mixup, loss and optimiser, and clips gradients and averages weights where a cfg
-asks for it. It has nothing else: no Lightning, no logs, no figures. With --cfg_file it is a cfg's recipe.
+asks for it. It has nothing else: no Lightning, no logs, no figures. With --cfg_file it is a cfg's recipe, as
+of a tagger: these clips have no events.
 The last row is the loop once more, with the one thing that the scripts do to be faster than it: the process keeps the
 memory that it frees (src/utils/memory.py). All run in new processes, in turns, with all cores. The clock runs from the
 end of the first batch to the end of the last one. All do the same arithmetic: the mean losses say so.
@@ -124,7 +125,7 @@ def write_cfg(folder: Path, arguments: argparse.Namespace) -> Path:
     }
     if arguments.cfg_file:
         tree = parse_yaml(read_text(arguments.cfg_file, "a cfg file"), arguments.cfg_file)
-    tree["model"]["num_classes"] = len(LabelMap.load(LBL_MAP))
+    tree["model"] |= {"num_classes": len(LabelMap.load(LBL_MAP)), "type": "multilabel", "head": "linear"}
     tree["opt"]["batch_size"] = arguments.batch_size
     tree["data"] = {"label_map": str(LBL_MAP), "is_lmdb": True, "in_memory": True} | lmdbs
     cfg = folder / "benchmark.cfg"
