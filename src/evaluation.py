@@ -115,8 +115,10 @@ def score(checkpoints: Sequence[Path], options: EvaluationOptions) -> None:
     if len(todo) < len(candidates):
         held = f"{len(candidates) - len(todo)} of {len(candidates)} rows"
         log.info("%s already holds %s (--overwrite scores them again)", options.results_csv, held)
-    if options.slices:
-        jams_files(Path(options.slices))  # none is found now, and not after a pass over the clips
+    if options.slices:  # what is wrong with files is told now, and not after a pass over the clips
+        jams_files(Path(options.slices))
+    for what in further_tables(options):
+        score_tables.table_beside(options.results_csv, what)
     if todo:
         paths = {candidate.path.parent: candidate.path for candidate in todo}.values()  # one of each run
         require_writable(
