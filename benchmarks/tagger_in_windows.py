@@ -93,7 +93,7 @@ def heard_in_windows(run: str, lmdb_path: str) -> tuple[FrameScores, EventTruth]
 def of_network(run: str, lmdb_path: str) -> dict[str, float]:
     """Scores of a network of events."""
     (found,) = predictions([Candidate(checkpoint_at(run))], InferenceOptions(lmdb_path, events=True, num_workers=0))
-    scores, truth = found.smoothed()
+    scores, truth = found.smoothed
     return event_scores(scores, truth, found.event_decisions.limits)
 
 

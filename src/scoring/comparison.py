@@ -40,7 +40,7 @@ def compare(first: str, second: str, options: InferenceOptions, resamples: int, 
     ]
     if one.frames is None:
         return found
-    (first_scores, truth), (second_scores, other_truth) = one.smoothed(), other.smoothed()
+    (first_scores, truth), (second_scores, other_truth) = one.smoothed, other.smoothed
     apart = np.abs(truth.durations - other_truth.durations).max()
     if len(truth.clip) != len(other_truth.clip) or max(apart, np.abs(truth.onset - other_truth.onset).max()) > NEAR:
         raise UserError(f"{first} and {second} would be scored on other parts of the clips. Give --num_timesteps")

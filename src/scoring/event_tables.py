@@ -26,7 +26,7 @@ EVENT_INTERVALS = [f"{name}_{end}" for name in EVENT_SCORES for end in ("low", "
 
 def event_intervals(prediction: Prediction, resamples: int, seed: int) -> dict[str, float]:
     """95 % intervals as the EVENT_INTERVALS columns of a row."""
-    scores, truth = prediction.smoothed()
+    scores, truth = prediction.smoothed
     drawn = bootstrap_event_scores(scores, truth, resamples, seed, prediction.event_decisions.limits)
     return dict(zip(EVENT_INTERVALS, [end for name in EVENT_SCORES for end in interval(drawn[name])]))
 
@@ -38,7 +38,7 @@ def write_event_scores(
 
     Of a class without an event there is no row.
     """
-    scores, truth = prediction.smoothed()
+    scores, truth = prediction.smoothed
     if prediction.checkpoint.event_decisions is None and not prediction.candidate.untrained:
         what = "has no thresholds of events. Taken: 0.5, without filters. scripts/calibrate.py chooses some"
         log.warning("%s: %s", prediction.candidate.path, what)
@@ -66,7 +66,7 @@ def write_slices(row: dict[str, Any], prediction: Prediction, results_csv: str, 
     Raises:
         UserError: a clip has no JAMS file in it.
     """
-    scores, truth = prediction.smoothed()
+    scores, truth = prediction.smoothed
     dataset, snr = prediction.dataset, None
     if folder:
         assert prediction.spans is not None

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -125,8 +125,9 @@ class Prediction:
         assert self.frames is not None and self.spans is not None
         return seen(self.frames.sigmoid(), self.spans, self.dataset)
 
+    @cached_property
     def smoothed(self) -> tuple[FrameScores, EventTruth]:
-        """The same, through the checkpoint's filters."""
+        """The same, through the checkpoint's filters: made once for all tables."""
         scores, truth = self.seen()
         return smoothed(scores, self.event_decisions.medians), truth
 

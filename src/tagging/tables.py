@@ -61,7 +61,7 @@ def decision_rows(names: Sequence[str], decisions: Decisions) -> Rows:
 
 
 def event_rows(names: Sequence[str], decisions: EventDecisions) -> Rows:
-    """A row for every event. Times are in s, with all that a frame's border needs."""
+    """A row for every event, with times to the millisecond."""
 
     def rows(tagged: Tagged) -> Iterator[Sequence[str]]:
         assert tagged.frames is not None

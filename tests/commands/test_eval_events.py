@@ -78,12 +78,12 @@ def evaluate(path, lmdb_path, table, *more, script="eval_events.py", check=0):
     return run_script(script, *words, check=check)
 
 
-def network_said(path, lmdb_path, events_cfg):
+def network_said(path, lmdb_path, events_cfg, untrained=False):
     """FrameScores and EventTruth of a checkpoint, of all clips in one batch."""
     config = load_config(events_cfg)
     label_map = LabelMap.load(config.data.label_map_path())
     dataset = open_dataset(config, str(lmdb_path), label_map, evaluation_chain(64))
-    network = read_checkpoint(path).network().eval()
+    network = (read_checkpoint(path).untrained_network() if untrained else read_checkpoint(path).network()).eval()
     dataset.use_frames(network.stride)
     batch = dataset.__getitems__([(0, index) for index in range(len(dataset))])
     with torch.inference_mode():
@@ -120,6 +120,20 @@ def test_scores_are_those_of_the_networks_own_outputs(corpus, events_cfg, run, c
             found = float(each[name] or "nan")
             assert found == pytest.approx(due[f"{name}_per_class"][c], abs=1e-6, nan_ok=True), name
     assert (tmp_path / "r_per_class.csv").exists()
+
+
+def test_a_folder_is_scored_and_its_network_as_it_was_before_training(corpus, events_cfg, run, checkpoint, tmp_path):
+    """Before training nothing is chosen: no filters, thresholds of 0.5."""
+    table = tmp_path / "r.csv"
+    words = "--exp_dir", run.parent.parent, "--untrained", "--lmdb_path", corpus / "eval.lmdb", "--results_csv", table
+    assert "has no thresholds" not in run_script("eval_events.py", *words, *FRAMES, check=0).stderr
+    rows = {row["epoch"]: row for row in rows_of(table)}
+    assert sorted(rows) == ["", "0", "1"]
+    require_scores(rows[""], event_scores(*network_said(checkpoint, corpus / "eval.lmdb", events_cfg, untrained=True)))
+    decisions = read_checkpoint(checkpoint).event_decisions
+    scores, truth = network_said(checkpoint, corpus / "eval.lmdb", events_cfg)
+    due = event_scores(smoothed(scores, decisions.medians), truth, decisions.limits)
+    require_scores(next(row for row in rows.values() if row["ckpt_path"] == str(checkpoint)), due)
 
 
 def test_what_is_asked_for_besides_is_made_and_nothing_is_scored_twice(corpus, events_cfg, checkpoint, tmp_path):
