@@ -1,28 +1,14 @@
-"""Frame scores of windows -> those of a recording, and its events."""
+"""Frame scores of windows -> those of a recording."""
 
 import math
 from dataclasses import replace
-from itertools import repeat
-from typing import NamedTuple
 
 import numpy as np
 
 from src.errors import UserError
-from src.learning.events.choosing import smoothed
 from src.learning.events.clips import FrameScores
-from src.learning.events.detections import all_detections
 from src.learning.events.seen import times_of_frames
 from src.models.checkpoint import Checkpoint
-from src.models.decisions import EventDecisions
-
-
-class FoundEvent(NamedTuple):
-    """A sound that a network found in a recording."""
-
-    onset: float  # s
-    offset: float  # s
-    label: int  # class index
-    confidence: float  # the highest score of its frames, behind the filter
 
 
 class JoinedFrames:
@@ -78,16 +64,3 @@ def aligned_starts(length: int, window: int, hop: int, step: int) -> list[int]:
     """Where windows begin, in samples, each where a frame of `step` samples does. The last one reaches the end."""
     last = math.ceil(max(length - window, 0) / step) * step
     return [*range(0, last, hop), last]
-
-
-def found_events(scores: FrameScores, decisions: EventDecisions) -> list[FoundEvent]:
-    """The events of one recording, by onset."""
-    found: list[FoundEvent] = []
-    scores = smoothed(scores, decisions.medians)
-    for c, limit in enumerate(decisions.limits):
-        heard = all_detections(scores, c, limit, limit)
-        if len(heard.clip):
-            ends = np.searchsorted(scores.onset, np.stack([heard.onset, heard.offset], axis=1).ravel())
-            highest = np.maximum.reduceat(np.append(scores.values[c], -np.inf), ends)[::2]
-            found += map(FoundEvent, heard.onset.tolist(), heard.offset.tolist(), repeat(c), highest.tolist())
-    return sorted(found)

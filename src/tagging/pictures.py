@@ -8,7 +8,7 @@ import numpy as np
 
 from src.data.events import Event
 from src.models.decisions import EventDecisions
-from src.tagging.frames import found_events
+from src.tagging.found import found_events
 from src.tagging.tagger import Tagged
 from src.utils.pictures import blank_figure, draw_events, draw_spectrogram, save_figure
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from src.errors import UserError
 from src.models.decisions import Decisions, EventDecisions
-from src.tagging.frames import found_events
+from src.tagging.found import found_events
 from src.tagging.tagger import Tagged
 from src.utils.files import whole_file
 from src.utils.text import NAMES

@@ -18,7 +18,8 @@ from src.models.registry import create
 from src.models.safe_loading import read_torch_file
 from src.models.torch_files import write_torch_file
 from src.tagging import Tagger, pictures
-from src.tagging.frames import found_events, with_frames
+from src.tagging.found import found_events
+from src.tagging.frames import with_frames
 
 WINDOWS = "--window", 0.7, "--hop", 0.3
 

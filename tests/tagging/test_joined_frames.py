@@ -22,7 +22,8 @@ from src.learning.events.seen import seen
 from src.models.checkpoint import Checkpoint, read_checkpoint
 from src.models.decisions import EventDecisions
 from src.models.frames import FrameNetwork, clip_logits
-from src.tagging.frames import FoundEvent, found_events, with_frames
+from src.tagging.found import FoundEvent, found_events
+from src.tagging.frames import with_frames
 from src.tagging.recordings import in_memory
 from src.tagging.tagger import Tagger
 
