@@ -142,12 +142,13 @@ def loader(
         collate_fn=functools.partial(message_of, buffers),
         prefetch_factor=prefetch_factor,
         persistent_workers=True,
-        worker_init_fn=functools.partial(_start_worker, buffers),
+        worker_init_fn=functools.partial(start_worker, buffers),
         pin_memory=pin_memory,
     )
 
 
-def _start_worker(buffers: SharedBuffers, worker: int) -> None:
+def start_worker(buffers: SharedBuffers, worker: int) -> None:
+    """What each loader worker does first."""
     _leave_signals_to_the_parent()
     buffers.start_worker(worker)
     gc.freeze()  # looking through all that was imported, again and again, takes time and makes copies of shared pages

@@ -1,7 +1,7 @@
 """Recordings of any length, rate and number of channels -> scores of every window and class."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -10,12 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.data.audio.opening import opened
 from src.data.audio.recording import Recording
 from src.data.audio.spectrogram import FeatureExtractor
-from src.data.audio.windows import resampled_length, windows
-from src.data.batching import rows_for
-from src.data.transforms import View, evaluation_chain
+from src.data.transforms import View
 from src.errors import UserError
 from src.learning.events.clips import FrameScores
 from src.learning.tasks import build_task
@@ -23,14 +20,13 @@ from src.models.checkpoint import read_checkpoint
 from src.models.frames import FrameNetwork
 from src.models.last_layer import Embedder
 from src.runs.folder import checkpoint_at
-from src.tagging.frames import JoinedFrames, aligned_starts, with_frames
-from src.tagging.recordings import in_memory, window_starts
+from src.tagging.frames import JoinedFrames, with_frames
+from src.tagging.inputs import PICTURE_COLUMNS, UNUSED, Inputs, Length, Piece, pieces_of_files
+from src.tagging.recordings import in_memory
 from src.utils.progress import progress
 
 BATCH = 2  # windows at a time: more are hardly faster on a CPU, and take more memory
 Samples = np.ndarray | torch.Tensor | Sequence[Any]
-PICTURE_COLUMNS = 2000  # of the spectrogram drawn, whatever the recording's length
-UNUSED = np.random.default_rng(0)  # the evaluation chain draws nothing
 
 
 @dataclass(frozen=True)
@@ -38,6 +34,7 @@ class Tagged:
     """The scores of one recording."""
 
     path: Path
+    length: Length
     starts: np.ndarray  # (W,) s
     ends: np.ndarray  # (W,) s
     scores: np.ndarray  # (W, C) probabilities
@@ -88,36 +85,38 @@ class Tagger:
         for name, value in (("window", window), ("hop", hop), ("batch_size", batch_size)):
             if not isinstance(value, Real) or not 0 < value < math.inf:
                 raise UserError(f"{name}: is {value!r}. A number above 0 was expected")
-        self.device, self.batch_size = usable_device(device), math.ceil(batch_size)
+        self.device = usable_device(device)
         content = read_checkpoint(checkpoint_at(checkpoint))
         if frames:
             content = with_frames(content)
         self.label_map = content.classes(lbl_map)
         audio = content.config.audio_config
         self.classes, self.sample_rate = self.label_map.names, audio.sample_rate
-        self.window = max(round(window * audio.sample_rate), 1)  # samples
-        self.hop = max(round(hop * audio.sample_rate), 1)  # samples
-        self.features = FeatureExtractor.of(audio)
-        # As in evaluation: all frames of log-mels, and of others those that the published evaluation scores.
-        whole = self.features.num_frames(self.window) if audio.feature == "logmel" else self.window // audio.hop_len
-        self.transform = evaluation_chain(max(whole, 1))
         with torch.random.fork_rng(devices=[]):  # to make a network is to draw weights, which take no part
             network = content.network().eval().to(self.device)
         self.network, self.task = Embedder(network), build_task(content.config)
         self.decisions, self.temperature = content.decisions, content.temperature
         self.event_decisions = content.event_decisions
-        self.frame_stride = network.stride if isinstance(network, FrameNetwork) else None
-        if self.frame_stride:  # windows begin where a frame does, and no further apart than a frame if that is more
-            step = self.frame_stride * audio.hop_len
-            if self.window < step:
+        stride = network.stride if isinstance(network, FrameNetwork) else None
+        samples, apart = (max(round(seconds * audio.sample_rate), 1) for seconds in (window, hop))
+        if stride:  # windows begin where a frame does, and no further apart than a frame if that is more
+            step = stride * audio.hop_len
+            if samples < step:
                 lasts = f"A frame of this network lasts {step / audio.sample_rate:.3g} s, and a window no less"
                 raise UserError(f"window: is {window:g} s. {lasts}")
-            self.hop = max(self.hop // step, 1) * step  # samples
+            apart = max(apart // step, 1) * step
+        self.inputs = Inputs(FeatureExtractor.of(audio), samples, apart, math.ceil(batch_size), stride)
         try:
-            empty = self._outputs([np.zeros((self.features.num_bins, 1), dtype=np.float32)])
+            silence = np.zeros((self.features.num_bins, 1), dtype=np.float32)
+            empty = self.outputs(self.inputs.seen([silence]))
         except RuntimeError as error:
             raise UserError(f"window: {window:g} s do not suit the network of {checkpoint} ({error})") from None
         self.embedding_size = empty[1].shape[1]
+
+    @property
+    def features(self) -> FeatureExtractor:
+        """What makes spectrograms."""
+        return self.inputs.features
 
     def scores(self, samples: Samples, sample_rate: int) -> Any:
         """Scores of a recording's windows, equal to those that `predict.py` gives its file.
@@ -152,9 +151,7 @@ class Tagger:
 
     def window_times(self, num_samples: int, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
         """(W,) starts and (W,) ends, in s, of the windows of a recording of so many samples of a channel."""
-        length = resampled_length(num_samples, sample_rate, self.sample_rate)
-        starts = self._starts(length)
-        return starts / self.sample_rate, np.minimum(starts + self.window, length) / self.sample_rate
+        return self.inputs.times(Length(num_samples, sample_rate))
 
     def require_embeddings(self) -> None:
         """Refuse a network without a last layer.
@@ -171,9 +168,9 @@ class Tagger:
         Raises:
             UserError: it is a tagger, or the hop is longer than the window.
         """
-        if not self.frame_stride:
+        if not self.inputs.stride:
             raise UserError("this network is a tagger, and scores no frames. --frames makes it do so")
-        if self.hop > self.window:
+        if self.inputs.hop > self.inputs.window:
             raise UserError("the hop is longer than the window, and frames between two windows would have no score")
 
     def __call__(self, path: str | Path) -> Tagged:
@@ -182,77 +179,111 @@ class Tagger:
         Raises:
             UserError: it cannot be opened, or not read to its end.
         """
-        with opened(path) as recording:
-            return self._tagged(recording, Path(path))
+        ((_, found),) = self.of_files([Path(path)])
+        if isinstance(found, UserError):
+            raise found
+        return found
+
+    def of_files(self, files: Sequence[Path], num_workers: int = 0) -> Iterator[tuple[int, Tagged | UserError]]:
+        """Score files, each with its number as soon as it is done, or with what is wrong with it.
+
+        The scores do not depend on the number of workers. The order does: it is that of the files where there is but
+        one, or none.
+
+        Args:
+            num_workers: processes that read files while the network runs here, or 0.
+        """
+        several = len(files) > 1
+        under_way: dict[int, Tagging] = {}
+        unit, what = ("recording", "recordings") if several else ("window", files[0].name)
+        with progress(len(files) if several else None, what, unit, leave=several) as bar:
+            for number, found in pieces_of_files(self.inputs, files, num_workers):
+                if isinstance(found, Length):
+                    under_way[number] = Tagging(self, files[number], found)
+                    if not several:
+                        bar.reset(under_way[number].num_windows)
+                elif isinstance(found, Piece):
+                    under_way[number].add(found)
+                    bar.update(0 if several else len(found.inputs))
+                elif found is None:
+                    yield number, under_way.pop(number).done()
+                    bar.update(several)
+                else:
+                    under_way.pop(number, None)
+                    yield number, found
+                    bar.update(several)
 
     def _of_each(self, what: str, samples: Samples, sample_rate: int) -> Any:
         """A field of `Tagged` for one recording in memory, or for each of a list."""
         if isinstance(samples, list | tuple):
             return [self._of_each(what, each, sample_rate) for each in samples]
-        return getattr(self._tagged(in_memory(samples, sample_rate), Path("samples"), disable=True), what)
+        return getattr(self._tagged(in_memory(samples, sample_rate), Path("samples")), what)
 
-    def _tagged(self, recording: Recording, path: Path, **of_bar: Any) -> Tagged:
-        length = resampled_length(recording.frames, recording.samplerate, self.sample_rate)
-        starts = self._starts(length)  # samples
-        # Results are laid out at once: small arrays kept from every window would fragment the memory.
-        scores = np.empty((len(starts), len(self.label_map)), dtype=np.float32)
-        embeddings = np.empty((len(starts), self.embedding_size), dtype=np.float32)
-        bounds = np.append(starts, length)  # each window is drawn up to where the next one begins
-        columns = np.round(bounds / length * PICTURE_COLUMNS).astype(int)
-        picture = np.zeros((self.features.num_bins, PICTURE_COLUMNS), dtype=np.float32)
-        samples = windows(recording, map(int, starts), self.window, self.sample_rate)
-        joined = self._joined(length, len(starts))
-        with progress(len(starts), path.name, "window", leave=False, **of_bar) as bar:
-            for first in range(0, len(starts), self.batch_size):
-                batch = range(first, min(first + self.batch_size, len(starts)))
-                spectrograms = [self.features(self._filled(next(samples), len(starts))) for _ in batch]
-                outputs = self._outputs(spectrograms)
-                scores[batch.start : batch.stop], embeddings[batch.start : batch.stop], frames = outputs
-                for k, spectrogram in zip(batch, spectrograms):
-                    if joined:
-                        joined.add(starts[k] // (joined.stride * self.features.hop_len), frames[k - first])
-                    size = max((bounds[k + 1] - bounds[k]) // self.features.hop_len, 1)
-                    drawn = slice(columns[k], columns[k + 1])
-                    picture[:, drawn] = maxima(spectrogram[:, :size], drawn.stop - drawn.start)
-                bar.update(len(batch))
-        times = self.window_times(recording.frames, recording.samplerate)
-        found = joined.whole(self.features.hop_len / self.sample_rate, times[1][-1]) if joined else None
-        return Tagged(path, *times, scores, embeddings, picture, found)
-
-    def _starts(self, length: int) -> np.ndarray:
-        """(W,) where the windows of so many samples begin, in samples."""
-        if self.frame_stride:
-            return np.array(aligned_starts(length, self.window, self.hop, self.frame_stride * self.features.hop_len))
-        return np.array(window_starts(length, self.window, self.hop))
-
-    def _joined(self, length: int, num_windows: int) -> JoinedFrames | None:
-        """Where the frame scores of so many samples come together, if the network has any and none is left out."""
-        if not self.frame_stride or self.hop > self.window:
-            return None
-        view = View.whole(self.features.num_bins, self.features.num_frames(length))
-        if num_windows == 1:
-            view = self.transform.view(view, UNUSED)
-        return JoinedFrames((view.first, view.size, view.num_frames), self.frame_stride, len(self.label_map))
-
-    def _filled(self, samples: np.ndarray, num_windows: int) -> np.ndarray:
-        """A window's samples. What the last one of several may lack to begin with a frame is silent."""
-        return np.pad(samples, (0, self.window - len(samples) if self.frame_stride and num_windows > 1 else 0))
+    def _tagged(self, recording: Recording, path: Path) -> Tagged:
+        tagging = Tagging(self, path, Length(recording.frames, recording.samplerate))
+        for piece in self.inputs.pieces(recording):
+            tagging.add(piece)
+        return tagging.done()
 
     @torch.inference_mode()
-    def _outputs(self, spectrograms: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(B, C) probabilities, (B, D) embeddings and (B, J, C) frame probabilities of B spectrograms.
+    def outputs(self, inputs: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(B, C) probabilities, (B, D) embeddings and (B, J, C) frame probabilities of (B, 1, F, T) inputs.
 
-        They go through the evaluation chain. J is 0 for taggers.
+        J is 0 for taggers.
         """
-        views = [self.transform.view(View.whole(*spectrogram.shape), UNUSED) for spectrogram in spectrograms]
-        rows = rows_for(views)
-        for row, spectrogram, view in zip(rows.numpy(), spectrograms, views):
-            view.of(spectrogram, row[0, :, : view.size])
-        inputs = rows.to(self.device)
-        said, embeddings = self.network.both(inputs)
-        frames = said.sigmoid() if self.frame_stride else said[:, None, :0]
+        said, embeddings = self.network.both(inputs.to(self.device))
+        frames = said.sigmoid() if self.inputs.stride else said[:, None, :0]
         probabilities = self.task.probabilities(self.task.clip_logits(said), self.temperature)
         return probabilities.cpu().numpy(), embeddings.cpu().numpy(), frames.cpu().numpy()
+
+
+class Tagging:
+    """What a network has said so far of a recording, of which it gets one piece after the other."""
+
+    def __init__(self, tagger: Tagger, path: Path, length: Length):
+        self.tagger, self.path, self.length = tagger, path, length
+        inputs = tagger.inputs
+        self.starts = inputs.starts(inputs.num_samples(length))
+        # Results are laid out at once: small arrays kept from every window would fragment the memory.
+        self.scores = np.empty((self.num_windows, len(tagger.classes)), dtype=np.float32)
+        self.embeddings = np.empty((self.num_windows, tagger.embedding_size), dtype=np.float32)
+        self.picture = np.zeros((inputs.features.num_bins, PICTURE_COLUMNS), dtype=np.float32)
+        self.joined = self._joined()
+        self.done_windows = self.drawn = 0
+
+    @property
+    def num_windows(self) -> int:
+        """W."""
+        return len(self.starts)
+
+    def _joined(self) -> JoinedFrames | None:
+        """Where the frame scores of windows come together, if the network has any and none is left out."""
+        inputs = self.tagger.inputs
+        if not inputs.stride or inputs.hop > inputs.window:
+            return None
+        view = View.whole(inputs.features.num_bins, inputs.features.num_frames(inputs.num_samples(self.length)))
+        if self.num_windows == 1:
+            view = inputs.transform.view(view, UNUSED)
+        return JoinedFrames((view.first, view.size, view.num_frames), inputs.stride, len(self.tagger.classes))
+
+    def add(self, piece: Piece) -> None:
+        """Score the next windows."""
+        here = slice(self.done_windows, self.done_windows + len(piece.inputs))
+        self.scores[here], self.embeddings[here], frames = self.tagger.outputs(piece.inputs)
+        self.done_windows = here.stop
+        if self.joined:
+            for start, of_window in zip(self.starts[here], frames):
+                self.joined.add(start // self.tagger.inputs.step, of_window)
+        for columns in piece.pictures:
+            self.picture[:, self.drawn : self.drawn + columns.shape[1]] = columns
+            self.drawn += columns.shape[1]
+
+    def done(self) -> Tagged:
+        """The scores of the whole recording."""
+        inputs, times = self.tagger.inputs, self.tagger.inputs.times(self.length)
+        hop = inputs.features.hop_len / inputs.features.sample_rate
+        frames = self.joined.whole(hop, times[1][-1]) if self.joined else None
+        return Tagged(self.path, self.length, *times, self.scores, self.embeddings, self.picture, frames)
 
 
 def usable_device(device: str | torch.device) -> torch.device:
@@ -267,8 +298,3 @@ def usable_device(device: str | torch.device) -> torch.device:
     except (AssertionError, RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"device: PyTorch cannot use {str(device)!r} here ({reason}). 'cpu' is always there") from None
-
-
-def maxima(spectrogram: np.ndarray, columns: int) -> np.ndarray:
-    """(F, columns) of a (F, T) spectrogram, each column the maximum of the frames that it covers, at least of one."""
-    return np.maximum.reduceat(spectrogram, np.arange(columns) * spectrogram.shape[1] // max(columns, 1), axis=1)

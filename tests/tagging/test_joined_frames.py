@@ -1,5 +1,6 @@
 """Frame scores of windows that overlap, against one pass over the whole recording, and the events that they make."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ FRAME = STEP / SAMPLE_RATE  # s
 class PointFeatures:
     """Column k is the sample at its middle, so that windows see the same as the whole recording does."""
 
-    num_bins, hop_len, frequencies = 1, HOP, np.zeros(1)
+    feature, sample_rate, num_bins, hop_len, frequencies = "spectrogram", SAMPLE_RATE, 1, HOP, np.zeros(1)
 
     def num_frames(self, num_samples):
         return 1 + (num_samples - 1) // HOP
@@ -66,13 +67,13 @@ def tagger_of(window, hop, network, features=None, **more):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Checkpoint, "network", lambda checkpoint: network)
         tagger = Tagger(CKPT, LBL_MAP, window, hop, frames=True, **more)
-    assert tagger.features.hop_len == HOP
-    tagger.features = features or tagger.features
+    assert tagger.inputs.features.hop_len == HOP
+    tagger.inputs = replace(tagger.inputs, features=features or tagger.inputs.features)
     return tagger
 
 
 def tag(tagger, samples):
-    return tagger._tagged(in_memory(samples, SAMPLE_RATE), Path("samples"), disable=True)
+    return tagger._tagged(in_memory(samples, SAMPLE_RATE), Path("samples"))
 
 
 def noise(length):
@@ -102,7 +103,7 @@ def test_frame_scores_are_those_of_one_pass(window, hop, batch_size):
     """Also where windows and hops are no whole numbers of frames, and where the recording is none of windows."""
     tagger = tagger_of(window, hop, FirstColumn(), PointFeatures(), batch_size=batch_size)
     tagger.require_frames()
-    assert tagger.hop % STEP == 0 and tagger.hop <= max(round(hop * SAMPLE_RATE), STEP)
+    assert tagger.inputs.hop % STEP == 0 and tagger.inputs.hop <= max(round(hop * SAMPLE_RATE), STEP)
     for length in (5 * SAMPLE_RATE, 4 * SAMPLE_RATE + 12345):
         samples = noise(length)
         tagged = tag(tagger, samples)
@@ -148,11 +149,11 @@ def released():
 def test_a_clip_of_one_window_has_the_frame_scores_of_the_evaluation(released, tmp_path, length):
     """Of the released weights, where the evaluation sees as many frames as the window has."""
     samples, tagger = (0.9 * clip()[:length]).astype(np.float32), released
-    assert isinstance(tagger.network.network, FrameNetwork) and tagger.frame_stride == STRIDE
+    assert isinstance(tagger.network.network, FrameNetwork) and tagger.inputs.stride == STRIDE
     names = tagger.classes
     with LMDBWriter(tmp_path / "a.lmdb") as writer:
         writer.add(Record(encode(samples, SAMPLE_RATE, "FLAC"), names[0]), [Event(0, 1e-5, names[0])])
-    chain = evaluation_chain(tagger.window // HOP)
+    chain = evaluation_chain(tagger.inputs.window // HOP)
     dataset = LMDBDataset(str(tmp_path / "a.lmdb"), read_checkpoint(CKPT).config.audio_config, LabelMap(names),
                           "events", chain)  # fmt: skip
     dataset.use_frames(STRIDE)
@@ -204,7 +205,7 @@ def test_a_tones_frames_lie_where_the_tone_is(onset, offset, rate):
     samples = (0.5 * np.sin(2 * np.pi * 1000 * t) * ((t >= onset) & (t < offset))).astype(np.float32)
     samples += 1e-4 * np.random.default_rng(0).standard_normal(len(t)).astype(np.float32)
     tagger = tagger_of(1, 0.5, Loudest())
-    tagged = tagger._tagged(in_memory(samples, rate), Path("samples"), disable=True)
+    tagged = tagger._tagged(in_memory(samples, rate), Path("samples"))
     decisions = EventDecisions([1] * 18, [0.5] + [None] * 17)
     (event,) = found_events(tagged.frames, decisions)
     assert event.onset == pytest.approx(onset, abs=FRAME) and event.offset == pytest.approx(offset, abs=FRAME)

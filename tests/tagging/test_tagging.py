@@ -16,8 +16,9 @@ from src.data.audio.spectrogram import FeatureExtractor
 from src.data.audio.windows import windows
 from src.preparation import show
 from src.tagging import pictures
+from src.tagging.inputs import Length, maxima
 from src.tagging.recordings import audio_files, window_starts
-from src.tagging.tagger import Tagged, Tagger, maxima
+from src.tagging.tagger import Tagged, Tagger
 
 LBL_MAP = FIXTURES / "lbl_map.json"
 
@@ -84,14 +85,14 @@ def test_memory_does_not_grow_with_the_recording(tmp_path):
     tagger = Tagger(CKPT, LBL_MAP, hop=5.0)
     tagger(tmp_path / "short.flac")
     before, peak = own_memory(), 0
-    outputs = tagger._outputs
+    outputs = tagger.outputs
 
-    def watched(spectrograms):
+    def watched(inputs):
         nonlocal peak
         peak = max(peak, own_memory())
-        return outputs(spectrograms)
+        return outputs(inputs)
 
-    tagger._outputs = watched
+    tagger.outputs = watched
     assert len(tagger(tmp_path / "long.flac").starts) == 96
     assert peak - before < 60e6, (before, peak)
 
@@ -158,7 +159,9 @@ def test_the_spectrograms_axis_is_in_hz(figures, feature):
     features = FeatureExtractor(feature, n_fft=1024, hop_len=220, win_len=1024, sample_rate=SAMPLE_RATE)
     for tone in (500.0, 2000.0, 8000.0):
         picture = features(np.sin(2 * np.pi * tone * np.arange(SAMPLE_RATE) / SAMPLE_RATE).astype(np.float32))
-        tagged = Tagged(Path("a.wav"), np.zeros(1), np.ones(1), np.full((1, 2), 0.5), np.empty((1, 0)), picture)
+        tagged = Tagged(
+            Path("a.wav"), Length(100, 100), np.zeros(1), np.ones(1), np.full((1, 2), 0.5), np.empty((1, 0)), picture
+        )
         pictures.draw("a.png", tagged, features.frequencies, ["Drum", "Harp"], 2)
         axes, hertz = axes_of(figures[-1])
         places, top = axes.get_yticks(), axes.images[0].get_extent()[3]
