@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.data.audio.files import read_audio
+from src.data.audio.files import mono, read_audio
 from src.data.audio.spectrogram import FeatureExtractor
 from src.data.labels import split_labels
 from src.data.lmdb.store import LMDBReader
@@ -55,7 +55,7 @@ def load_soundscape(source: str, delimiter: str = ",") -> Soundscape:
     """
     if Path(source).is_file() and Path(source).suffix != ".lmdb":
         samples, rate = read_audio(source)  # (N, channels)
-        return Soundscape(Path(source).stem, samples.mean(axis=1), rate, tuple(events_beside(Path(source))))
+        return Soundscape(Path(source).stem, mono(samples), rate, tuple(events_beside(Path(source))))
     path, _, index = source.rpartition(":")
     if not path or not (index.isascii() and index.isdigit()):
         hint = "is an LMDB or a folder. Add :INDEX, such as :0" if Path(source).exists() else "no such file"
@@ -70,7 +70,7 @@ def load_soundscape(source: str, delimiter: str = ",") -> Soundscape:
     timed = all_events[number] if all_events else []
     events = [LabelledEvent(event.label, event.onset, event.offset) for event in timed]
     events += [LabelledEvent(label) for label in labels if all(label != event.label for event in timed)]
-    return Soundscape(f"{Path(path).stem}_{number}", samples.mean(axis=1), rate, tuple(events))
+    return Soundscape(f"{Path(path).stem}_{number}", mono(samples), rate, tuple(events))
 
 
 def events_beside(sound: Path) -> list[LabelledEvent]:

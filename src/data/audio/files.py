@@ -1,5 +1,6 @@
 """Audio bytes or files -> samples."""
 
+import functools
 import io
 import math
 from collections.abc import Iterator
@@ -146,8 +147,12 @@ def read_mono(path: str | Path, sample_rate: int, longest: float = math.inf, whe
         UserError: as of `read_audio`.
     """
     samples, rate = read_audio(path, where, longest=longest)
-    mono = samples.mean(axis=1)  # (N,)
-    return mono if rate == sample_rate else resampled(mono, rate, sample_rate)
+    return mono(samples) if rate == sample_rate else resampled(mono(samples), rate, sample_rate)
+
+
+def mono(samples: np.ndarray) -> np.ndarray:
+    """(N, channels) -> (N,), their mean. Along so short an axis, NumPy's own takes twenty times as long."""
+    return functools.reduce(np.add, samples.T) / samples.shape[1]
 
 
 def resampled(samples: np.ndarray, old: int, new: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from src.data.audio.files import resampled
+from src.data.audio.files import mono, resampled
 from src.data.audio.recording import Recording
 
 MARGIN = 0.05  # s around a window, for the resampling filter
@@ -30,14 +30,21 @@ def windows(recording: Recording, starts: Iterable[int], length: int, sample_rat
     common = math.gcd(recording.samplerate, sample_rate)
     old, new = recording.samplerate // common, sample_rate // common
     margin = math.ceil(MARGIN * common) if old != new else 0
-    kept = np.empty(0, np.float32)  # the last samples that were read, (N,) up to the recording's position
+    read = np.empty(0, np.float32)  # (N,) the last samples that were read, up to the recording's position
+    made, begin = np.empty(0, np.float32), 0  # (N,) samples at the new rate, and the place of the first one
     for start in starts:
-        # Samples coincide at both rates every `old` and every `new` samples: a window is read from such a place on.
-        first = max(start // new - margin, 0)
-        last = -(-(start + length) // new) + margin
-        begin, end = min(first * old, recording.frames), min(last * old, recording.frames)
-        recording.skip(max(begin - recording.position, 0))
-        kept = kept[len(kept) - (recording.position - begin) :]
-        kept = np.concatenate([kept, recording.read(end - recording.position).mean(axis=1)])
-        offset = start - first * new
-        yield (resampled(kept, old, new) if old != new else kept)[offset : offset + length]
+        # Samples coincide at both rates every `old` and every `new` samples: what is made ends at such a place.
+        if start < begin + len(made):
+            made, begin = made[start - begin :], start
+        else:
+            made, begin = made[:0], start // new * new
+        if begin + len(made) < min(start + length, resampled_length(recording.frames, old, new)):
+            first, last = (begin + len(made)) // new, -(-(start + length) // new)
+            before = max(first - margin, 0)
+            here, end = (min(place * old, recording.frames) for place in (before, last + margin))
+            recording.skip(max(here - recording.position, 0))
+            read = read[len(read) - (recording.position - here) :]
+            read = np.concatenate([read, mono(recording.read(end - recording.position))])
+            more = resampled(read, old, new) if old != new else read
+            made = np.concatenate([made, more[(first - before) * new : (last - before) * new]])
+        yield made[start - begin : start - begin + length]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.data.audio.files import encode
+from src.data.audio.files import encode, mono
 from src.data.audio.opening import opened
 from src.data.audio.windows import resampled_length, windows
 from src.data.checks.record import sound_hash
@@ -110,7 +110,7 @@ def examine(sample_rate: int, recording: Recording) -> Facts | UserError:
                 samples = audio.read(BLOCK)  # (N, channels)
                 sound.update(sound_hash(samples))
                 if audio.samplerate > sample_rate:
-                    powers = energy(samples.mean(axis=1), audio.samplerate, sample_rate / 2)
+                    powers = energy(mono(samples), audio.samplerate, sample_rate / 2)
                     total, above = total + powers[0], above + powers[1]
             length = resampled_length(audio.frames, audio.samplerate, sample_rate)
             return Facts(length, audio.samplerate, sound.digest(), above / total if total else 0.0)
