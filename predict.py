@@ -3,8 +3,8 @@
 import argparse
 import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +14,12 @@ from src.utils.files import require_writable
 
 if TYPE_CHECKING:
     from src.data.events import Event
+    from src.tagging.recordings import AudioFile
     from src.tagging.tagger import Tagged, Tagger
 
 log = logging.getLogger(__name__)
+
+TABLES = "csv", "decisions", "summary", "events", "frames", "embeddings"  # flags of files with all recordings
 
 
 def build_parser() -> cli.Parser:
@@ -28,9 +31,11 @@ def build_parser() -> cli.Parser:
     add("--top_k", type=cli.positive(int), default=5, help="classes to show of each recording")
     add("--window", type=cli.positive(float), default=5.0, help="seconds scored at a time")
     add("--hop", type=cli.positive(float), default=2.5, help="seconds from one window to the next")
-    add(
-        "--threshold", type=cli.finite, default=0.0, help="show classes whose score reaches it, and write them to --csv"
+    threshold = (
+        "show classes whose score reaches it, and write them to --csv. Events of --format have it in place of the "
+        "checkpoint's thresholds, or of 0.5 where it has none"
     )
+    add("--threshold", type=cli.finite, help=threshold)
     add("--csv", help="table to write, a row a window and class")
     by = "table to write, each recording's classes as present or absent, by the checkpoint's thresholds"
     add("--decisions", help=by)
@@ -41,63 +46,101 @@ def build_parser() -> cli.Parser:
         "table to write (.tsv), a row a frame and a column a class. A tagger scores frames without being trained to"
     )
     add("--frames", metavar="FILE.tsv", help=frames)
+    formats = "audacity", "raven", "csv", "json", "parquet"
+    add("--format", choices=formats, help="of --output or --output_folder: events, or windows in a row, as joined rows")
+    to = parser.add_mutually_exclusive_group()
+    to.add_argument("--output", metavar="FILE", help="one file to write for all recordings")
+    to.add_argument("--output_folder", metavar="FOLDER", help="folder for a file for each recording")
+    done = "leave out recordings that are done. Without it, all are done anew"
+    add("--resume", action="store_true", help=done)
     add("--embeddings", help="file of arrays to write (.npz): what goes into the network's last layer")
     of = "a row a window, or a row a recording, the mean over its windows"
     add("--embeddings_of", choices=("windows", "recordings"), default="windows", help=of)
     add("--device", default="cpu", help="where the network runs, such as cuda or cuda:1")
+    add("--batch_size", type=cli.positive(int), default=2, help="windows that the network gets at a time")
+    add("--num_workers", type=cli.count, default=4, help="processes that read recordings, or 0 to read in the main one")
     add("--plot", help="picture to write. Of several recordings, one each, with the recording's name added")
     return parser
 
 
 def main() -> None:
     arguments = build_parser().parse_args()
-    from src.utils.pictures import require_kind
-
-    require_kind("--plot", arguments.plot)
-    from src.tagging.pictures import draw
+    require_fitting(arguments)
     from src.tagging.recordings import audio_files
     from src.tagging.tagger import Tagger
     from src.utils.memory import keep_freed_memory
 
     keep_freed_memory()
     files = audio_files(arguments.audio)
-    outputs = arguments.csv, arguments.decisions, arguments.summary, arguments.embeddings, arguments.plot
-    require_writable(
-        *outputs, arguments.events, arguments.frames, inputs=[arguments.ckpt_path, arguments.lbl_map, *files]
-    )
-    settings = arguments.lbl_map, arguments.window, arguments.hop, arguments.device
-    tagger = Tagger(arguments.ckpt_path, *settings, frames=bool(arguments.frames))
-    names, decisions = tagger.classes, tagger.decisions
+    outputs = (value for name, value in vars(arguments).items() if name in (*TABLES, "plot", "output"))
+    require_writable(*outputs, inputs=[arguments.ckpt_path, arguments.lbl_map, *(file.path for file in files)])
+    settings = arguments.lbl_map, arguments.window, arguments.hop, arguments.device, arguments.batch_size
+    tagger = Tagger(arguments.ckpt_path, *settings, frames=bool(arguments.frames), drawn=bool(arguments.plot))
     failed = 0
+    at_once: list[Callable[[int, Tagged], None]] = []
     with ExitStack() as stack:
         adders = [stack.enter_context(output) for output in wanted_outputs(arguments, tagger)]
-        for number, file in enumerate(files, 1):
-            try:
-                tagged = tagger(file)
-            except UserError as error:
-                log.error("%s", error)
+        if arguments.format:
+            files, *at_once = stack.enter_context(wanted_results(arguments, tagger, files))
+        found = tagger.of_files([file.path for file in files], arguments.num_workers, *at_once)
+        for number, tagged in enumerate(found, 1):
+            if isinstance(tagged, UserError):
+                log.error("%s", tagged)
                 failed += 1
                 continue
-            windows = len(tagged.starts)
-            print(f"{file}  ({tagged.ends[-1]:.1f} s, {windows} window{'s' * (windows > 1)})")
-            for c in tagged.strongest(arguments.top_k):
-                scores = tagged.scores[:, c]
-                if scores.max() >= arguments.threshold:
-                    start = tagged.starts[scores.argmax()]
-                    decided = f"{decisions.in_words(c, scores.max())}, " if decisions and arguments.decisions else ""
-                    print(f"  {scores.max():6.3f}  {names[c]}  ({decided}strongest from {start:.1f} s)")
+            say(tagged, tagger, arguments)
             if arguments.plot:
-                picture = Path(arguments.plot)
-                if len(files) > 1:
-                    name = os.fsencode(f"{picture.stem}_{number:03d}_{file.stem}")[: 255 - len(picture.suffix)]  # bytes
-                    picture = picture.with_name(os.fsdecode(name) + picture.suffix)
-                true = true_events(file) if tagger.event_decisions and tagged.frames else []
-                look = tagger.features.frequencies, names, arguments.top_k, tagger.event_decisions, true
-                draw(picture, tagged, *look)
+                draw_picture(tagged, tagger, arguments, f"{number:03d}" if len(files) > 1 else "")
             for add in adders:
                 add(tagged)
     if failed:
         raise UserError(f"{failed} of {len(files)} recordings could not be read. See above")
+
+
+def require_fitting(arguments: argparse.Namespace) -> None:
+    """Refuse flags that do not go together.
+
+    Raises:
+        UserError: with what is missing, or too much.
+    """
+    from src.tagging.formats import require_suffix
+    from src.utils.pictures import require_kind
+
+    require_kind("--plot", arguments.plot)
+    where = arguments.output or arguments.output_folder
+    if bool(arguments.format) != bool(where):
+        raise UserError("--format and one of --output and --output_folder need each other")
+    if arguments.output:
+        require_suffix(arguments.output, arguments.format)
+    if arguments.resume:
+        others = [f"--{name}" for name in (*TABLES, "plot") if getattr(arguments, name)]
+        if others or not where:
+            lacks = f"{others[0]} would lack recordings that are done" if others else "--output or --output_folder is"
+            raise UserError(f"--resume: {lacks}{'' if others else ' missing, of which done ones are left out'}")
+
+
+def say(tagged: "Tagged", tagger: "Tagger", arguments: argparse.Namespace) -> None:
+    """Print a recording's strongest classes."""
+    windows, decisions = len(tagged.starts), tagger.decisions if arguments.decisions else None
+    print(f"{tagged.path}  ({tagged.ends[-1]:.1f} s, {windows} window{'s' * (windows > 1)})")
+    for c in tagged.strongest(arguments.top_k):
+        scores = tagged.scores[:, c]
+        if scores.max() >= (arguments.threshold or 0.0):
+            decided = f"{decisions.in_words(c, scores.max())}, " if decisions else ""
+            strongest = f"strongest from {tagged.starts[scores.argmax()]:.1f} s"
+            print(f"  {scores.max():6.3f}  {tagger.classes[c]}  ({decided}{strongest})")
+
+
+def draw_picture(tagged: "Tagged", tagger: "Tagger", arguments: argparse.Namespace, number: str) -> None:
+    """Draw a recording, to --plot, or one of several to a file beside it."""
+    from src.tagging.pictures import draw
+
+    picture = Path(arguments.plot)
+    if number:
+        name = os.fsencode(f"{picture.stem}_{number}_{tagged.path.stem}")[: 255 - len(picture.suffix)]  # bytes
+        picture = picture.with_name(os.fsdecode(name) + picture.suffix)
+    true = true_events(tagged.path) if tagger.event_decisions and tagged.frames else []
+    draw(picture, tagged, tagger.features.frequencies, tagger.classes, arguments.top_k, tagger.event_decisions, true)
 
 
 def true_events(recording: Path) -> "list[Event]":
@@ -115,6 +158,30 @@ def true_events(recording: Path) -> "list[Event]":
     return [event._replace(label=nfc(event.label)) for event in found]
 
 
+@contextmanager
+def wanted_results(
+    arguments: argparse.Namespace, tagger: "Tagger", files: "Sequence[AudioFile]"
+) -> "Iterator[tuple[list[AudioFile], Callable[[int, Tagged], None]]]":
+    """What of the files is still to do for --format, and what keeps each one's events.
+
+    Raises:
+        UserError: as of `src.tagging.results`.
+    """
+    from src.models.torch_files import digest_of
+    from src.tagging.formats import result_of
+    from src.tagging.found import decisions_of
+    from src.tagging.results import one_each, one_for_all
+
+    if tagger.inputs.stride:
+        tagger.require_frames()
+    decisions = decisions_of(tagger, arguments.threshold)
+    recipe = {"checkpoint": tagger.digest, "classes": digest_of(tagger.classes), "frames": bool(arguments.frames)}
+    recipe |= {name: getattr(arguments, name) for name in ("window", "hop", "threshold")}
+    make, where = (one_for_all, arguments.output) if arguments.output else (one_each, arguments.output_folder)
+    with make(where, files, arguments.format, recipe, arguments.resume) as (todo, add):
+        yield todo, lambda number, tagged: add(number, result_of(tagged, tagger, decisions))
+
+
 def wanted_outputs(
     arguments: argparse.Namespace, tagger: "Tagger"
 ) -> Iterator[AbstractContextManager[Callable[["Tagged"], None]]]:
@@ -127,7 +194,7 @@ def wanted_outputs(
 
     names, decisions = tagger.classes, tagger.decisions
     if arguments.csv:
-        yield tables.table(arguments.csv, tables.SCORES, tables.score_rows(names, arguments.threshold))
+        yield tables.table(arguments.csv, tables.SCORES, tables.score_rows(names, arguments.threshold or 0.0))
     if arguments.decisions:
         if decisions is None:
             mend = "Choose them on validation clips with scripts/calibrate.py"

@@ -51,6 +51,7 @@ class Inputs:
         window, hop: samples at this rate.
         batch_size: windows in a piece.
         stride: columns of a frame of events. Windows begin where a frame does then. None for taggers.
+        drawn: whether what is drawn of the spectrograms is wanted.
     """
 
     features: FeatureExtractor
@@ -58,6 +59,7 @@ class Inputs:
     hop: int
     batch_size: int
     stride: int | None = None
+    drawn: bool = True
 
     @property
     def step(self) -> int:
@@ -104,6 +106,7 @@ class Inputs:
             pictures = [
                 maxima(spectrogram[:, : max((bounds[k + 1] - bounds[k]) // hop_len, 1)], columns[k + 1] - columns[k])
                 for k, spectrogram in zip(here, spectrograms)
+                if self.drawn
             ]
             yield Piece(self.seen(spectrograms), pictures)
 

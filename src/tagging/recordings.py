@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,14 @@ MOST_CHANNELS = 16  # of samples in memory. More are rather a batch
 RATES = range(1, 1_000_001)  # Hz of samples in memory
 
 
-def audio_files(paths: Sequence[str]) -> list[Path]:
+class AudioFile(NamedTuple):
+    """A recording to read."""
+
+    path: Path
+    name: Path  # below the folder that was given, or the file's own name
+
+
+def audio_files(paths: Sequence[str]) -> list[AudioFile]:
     """The files given, and of folders and their subfolders all files of a kind that soundfile reads, sorted.
 
     Raises:
@@ -32,9 +39,10 @@ def audio_files(paths: Sequence[str]) -> list[Path]:
             raise UserError(f"{path}: {reason}") from None
         if path.is_dir() or not path.exists():  # a link to nothing gets the walk's words
             none = "no audio files in this folder"
-            found += [path / file for file in files_in(path, AUDIO_SUFFIXES, "recordings", none=none)]
+            names = files_in(path, AUDIO_SUFFIXES, "recordings", none=none)
+            found += [AudioFile(path / name, Path(name)) for name in names]
         else:
-            found.append(path)
+            found.append(AudioFile(path, Path(path.name)))
     return found
 
 

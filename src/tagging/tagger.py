@@ -1,7 +1,7 @@
 """Recordings of any length, rate and number of channels -> scores of every window and class."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -39,7 +39,7 @@ class Tagged:
     ends: np.ndarray  # (W,) s
     scores: np.ndarray  # (W, C) probabilities
     embeddings: np.ndarray  # (W, D) what went into the network's last layer
-    picture: np.ndarray  # (F, PICTURE_COLUMNS) dB, the recording's spectrogram, evenly over time
+    picture: np.ndarray  # (F, PICTURE_COLUMNS) dB, the recording's spectrogram, evenly over time, or (F, 0)
     frames: FrameScores | None = None  # of the whole recording, by a network of events
 
     @property
@@ -62,10 +62,12 @@ class Tagger:
         device: where the network runs, as PyTorch calls it, such as "cuda" or "cuda:1".
         batch_size: windows that the network gets at a time. Another number may change the last bits of a score.
         frames: make a network of events of a tagger, which scores every frame without having learnt to.
+        drawn: keep a picture of each recording's spectrogram.
 
     Attributes:
         classes: the C classes' names.
         sample_rate: Hz, of the network's input. Recordings of other rates are resampled.
+        digest: of the checkpoint's file.
         embedding_size: D. It is 0 where the logits are not the output of one linear layer.
 
     Raises:
@@ -81,6 +83,7 @@ class Tagger:
         device: str | torch.device = "cpu",
         batch_size: int = BATCH,
         frames: bool = False,
+        drawn: bool = True,
     ):
         for name, value in (("window", window), ("hop", hop), ("batch_size", batch_size)):
             if not isinstance(value, Real) or not 0 < value < math.inf:
@@ -89,7 +92,7 @@ class Tagger:
         content = read_checkpoint(checkpoint_at(checkpoint))
         if frames:
             content = with_frames(content)
-        self.label_map = content.classes(lbl_map)
+        self.label_map, self.digest = content.classes(lbl_map), content.digest
         audio = content.config.audio_config
         self.classes, self.sample_rate = self.label_map.names, audio.sample_rate
         with torch.random.fork_rng(devices=[]):  # to make a network is to draw weights, which take no part
@@ -105,7 +108,7 @@ class Tagger:
                 lasts = f"A frame of this network lasts {step / audio.sample_rate:.3g} s, and a window no less"
                 raise UserError(f"window: is {window:g} s. {lasts}")
             apart = max(apart // step, 1) * step
-        self.inputs = Inputs(FeatureExtractor.of(audio), samples, apart, math.ceil(batch_size), stride)
+        self.inputs = Inputs(FeatureExtractor.of(audio), samples, apart, math.ceil(batch_size), stride, drawn)
         try:
             silence = np.zeros((self.features.num_bins, 1), dtype=np.float32)
             empty = self.outputs(self.inputs.seen([silence]))
@@ -179,38 +182,47 @@ class Tagger:
         Raises:
             UserError: it cannot be opened, or not read to its end.
         """
-        ((_, found),) = self.of_files([Path(path)])
+        (found,) = self.of_files([Path(path)])
         if isinstance(found, UserError):
             raise found
         return found
 
-    def of_files(self, files: Sequence[Path], num_workers: int = 0) -> Iterator[tuple[int, Tagged | UserError]]:
-        """Score files, each with its number as soon as it is done, or with what is wrong with it.
-
-        The scores do not depend on the number of workers. The order does: it is that of the files where there is but
-        one, or none.
+    def of_files(
+        self, files: Sequence[Path], num_workers: int = 0, at_once: Callable[[int, Tagged], None] = lambda *_: None
+    ) -> Iterator[Tagged | UserError]:
+        """Score files, in their order. Of one that cannot be read, what is wrong with it.
 
         Args:
-            num_workers: processes that read files while the network runs here, or 0.
+            num_workers: processes that read files while the network runs here, or 0. The scores do not depend on it.
+            at_once: is called with each file's number and scores as soon as they are there, in any order.
         """
-        several = len(files) > 1
+        waiting: dict[int, Tagged | UserError] = {}
+        due = 0
+        for number, found in self._as_done(files, num_workers):
+            if isinstance(found, Tagged):
+                at_once(number, found)
+            waiting[number] = found
+            while due in waiting:
+                yield waiting.pop(due)
+                due += 1
+
+    def _as_done(self, files: Sequence[Path], num_workers: int) -> Iterator[tuple[int, Tagged | UserError]]:
+        """Files' numbers with their scores, each as soon as it is done."""
         under_way: dict[int, Tagging] = {}
-        unit, what = ("recording", "recordings") if several else ("window", files[0].name)
-        with progress(len(files) if several else None, what, unit, leave=several) as bar:
+        several = len(files) > 1
+        unit = "recording" if several else "window"
+        with progress(len(files) if several else None, f"{unit}s", unit, leave=several) as bar:
             for number, found in pieces_of_files(self.inputs, files, num_workers):
                 if isinstance(found, Length):
-                    under_way[number] = Tagging(self, files[number], found)
+                    under_way[number] = tagging = Tagging(self, files[number], found)
                     if not several:
-                        bar.reset(under_way[number].num_windows)
+                        bar.reset(tagging.num_windows)
                 elif isinstance(found, Piece):
                     under_way[number].add(found)
                     bar.update(0 if several else len(found.inputs))
-                elif found is None:
-                    yield number, under_way.pop(number).done()
-                    bar.update(several)
                 else:
-                    under_way.pop(number, None)
-                    yield number, found
+                    ended = under_way.pop(number, None)
+                    yield number, found or ended.done()  # type: ignore[union-attr]  # what has ended has begun
                     bar.update(several)
 
     def _of_each(self, what: str, samples: Samples, sample_rate: int) -> Any:
@@ -247,7 +259,7 @@ class Tagging:
         # Results are laid out at once: small arrays kept from every window would fragment the memory.
         self.scores = np.empty((self.num_windows, len(tagger.classes)), dtype=np.float32)
         self.embeddings = np.empty((self.num_windows, tagger.embedding_size), dtype=np.float32)
-        self.picture = np.zeros((inputs.features.num_bins, PICTURE_COLUMNS), dtype=np.float32)
+        self.picture = np.zeros((inputs.features.num_bins, PICTURE_COLUMNS * inputs.drawn), dtype=np.float32)
         self.joined = self._joined()
         self.done_windows = self.drawn = 0
 

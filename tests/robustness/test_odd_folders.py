@@ -313,7 +313,9 @@ def test_a_folder_of_runs_that_is_none_gets_the_words_for_that(command, make, co
 @pytest.mark.parametrize("suffix", ["aifc", "wave", "bwf", "snd", "mpga", "AIF", "Oga"])
 def test_all_usual_suffixes_of_audio_are_found_in_folders(suffix, tmp_path):
     (tmp_path / f"a.{suffix}").write_bytes(b"")
-    assert audio_files([str(tmp_path)]) == [tmp_path / f"a.{suffix}"] and f".{suffix.lower()}" in AUDIO_SUFFIXES
+    assert [each.path for each in audio_files([str(tmp_path)])] == [
+        tmp_path / f"a.{suffix}"
+    ] and f".{suffix.lower()}" in AUDIO_SUFFIXES
 
 
 def test_a_pipe_that_is_called_like_a_clip_hangs_nothing(tmp_path):

@@ -112,7 +112,9 @@ def test_folders_are_searched_for_all_kinds_of_audio(tmp_path):
     for name in ("b.WAV", "a.flac", "sub/c.mp3", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found = [str(path.relative_to(tmp_path)) for path in audio_files([str(tmp_path)])]
+    found = audio_files([str(tmp_path)])
+    assert [each.path for each in found] == [tmp_path / each.name for each in found]
+    found = [str(each.name) for each in found]
     assert found == ["a.flac", "b.WAV", "sub/c.mp3"]
 
 
