@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from src import cli
 from src.errors import UserError
-from src.utils.files import require_writable
+from src.utils.files import file_behind, is_special, require_writable
 
 if TYPE_CHECKING:
     from src.data.events import Event
@@ -113,10 +113,12 @@ def require_fitting(arguments: argparse.Namespace) -> None:
     if arguments.output:
         require_suffix(arguments.output, arguments.format)
     if arguments.resume:
-        others = [f"--{name}" for name in (*TABLES, "plot") if getattr(arguments, name)]
-        if others or not where:
-            lacks = f"{others[0]} would lack recordings that are done" if others else "--output or --output_folder is"
-            raise UserError(f"--resume: {lacks}{'' if others else ' missing, of which done ones are left out'}")
+        if not where:
+            raise UserError("--resume: leaves out what is done of --output or --output_folder. Give one of them")
+        if others := [f"--{name}" for name in (*TABLES, "plot") if getattr(arguments, name)]:
+            raise UserError(f"--resume: {others[0]} would lack the recordings that are left out. Give one of them")
+        if arguments.output and is_special(file_behind(arguments.output)):
+            raise UserError(f"--resume: {arguments.output} is no plain file, and keeps nothing of an earlier run")
 
 
 def say(tagged: "Tagged", tagger: "Tagger", arguments: argparse.Namespace) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from src.errors import UserError
@@ -152,8 +151,9 @@ def require_suffix(path: str, name: str) -> None:
     Raises:
         UserError: it does.
     """
-    suffix, own = Path(path).suffix.lower(), FORMATS[name]
-    meant = {each for other in FORMATS.values() for each in (Path(f"a{other.suffix}").suffix, *other.others)}
-    if suffix in meant - {Path(f"a{own.suffix}").suffix, *own.others}:
-        fitting = " or ".join((own.suffix, *own.others))
-        raise UserError(f"--output {path}: {suffix} means another format than --format {name}, which has {fitting}")
+    suffixes = {each: (each, *rest) for each, rest, _ in FORMATS.values()}
+    own = suffixes[FORMATS[name].suffix]
+    known = sorted({each for those in suffixes.values() for each in those}, key=len, reverse=True)
+    found = next((suffix for suffix in known if path.lower().endswith(suffix)), None)
+    if found and found not in own:
+        raise UserError(f"--output {path}: {found} means another format than {name}, which has {' or '.join(own)}")
