@@ -153,7 +153,7 @@ def pieces_of_files(
     Raises:
         CannotStart: the system does not allow so many.
     """
-    workers = usable_workers(min(num_workers, len(files)), DESCRIPTORS)
+    workers = min(usable_workers(num_workers, DESCRIPTORS), len(files))
     if not workers:
         return iter(_Files(inputs, files))
     buffers = SharedBuffers(workers)

@@ -80,6 +80,10 @@ COMMANDS = {  # of each kind that takes --num_workers
     "evaluate all": lambda given: scoring(
         *(given, "eval_all_mixtures.py", "--exp_dir", given.trained / "r1", "--results_csv", given.out / "r.csv")
     ),
+    "predict": lambda given: (
+        *("predict.py", "--ckpt_path", given.checkpoint, "--audio", given.corpus / "train"),
+        *("--format", "csv", "--output", given.out / "events.csv"),
+    ),
     "compare": lambda given: scoring(
         *(given, "scripts/compare_checkpoints.py", "--ckpt_path", given.checkpoint),
         *("--other_ckpt_path", given.checkpoint, "--bootstrap", 3),

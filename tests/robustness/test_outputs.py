@@ -60,6 +60,10 @@ FILES = {  # what writes a file: its name, and the command
     "predict --summary": ("t.csv", lambda corpus, trained, file: prediction(corpus, trained, "--summary", file)),
     "predict --events": ("e.tsv", events),
     "predict --frames": ("f.tsv", lambda corpus, trained, file: prediction(corpus, trained, "--frames", file)),
+    "predict --output": (
+        "o.txt",
+        lambda corpus, trained, file: prediction(corpus, trained, "--format", "raven", "--output", file),
+    ),
     "predict --embeddings": ("e.npz", lambda corpus, trained, file: prediction(corpus, trained, "--embeddings", file)),
     "predict --plot": ("s.png", lambda corpus, trained, file: prediction(corpus, trained, "--plot", file)),
     "check --json": ("c.json", lambda corpus, _, file: ("scripts/check_lmdb.py", corpus / "eval.lmdb", "--json", file)),

@@ -215,7 +215,7 @@ class Exporting(Evaluation):
 class Predicting(Work):
     """Of when classes sound, over tables that are there."""
 
-    tables = "events.tsv", "frames.tsv"
+    tables = "events.tsv", "frames.tsv", "raven.tsv"
 
     def prepare(self, place: Place) -> None:
         for name in self.tables:
@@ -230,6 +230,7 @@ class Predicting(Work):
             *(self.corpus / split for split in ("train", "val", "eval")),
             *("--window", 0.2, "--hop", 0.02),
             *("--events", place.named / "events.tsv", "--frames", place.named / "frames.tsv"),
+            *("--format", "raven", "--output", place.named / "raven.tsv"),
         )
 
     def damage(self, place: Place) -> list[str]:
