@@ -26,14 +26,19 @@ def build_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--ckpt_path", required=True, help=cli.ONE_CHECKPOINT)
-    add("--audio", required=True, nargs="+", metavar="FILE_OR_FOLDER", help="recordings, of any rate and length")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--audio", nargs="+", metavar="FILE_OR_FOLDER", help="recordings, of any rate and length")
+    live = "16-bit PCM of standard input, of which each event is told in a line of JSON as it begins and as it ends"
+    what.add_argument("--stream", action="store_true", help=live)
+    add("--stream_rate", type=cli.positive(int), help="Hz of --stream without a header, by default the network's")
+    add("--stream_channels", type=cli.positive(int), help="channels of --stream without a header, by default 1")
     add("--lbl_map", help=cli.LABEL_MAP)
     add("--top_k", type=cli.positive(int), default=5, help="classes to show of each recording")
     add("--window", type=cli.positive(float), default=5.0, help="seconds scored at a time")
     add("--hop", type=cli.positive(float), default=2.5, help="seconds from one window to the next")
     threshold = (
-        "show classes whose score reaches it, and write them to --csv. Events of --format have it in place of the "
-        "checkpoint's thresholds, or of 0.5 where it has none"
+        "show classes whose score reaches it, and write them to --csv. Events of --format and --stream have it in place "
+        "of the checkpoint's thresholds, or of 0.5 where it has none"
     )
     add("--threshold", type=cli.finite, help=threshold)
     add("--csv", help="table to write, a row a window and class")
@@ -65,6 +70,9 @@ def build_parser() -> cli.Parser:
 
 def main() -> None:
     arguments = build_parser().parse_args()
+    if arguments.stream:
+        tell_events(arguments)
+        return
     require_fitting(arguments)
     from src.tagging.recordings import audio_files
     from src.tagging.tagger import Tagger
@@ -107,6 +115,8 @@ def require_fitting(arguments: argparse.Namespace) -> None:
     from src.utils.pictures import require_kind
 
     require_kind("--plot", arguments.plot)
+    if arguments.stream_rate or arguments.stream_channels:
+        raise UserError("--stream_rate and --stream_channels are of --stream. Of a recording, both are known")
     where = arguments.output or arguments.output_folder
     if bool(arguments.format) != bool(where):
         raise UserError("--format and one of --output and --output_folder need each other")
@@ -143,6 +153,30 @@ def draw_picture(tagged: "Tagged", tagger: "Tagger", arguments: argparse.Namespa
         picture = picture.with_name(os.fsdecode(name) + picture.suffix)
     true = true_events(tagged.path) if tagger.event_decisions and tagged.frames else []
     draw(picture, tagged, tagger.features.frequencies, tagger.classes, arguments.top_k, tagger.event_decisions, true)
+
+
+def tell_events(arguments: argparse.Namespace) -> None:
+    """Tell the events of standard input as they come. A signal ends it as the input's end does."""
+    used = "ckpt_path lbl_map window hop threshold device stream stream_rate stream_channels".split()
+    usual = build_parser().get_default
+    if others := [f"--{name}" for name, value in vars(arguments).items() if name not in used and value != usual(name)]:
+        raise UserError(f"{', '.join(others)}: cannot be had with --stream")
+    from src.data.audio.stream import Input, opened_stream
+
+    source = Input(0)  # first: what comes while the network is made is kept in the pipe
+    from src.runs.interrupts import Interrupts
+    from src.tagging.found import decisions_of
+    from src.tagging.stream import tell
+    from src.tagging.tagger import Tagger
+    from src.utils.memory import keep_freed_memory
+
+    keep_freed_memory()
+    tagger = Tagger(arguments.ckpt_path, arguments.lbl_map, arguments.window, arguments.hop, arguments.device)
+    interrupts = Interrupts()
+    source.stopped = lambda: interrupts.received is not None
+    stream = opened_stream(source, tagger.sample_rate, arguments.stream_rate, arguments.stream_channels)
+    with interrupts.listening():
+        tell(stream, tagger, decisions_of(tagger, arguments.threshold))
 
 
 def true_events(recording: Path) -> "list[Event]":

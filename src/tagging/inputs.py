@@ -110,6 +110,10 @@ class Inputs:
             ]
             yield Piece(self.seen(spectrograms), pictures)
 
+    def seen_of_window(self, samples: np.ndarray) -> torch.Tensor:
+        """(1, 1, F, T) of the (≤ window,) samples of one of several windows."""
+        return self.seen([self.features(self._filled(samples, num_windows=2))])
+
     def _filled(self, samples: np.ndarray, num_windows: int) -> np.ndarray:
         """A window's samples. What the last one of several may lack to begin with a frame is silent."""
         return np.pad(samples, (0, self.window - len(samples) if self.stride and num_windows > 1 else 0))

@@ -225,6 +225,14 @@ class Tagger:
                     yield number, found or ended.done()  # type: ignore[union-attr]  # what has ended has begun
                     bar.update(several)
 
+    def of_recording(self, recording: Recording) -> Tagged:
+        """Score one recording, a few windows at a time.
+
+        Raises:
+            UserError: it cannot be read to its end.
+        """
+        return self._tagged(recording, Path(recording.where))
+
     def _of_each(self, what: str, samples: Samples, sample_rate: int) -> Any:
         """A field of `Tagged` for one recording in memory, or for each of a list."""
         if isinstance(samples, list | tuple):

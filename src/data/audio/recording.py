@@ -30,15 +30,18 @@ class InMemory:
         samples: (N, channels) real numbers of any type.
         samplerate: Hz.
         frames: how many samples of a channel there should be.
+
+    Attributes:
+        left: (N, channels) samples that were not read yet.
     """
 
     def __init__(self, samples: np.ndarray, samplerate: int, frames: int):
         self.frames, self.samplerate, self.channels = frames, samplerate, samples.shape[1]
-        self._left = samples
+        self.left = samples
 
     def read(self, count: int, dtype: str, always_2d: bool) -> np.ndarray:
         """(≤ count, channels) floats, as of `soundfile.SoundFile.read`."""
-        samples, self._left = self._left[:count], self._left[count:]
+        samples, self.left = self.left[:count], self.left[count:]
         if samples.dtype.kind in "iu":  # full scale becomes 1, as soundfile has it of a file of integers
             half = 2.0 ** (8 * samples.itemsize - 1)
             samples = (samples.astype(np.float64) - half * (samples.dtype.kind == "u")) / half

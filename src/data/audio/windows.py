@@ -16,6 +16,12 @@ def resampled_length(length: int, old: int, new: int) -> int:
     return math.ceil(length * new / old)
 
 
+def read_ahead(old: int, new: int) -> float:
+    """How many s behind its end `windows` reads for a window at most, from the rate `old` to the rate `new`."""
+    common = math.gcd(old, new)
+    return (math.ceil(MARGIN * common) + 1) / common if old != new else 0.0
+
+
 def windows(recording: Recording, starts: Iterable[int], length: int, sample_rate: int) -> Iterator[np.ndarray]:
     """(≤ length,) mono float32 samples at `sample_rate` from each start on, as if the whole file were resampled.
 

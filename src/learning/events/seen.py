@@ -49,14 +49,14 @@ def times_of_frames(span: tuple[int, int, int], count: int, stride: int, hop: fl
     begin, end = _shown(*span)
     borders = np.clip(span[0] + stride * np.arange(count + 1), begin, end)  # (J + 1,)
     shown = np.diff(borders) > 0
-    return shown, _times(np.append(borders[:-1][shown], end), hop)
+    return shown, times_of_columns(np.append(borders[:-1][shown], end), hop)
 
 
 def heard(spans: torch.Tensor, dataset: ClipDataset) -> list[np.ndarray]:
     """Which events of each clip, an (E,) mask, are in the truth that `seen` gives for (N, 3) spans, in this order."""
     hop, masks = dataset.features.hop_len / dataset.features.sample_rate, []
     for index, span in enumerate(spans.tolist()):
-        start, end = _times(np.array(_shown(*span)), hop)
+        start, end = times_of_columns(np.array(_shown(*span)), hop)
         masks.append(np.array([bool(cut([event], start, end)) for event in dataset.events(0, index)], dtype=bool))
     return masks
 
@@ -66,9 +66,9 @@ def _shown(first: int, size: int, length: int) -> tuple[int, int]:
     return max(first, 0), min(first + size, length)
 
 
-def _times(frames: np.ndarray, hop: float) -> np.ndarray:
-    """When frames of the spectrogram begin, in s. The first is centred at 0."""
-    return np.maximum((frames - 0.5) * hop, 0)
+def times_of_columns(columns: np.ndarray, hop: float) -> np.ndarray:
+    """When columns of a spectrogram, of `hop` s, begin, in s. The first is centred at 0."""
+    return np.maximum((columns - 0.5) * hop, 0)
 
 
 def cut(events: Sequence[Event], start: float, end: float) -> list[Event]:
