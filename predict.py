@@ -44,6 +44,8 @@ def build_parser() -> cli.Parser:
     add("--embeddings", help="file of arrays to write (.npz): what goes into the network's last layer")
     of = "a row a window, or a row a recording, the mean over its windows"
     add("--embeddings_of", choices=("windows", "recordings"), default="windows", help=of)
+    page = "page to write, to look at and to listen to: one file with the sound, spectrograms and events in it"
+    add("--html", metavar="FILE.html", help=page)
     add("--device", default="cpu", help="where the network runs, such as cuda or cuda:1")
     add("--plot", help="picture to write. Of several recordings, one each, with the recording's name added")
     return parser
@@ -62,9 +64,8 @@ def main() -> None:
     keep_freed_memory()
     files = audio_files(arguments.audio)
     outputs = arguments.csv, arguments.decisions, arguments.summary, arguments.embeddings, arguments.plot
-    require_writable(
-        *outputs, arguments.events, arguments.frames, inputs=[arguments.ckpt_path, arguments.lbl_map, *files]
-    )
+    outputs += arguments.events, arguments.frames, arguments.html
+    require_writable(*outputs, inputs=[arguments.ckpt_path, arguments.lbl_map, *files])
     settings = arguments.lbl_map, arguments.window, arguments.hop, arguments.device
     tagger = Tagger(arguments.ckpt_path, *settings, frames=bool(arguments.frames))
     names, decisions = tagger.classes, tagger.decisions
@@ -152,6 +153,10 @@ def wanted_outputs(
         tagger.require_embeddings()
         of_windows = arguments.embeddings_of == "windows"
         yield tables.embedding_file(arguments.embeddings, tagger.embedding_size, of_windows)
+    if arguments.html:
+        from src.tagging.page import page
+
+        yield page(arguments.html, tagger, arguments.top_k)
 
 
 if __name__ == "__main__":
