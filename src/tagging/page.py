@@ -126,7 +126,7 @@ def picture_of(tagged: Tagged, num_frames: int) -> bytes:
 def mp3_of(path: str | Path, sample_rate: int) -> bytes:
     """A recording as the network hears it: mono, and of its rate, or the next one that MP3 has. All browsers play MP3.
 
-    The bit rate is constant: only then do all browsers find a time exactly.
+    The bit rate is constant, from which browsers know where a time is: Chromium within 0.1 s, in an hour too.
 
     Raises:
         UserError: it cannot be opened, or not read to its end.

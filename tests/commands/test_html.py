@@ -129,6 +129,16 @@ def press(browser, *keys):
     browser.switch_to.active_element.send_keys(*keys)
 
 
+def note_seeking(browser):
+    script = "window.sought = null; player.addEventListener('seeking', () => { sought ??= player.currentTime })"
+    browser.execute_script(script)
+
+
+def place_sought(browser):
+    """s that the player moved to since then, first of all."""
+    return WebDriverWait(browser, 10).until(lambda _: browser.execute_script("return sought"))
+
+
 def pause_at(browser, seconds):
     browser.execute_script("player.pause(); player.currentTime = arguments[0]", seconds)
     WebDriverWait(browser, 10).until(lambda _: browser.execute_script("return at") == pytest.approx(seconds))
@@ -151,11 +161,11 @@ def test_a_click_plays_from_there(browser, pages):
     for selector, seconds in ((".picture .track", 7.5), (".lane .track", 2.5), (".lane:last-child .track", 5.0)):
         pause_at(browser, 0)
         track = browser.find_element(By.CSS_SELECTOR, selector)
-        browser.execute_script("arguments[0].scrollIntoView({block: 'center'}); window.begun = null", track)
-        browser.execute_script("player.addEventListener('seeking', () => { begun = player.currentTime }, {once: true})")
+        browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", track)
+        note_seeking(browser)
         across = (seconds / 10 - 0.5) * track.size["width"]
         webdriver.ActionChains(browser).move_to_element_with_offset(track, round(across), 0).click().perform()
-        assert browser.execute_script("return begun") == pytest.approx(seconds, abs=0.1)
+        assert place_sought(browser) == pytest.approx(seconds, abs=0.1)
         WebDriverWait(browser, 10).until(lambda _, begin=seconds: playing(browser)[0] > begin + 0.1)
         assert playing(browser)[1]
         where = """const line = document.getElementById("playhead").getBoundingClientRect(),
@@ -232,9 +242,9 @@ def test_the_keyboard_does_all(browser, pages):
     press(browser, " ")  # which does not press the box
     WebDriverWait(browser, 10).until(lambda _: playing(browser)[1])
     pause_at(browser, 9.5)
-    browser.execute_script("player.addEventListener('seeking', () => { window.begun = player.currentTime })")
+    note_seeking(browser)
     press(browser, Keys.ENTER)
-    assert browser.execute_script("return begun") == pytest.approx(onset, abs=0.01) and playing(browser)[1]
+    assert place_sought(browser) == pytest.approx(onset, abs=0.01) and playing(browser)[1]
     before = events_of(browser)
     press(browser, "+")
     assert browser.find_element(By.ID, "limit").text == "0.51 for all" and events_of(browser) != before
@@ -265,14 +275,21 @@ def test_several_recordings_get_an_index(browser, pages):
     assert [row.find_element(By.TAG_NAME, "a").text for row in rows] == [str(pages / name) for name in NAMES]
     assert [row.find_element(By.CLASS_NAME, "number").text for row in rows] == ["10.00 s", "5.00 s", "2.50 s"]
     assert all(re.fullmatch(r"(.+ \d\.\d\d(, |$)){3}", row.text.splitlines()[-1]) for row in rows)
+
+    def titled(end):
+        WebDriverWait(browser, 10).until(lambda _: browser.title.endswith(end))
+
     rows[1].find_element(By.TAG_NAME, "a").click()
-    assert browser.title.endswith(NAMES[1]) and not browser.find_element(By.ID, "all").is_displayed()
+    titled(NAMES[1])
+    assert not browser.find_element(By.ID, "all").is_displayed()
     browser.find_element(By.ID, "next").click()
-    assert browser.title.endswith(NAMES[2]) and not browser.find_element(By.ID, "next").is_displayed()
+    titled(NAMES[2])
+    assert not browser.find_element(By.ID, "next").is_displayed()
     browser.back()
-    assert browser.title.endswith(NAMES[1])
+    titled(NAMES[1])
     browser.find_element(By.LINK_TEXT, "All recordings").click()
-    assert browser.title == "3 recordings" and browser.find_element(By.ID, "all").is_displayed()
+    titled("3 recordings")
+    assert browser.find_element(By.ID, "all").is_displayed()
 
 
 def test_one_recording_is_shown_at_once_and_can_be_zoomed(browser, pages):
