@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TABLES = "csv", "decisions", "summary", "events", "frames", "embeddings"  # flags of files with all recordings
+OF_ALL = "csv", "decisions", "summary", "events", "frames", "embeddings", "html"  # flags of files with all recordings
 
 
 def build_parser() -> cli.Parser:
@@ -61,6 +61,8 @@ def build_parser() -> cli.Parser:
     add("--embeddings", help="file of arrays to write (.npz): what goes into the network's last layer")
     of = "a row a window, or a row a recording, the mean over its windows"
     add("--embeddings_of", choices=("windows", "recordings"), default="windows", help=of)
+    page = "page to write, to look at and to listen to: one file with the sound, spectrograms and events in it"
+    add("--html", metavar="FILE.html", help=page)
     add("--device", default="cpu", help="where the network runs, such as cuda or cuda:1")
     add("--batch_size", type=cli.positive(int), default=2, help="windows that the network gets at a time")
     add("--num_workers", type=cli.count, default=4, help="processes that read recordings, or 0 to read in the main one")
@@ -80,10 +82,12 @@ def main() -> None:
 
     keep_freed_memory()
     files = audio_files(arguments.audio)
-    outputs = (value for name, value in vars(arguments).items() if name in (*TABLES, "plot", "output"))
+    outputs = (value for name, value in vars(arguments).items() if name in (*OF_ALL, "plot", "output"))
     require_writable(*outputs, inputs=[arguments.ckpt_path, arguments.lbl_map, *(file.path for file in files)])
     settings = arguments.lbl_map, arguments.window, arguments.hop, arguments.device, arguments.batch_size
-    tagger = Tagger(arguments.ckpt_path, *settings, frames=bool(arguments.frames), drawn=bool(arguments.plot))
+    tagger = Tagger(
+        arguments.ckpt_path, *settings, frames=bool(arguments.frames), drawn=bool(arguments.plot or arguments.html)
+    )
     failed = 0
     at_once: list[Callable[[int, Tagged], None]] = []
     with ExitStack() as stack:
@@ -125,7 +129,7 @@ def require_fitting(arguments: argparse.Namespace) -> None:
     if arguments.resume:
         if not where:
             raise UserError("--resume: leaves out what is done of --output or --output_folder. Give one of them")
-        if others := [f"--{name}" for name in (*TABLES, "plot") if getattr(arguments, name)]:
+        if others := [f"--{name}" for name in (*OF_ALL, "plot") if getattr(arguments, name)]:
             raise UserError(f"--resume: {others[0]} would lack the recordings that are left out. Give one of them")
         if arguments.output and is_special(file_behind(arguments.output)):
             raise UserError(f"--resume: {arguments.output} is no plain file, and keeps nothing of an earlier run")
@@ -255,6 +259,10 @@ def wanted_outputs(
         tagger.require_embeddings()
         of_windows = arguments.embeddings_of == "windows"
         yield tables.embedding_file(arguments.embeddings, tagger.embedding_size, of_windows)
+    if arguments.html:
+        from src.tagging.page import page
+
+        yield page(arguments.html, tagger, arguments.top_k, arguments.threshold)
 
 
 if __name__ == "__main__":

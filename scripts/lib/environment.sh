@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes or reuses .venv and installs what the project needs. Sourced by steps.sh and run_tests.sh:
 #   make_environment            the system's packages, .venv, requirements.txt, requirements-demo.txt, the project
-#   make_environment --dev      and requirements-dev.txt
+#   make_environment --dev      and requirements-dev.txt, and where it can be a browser for the tests of pages
 # PYTHON names another interpreter than the first fitting one on the PATH.
 
 SUPPORTED="3.10, 3.11, 3.12, 3.13 or 3.14"
@@ -58,6 +58,16 @@ install_packages() { # PACKAGE...: with apt, as root or through sudo. Otherwise 
     fi
 }
 
+install_browser() { # for the tests of pages, which are skipped without it. It asks for no password.
+    if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then
+        return
+    fi
+    if [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; then
+        install_packages chromium chromium-driver && return
+    fi
+    echo "The tests of pages are skipped: they need chromium and chromium-driver, as Debian has them"
+}
+
 pip_install_once() { # STAMP FILE PIP_ARGUMENT...: install what FILE describes unless it was before
     local stamp=.venv/$1 file=$2 sum
     shift 2
@@ -99,6 +109,7 @@ make_environment() {
     pip_install_once .requirements requirements.txt -r requirements.txt || return 1
     pip_install_once .requirements-demo requirements-demo.txt -r requirements-demo.txt --no-deps || return 1
     if [ "${1:-}" = --dev ]; then
+        install_browser
         pip_install_once .requirements-dev requirements-dev.txt -r requirements-dev.txt || return 1
     fi
     install_project

@@ -47,9 +47,14 @@ def found_in(tagged: "Tagged", decisions: EventDecisions) -> list[FoundEvent]:
 
     Windows in a row whose scores all reach the threshold are one event, where none begins after the one before it ends.
     """
-    if tagged.frames is not None:
-        return found_events(tagged.frames, decisions)
-    return _runs(tagged.scores.T, tagged.starts, tagged.ends, decisions.limits)
+    return _runs(*scores_over_time(tagged, decisions), decisions.limits)
+
+
+def scores_over_time(tagged: "Tagged", decisions: EventDecisions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(C, T) scores that events are found in, and their (T,) onsets and (T,) offsets in s: of frames, or of windows."""
+    if tagged.frames is None:
+        return tagged.scores.T, tagged.starts, tagged.ends
+    return smoothed(tagged.frames, decisions.medians).values, tagged.frames.onset, tagged.frames.offset
 
 
 def found_events(scores: FrameScores, decisions: EventDecisions) -> list[FoundEvent]:

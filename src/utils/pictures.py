@@ -60,16 +60,25 @@ def draw_spectrogram(axes: "Axes", spectrogram: np.ndarray, frequencies: np.ndar
         frequencies: (F,) Hz, ascending.
         seconds: its length.
     """
+    extent = (0, seconds, -0.5, len(frequencies) - 0.5)
+    axes.imshow(spectrogram, origin="lower", aspect="auto", extent=extent, cmap="magma")
+    rows, ticks = frequency_ticks(frequencies)
+    axes.set_yticks(rows, [f"{tick:g}" for tick in ticks])
+    axes.set_ylabel("frequency (Hz)")
+
+
+def frequency_ticks(frequencies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where to write frequencies beside a spectrogram: (K,) rows, not whole ones, and their (K,) Hz.
+
+    Args:
+        frequencies: (F,) Hz of its rows, ascending.
+    """
     from matplotlib.ticker import MaxNLocator
 
-    rows = np.arange(len(frequencies))
-    extent = (0, seconds, -0.5, len(rows) - 0.5)
-    axes.imshow(spectrogram, origin="lower", aspect="auto", extent=extent, cmap="magma")
     octaves, even = 250 * 2.0 ** np.arange(12), np.allclose(np.diff(frequencies, 2), 0)
     ticks = MaxNLocator(6).tick_values(0, frequencies[-1]) if even else octaves
     ticks = ticks[ticks <= frequencies[-1]]
-    axes.set_yticks(np.interp(ticks, frequencies, rows), [f"{tick:g}" for tick in ticks])
-    axes.set_ylabel("frequency (Hz)")
+    return np.interp(ticks, frequencies, np.arange(len(frequencies))), ticks
 
 
 def save_figure(figure: "Figure", path: str | PathLike, dpi: int, kind: str | None = None) -> None:

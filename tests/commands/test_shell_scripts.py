@@ -73,6 +73,28 @@ def test_without_apt_the_packages_are_named(tmp_path):
     assert result.returncode == 1 and "missing (by their Debian names): sox" in result.stderr
 
 
+def test_a_browser_is_installed_once_where_that_can_be_done(tmp_path):
+    """As root or with sudo that asks nothing. It is no error if it cannot be."""
+    log = tmp_path / "log"
+    skipped = "The tests of pages are skipped: they need chromium and chromium-driver, as Debian has them\n"
+    log_apt = f'echo apt-get "$@" >> {log}'
+    root = {"id": "echo 0", "sh": None}
+    user = {"id": "echo 1000", "sh": None}
+    for name, commands, said, calls in (
+        ("there", {**root, "chromium": "", "chromedriver": "", "apt_get": log_apt}, "", 0),
+        ("root", {**root, "apt_get": log_apt}, "Installing chromium chromium-driver\n", 2),
+        ("ubuntu", {**root, "apt_get": f"{log_apt}; false"}, f"Installing chromium chromium-driver\n{skipped}", 1),
+        ("user", {**user, "apt_get": log_apt}, skipped, 0),
+        ("password", {**user, "apt_get": log_apt, "sudo": "exit 1"}, skipped, 0),
+        ("sudo", {**user, "apt_get": log_apt, "sudo": '[ "$1" = -n ] || "$@"'}, "(with sudo)\n", 2),
+        ("no_apt", root, skipped, 0),
+    ):
+        log.write_text("")
+        result = in_shell("set -e; install_browser", tools(tmp_path / name, **commands))
+        assert result.returncode == 0 and result.stdout.endswith(said), (name, result.stdout, result.stderr)
+        assert bool(said) == bool(result.stdout) and len(log.read_text().splitlines()) == calls, name
+
+
 def test_an_unfit_python_is_passed_over(tmp_path):
     path = tools(tmp_path / "bin", python3="exit 1", python3_12="exit 1")
     (path / "python3.12").write_text("#!/bin/sh\nexit 0\n")
