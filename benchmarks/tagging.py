@@ -2,10 +2,13 @@
 
     python benchmarks/tagging.py
 
-Noise of 44.1 kHz stereo is one long recording and several short ones, WAV and FLAC. The networks are untrained. Beside
-the forward passes on inputs that lie in memory, in the same batches, stand the tagger that reads in its own process,
-the one that reads in workers, and a plain loop of soundfile, torchaudio, librosa and the network. All take turns. The
-network has --threads threads in each.
+Noise of 44.1 kHz stereo is one long recording and several short ones, WAV and FLAC. The networks are untrained. They
+have --threads threads. Four ways take turns:
+
+- the forward passes alone, in the same batches, on inputs that lie in memory
+- the tagger, which reads in workers
+- the tagger, which reads in its own process
+- a plain loop of soundfile, torchaudio, librosa and the network
 """
 
 import argparse

@@ -10,7 +10,7 @@ import torch
 from conftest import CLASSES, FIXTURES, SAMPLE_RATE, as_events, error_line, run_script
 from released import CKPT, clip
 
-import predict
+from src import prediction
 from src.data.events import Event
 from src.models.checkpoint import architecture, read_checkpoint
 from src.models.frames import FrameNetwork
@@ -189,8 +189,8 @@ def test_a_text_beside_a_recording_that_is_no_annotation_is_left_out(checkpoint,
 def test_the_true_events_are_those_of_the_text_beside(tmp_path, caplog):
     (tmp_path / "a.TXT").write_text("0.1\t0.4\tHarp\n")
     (tmp_path / "b.txt").mkdir()
-    assert predict.true_events(tmp_path / "a.wav") == [Event(0.1, 0.4, "Harp")]
-    assert predict.true_events(tmp_path / "none.wav") == []
+    assert prediction.true_events(tmp_path / "a.wav") == [Event(0.1, 0.4, "Harp")]
+    assert prediction.true_events(tmp_path / "none.wav") == []
     with caplog.at_level(logging.WARNING):
-        assert predict.true_events(tmp_path / "b.wav") == []
+        assert prediction.true_events(tmp_path / "b.wav") == []
     assert "is no plain file" in caplog.text
