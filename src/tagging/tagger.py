@@ -98,9 +98,7 @@ class Tagger:
         self.window = max(round(window * audio.sample_rate), 1)  # samples
         self.hop = max(round(hop * audio.sample_rate), 1)  # samples
         self.features = FeatureExtractor.of(audio)
-        # As in evaluation: all frames of log-mels, and of others those that the published evaluation scores.
-        whole = self.features.num_frames(self.window) if audio.feature == "logmel" else self.window // audio.hop_len
-        self.transform = evaluation_chain(max(whole, 1))
+        self.transform = evaluation_chain(frames_seen(self.features, self.window))
         with torch.random.fork_rng(devices=[]):  # to make a network is to draw weights, which take no part
             network = content.network().eval().to(self.device)
         self.network, self.task = Embedder(network), build_task(content.config)
@@ -114,7 +112,7 @@ class Tagger:
                 raise UserError(f"window: is {window:g} s. {lasts}")
             self.hop = max(self.hop // step, 1) * step  # samples
         try:
-            empty = self._outputs([np.zeros((self.features.num_bins, 1), dtype=np.float32)])
+            empty = self.outputs([np.zeros((self.features.num_bins, 1), dtype=np.float32)])
         except RuntimeError as error:
             raise UserError(f"window: {window:g} s do not suit the network of {checkpoint} ({error})") from None
         self.embedding_size = empty[1].shape[1]
@@ -206,7 +204,7 @@ class Tagger:
             for first in range(0, len(starts), self.batch_size):
                 batch = range(first, min(first + self.batch_size, len(starts)))
                 spectrograms = [self.features(self._filled(next(samples), len(starts))) for _ in batch]
-                outputs = self._outputs(spectrograms)
+                outputs = self.outputs(spectrograms)
                 scores[batch.start : batch.stop], embeddings[batch.start : batch.stop], frames = outputs
                 for k, spectrogram in zip(batch, spectrograms):
                     if joined:
@@ -239,7 +237,7 @@ class Tagger:
         return np.pad(samples, (0, self.window - len(samples) if self.frame_stride and num_windows > 1 else 0))
 
     @torch.inference_mode()
-    def _outputs(self, spectrograms: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def outputs(self, spectrograms: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(B, C) probabilities, (B, D) embeddings and (B, J, C) frame probabilities of B spectrograms.
 
         They go through the evaluation chain. J is 0 for taggers.
@@ -253,6 +251,12 @@ class Tagger:
         frames = said.sigmoid() if self.frame_stride else said[:, None, :0]
         probabilities = self.task.probabilities(self.task.clip_logits(said), self.temperature)
         return probabilities.cpu().numpy(), embeddings.cpu().numpy(), frames.cpu().numpy()
+
+
+def frames_seen(features: FeatureExtractor, num_samples: int) -> int:
+    """Frames that a network sees of so many samples: of log-mels all, of others those that the published one scores."""
+    whole = features.num_frames(num_samples) if features.feature == "logmel" else num_samples // features.hop_len
+    return max(whole, 1)
 
 
 def usable_device(device: str | torch.device) -> torch.device:

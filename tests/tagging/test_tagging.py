@@ -84,14 +84,14 @@ def test_memory_does_not_grow_with_the_recording(tmp_path):
     tagger = Tagger(CKPT, LBL_MAP, hop=5.0)
     tagger(tmp_path / "short.flac")
     before, peak = own_memory(), 0
-    outputs = tagger._outputs
+    outputs = tagger.outputs
 
     def watched(spectrograms):
         nonlocal peak
         peak = max(peak, own_memory())
         return outputs(spectrograms)
 
-    tagger._outputs = watched
+    tagger.outputs = watched
     assert len(tagger(tmp_path / "long.flac").starts) == 96
     assert peak - before < 60e6, (before, peak)
 
