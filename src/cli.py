@@ -32,7 +32,9 @@ Options = TypeVar("Options", bound="DataclassInstance")
 
 log = logging.getLogger(__name__)
 
-ONE_CHECKPOINT = "checkpoint, of this project or released in 2021, or a run folder: its best one"
+ONE_CHECKPOINT = (
+    "checkpoint, of this project, released in 2021 or a bundle (scripts/export_model.py), or a run folder: its best one"
+)
 FRAMES = (
     "frames, from the clip's centre, by default as published: 501 of clips up to 5 s, 1001 of longer ones. Of "
     "log-mels, all of the longest clip"

@@ -68,15 +68,7 @@ class DeviceFeatures:
         places = torch.from_numpy(reflected(np.arange(-margin, length + margin), length)).to(samples.device)
         frames = floats[:, places].unfold(1, extractor.n_fft, extractor.hop_len)  # (B, T, n_fft)
         power = torch.view_as_real(torch.fft.rfft(frames * window)).square().sum(dim=-1)  # (B, T, n_fft // 2 + 1)
-        if extractor.feature != "spectrogram":
-            power = power @ mel_filters  # (B, T, n_mels)
-        floor = (power.amax(dim=(1, 2), keepdim=True) * 10 ** (-extractor.dynamic_range / 10)).clamp(min=1e-10)
-        decibels = 10 * torch.log10(torch.maximum(power, floor))
-        if extractor.feature != "logmel":
-            decibels = decibels - decibels.mean(dim=(1, 2), keepdim=True)
-        elif extractor.mean is not None and extractor.std is not None:
-            decibels = (decibels - extractor.mean) / extractor.std
-        return decibels.transpose(1, 2)  # (B, F, T)
+        return of_power(extractor, power, mel_filters)
 
     def _constants_on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         if device not in self._constants:
@@ -84,6 +76,23 @@ class DeviceFeatures:
             window, mel_filters = torch.from_numpy(self.extractor.window), torch.from_numpy(filters)
             self._constants[device] = window.to(device, torch.float32), mel_filters.to(device, torch.float32)
         return self._constants[device]
+
+
+def of_power(extractor: FeatureExtractor, power: torch.Tensor, mel_filters: torch.Tensor) -> torch.Tensor:
+    """(B, T, n_fft // 2 + 1) power of spectra -> (B, F, T) features.
+
+    Args:
+        mel_filters: (n_fft // 2 + 1, n_mels), not used for plain spectrograms.
+    """
+    if extractor.feature != "spectrogram":
+        power = power @ mel_filters  # (B, T, n_mels)
+    floor = (power.amax(dim=(1, 2), keepdim=True) * 10 ** (-extractor.dynamic_range / 10)).clamp(min=1e-10)
+    decibels = 10 * torch.log10(torch.maximum(power, floor))
+    if extractor.feature != "logmel":
+        decibels = decibels - decibels.mean(dim=(1, 2), keepdim=True)
+    elif extractor.mean is not None and extractor.std is not None:
+        decibels = (decibels - extractor.mean) / extractor.std
+    return decibels.transpose(1, 2)  # (B, F, T)
 
 
 def views_of(spectrograms: torch.Tensor, views: Sequence[View]) -> torch.Tensor:

@@ -13,20 +13,23 @@ from src.config.loading import parse_config
 from src.config.sections import AudioConfig, Config, ModelConfig, OptConfig
 from src.data.labels import LabelMap
 from src.errors import UserError
+from src.models.bundle import golden_logits, is_bundle, read_bundle, write_bundle
 from src.models.decisions import DECISIONS, EVENT_DECISIONS, Decisions, EventDecisions, read_decisions
 from src.models.registry import build_network, create
 from src.models.safe_loading import StandIn, read_torch_file, require_as_written
 from src.models.torch_files import digest_of, torch_file_digest, write_torch_file
-from src.models.weights import is_usable, load_state, network_part
+from src.models.weights import is_usable, load_state, network_part, weights_of
+from src.utils.files import whole_file
 
 log = logging.getLogger(__name__)
 
 GISE_51 = Path(__file__).parents[2] / "meta" / "lbl_map.json"
+TOLERANCE = 1e-3  # of logits that another machine computed
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a `.ckpt` holds. Its tensors stay in the file until they are used, where the file can be mapped."""
+    """What a `.ckpt` or a bundle holds. Its tensors stay in the file until they are used, where it can be mapped."""
 
     path: Path
     config: Config
@@ -36,6 +39,7 @@ class Checkpoint:
     digest: str  # of the file, see src/models/torch_files.py
     decisions: Decisions | None = None  # None where nobody has chosen thresholds
     event_decisions: EventDecisions | None = None
+    golden: list[float] | None = None  # (C,) of a bundle, see `golden_logits`
 
     def classes(self, lbl_map: str | Path | None = None) -> LabelMap:
         """The label map of a file, by default the one that the checkpoint carries.
@@ -134,14 +138,14 @@ def initial_network(config: Config, seed: int) -> nn.Module:
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint of this project, or one released in 2021, onto the CPU. Nothing in it is run.
+    """Read a checkpoint of this project, one released in 2021, or a bundle, onto the CPU. Nothing in it is run.
 
     Raises:
         UserError: no such file, not a checkpoint, or one without what is needed.
     """
     path = Path(path)
     digest = torch_file_digest(path) if path.is_file() else ""
-    content = read_torch_file(path, "a checkpoint", mapped=True)
+    content = read_bundle(path) if is_bundle(path) else read_torch_file(path, "a checkpoint", mapped=True)
     if not isinstance(content, dict) or not {"hyper_parameters", "state_dict"} <= content.keys():
         raise UserError(f"{path}: is not a checkpoint of a training run (is it a .pth of weights alone?)")
     record, state = content["hyper_parameters"], content["state_dict"]
@@ -158,7 +162,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise UserError(f"{path}: its state_dict holds something else than named tensors. The file is damaged")
     decisions = read_decisions(Decisions, content.get(DECISIONS), config.model.num_classes, path)
     of_events = read_decisions(EventDecisions, content.get(EVENT_DECISIONS), config.model.num_classes, path)
-    return Checkpoint(path, config, label_map, record, network_part(state), digest, decisions, of_events)
+    golden, classes = content.get("golden"), config.model.num_classes
+    if golden is not None and not (isinstance(golden, list) and [type(each) for each in golden] == [float] * classes):
+        raise UserError(f"{path}: its golden output is no list of {classes} numbers. The file is damaged")
+    return Checkpoint(path, config, label_map, record, network_part(state), digest, decisions, of_events, golden)
 
 
 def keep_decisions(
@@ -174,14 +181,56 @@ def keep_decisions(
     Raises:
         UserError: another file is under that name now.
     """
-    content = read_torch_file(checkpoint.path, "a checkpoint")
+    in_bundle = is_bundle(checkpoint.path)
+    content = read_bundle(checkpoint.path) if in_bundle else read_torch_file(checkpoint.path, "a checkpoint")
     if torch_file_digest(checkpoint.path) != checkpoint.digest:
         raise UserError(f"{checkpoint.path}: was replaced while it was in use. Start again")
     if checkpoint.label_map is None:
         content = without_stand_ins(content)
     chosen = {DECISIONS: decisions, EVENT_DECISIONS: of_events}
     found = {key: each.as_dict() for key, each in chosen.items() if each is not None}
-    write_torch_file(output or checkpoint.path, content | found)
+    (write_bundle if in_bundle else write_torch_file)(output or checkpoint.path, content | found)
+
+
+def export_bundle(checkpoint: Checkpoint, path: str | Path, lbl_map: str | Path | None = None) -> None:
+    """Write a checkpoint as a bundle, and read it back.
+
+    Args:
+        lbl_map: as of `Checkpoint.classes`. The bundle carries it.
+
+    Raises:
+        UserError: the weights or the label map do not fit, or the bundle says something else than the checkpoint.
+    """
+    network = checkpoint.network().eval()
+    record = checkpoint.record
+    if checkpoint.label_map is None:
+        record = without_stand_ins(record) | {"cfg": published_settings(record["cfg"])}
+    record = record | {"lbl_map": {name: index for index, name in enumerate(checkpoint.classes(lbl_map).names)}}
+    chosen = {DECISIONS: checkpoint.decisions, EVENT_DECISIONS: checkpoint.event_decisions}
+    golden = golden_logits(checkpoint.config, network)
+    content = {"hyper_parameters": record, "state_dict": weights_of(network), "golden": golden}
+    with whole_file(path) as temporary:
+        write_bundle(temporary, content | {key: each.as_dict() for key, each in chosen.items() if each})
+        found = read_checkpoint(temporary)
+        again = golden_logits(found.config, found.network(network))
+        if again != golden:
+            raise UserError(f"{path}: is not written: read back, its network gives other logits")
+
+
+def require_golden(checkpoint: Checkpoint) -> None:
+    """Refuse a bundle whose network computes something else here than where it was written.
+
+    Raises:
+        UserError: logits differ by more than TOLERANCE.
+    """
+    if checkpoint.golden is not None:
+        found = golden_logits(checkpoint.config, checkpoint.network().eval())
+        furthest = max(abs(one - other) for one, other in zip(found, checkpoint.golden))
+        if not furthest <= TOLERANCE:
+            raise UserError(
+                f"{checkpoint.path}: a logit of its golden input is {furthest:.2g} from what it was where it was "
+                f"written, and {TOLERANCE:g} at most are allowed. Is another version of timm installed?"
+            )
 
 
 def without_stand_ins(tree: Any) -> Any:

@@ -44,6 +44,7 @@ STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 ]
 
 
+SAFE = (2, 10)  # the first version of PyTorch without CVE-2026-24747
 LARGEST_RATIO = 20  # of what a ZIP file's parts unpack to, to its own size. PyTorch compresses nothing
 PLAUSIBLE = 1 << 26  # bytes, whatever the ratio
 FOREIGN = {
@@ -63,8 +64,9 @@ def read_torch_file(path: str | Path, what: str, mapped: bool = False) -> Any:
             Call `require_as_written` before its tensors are used, as it is not called here then.
 
     Raises:
-        UserError: no such file, or not one that torch.save wrote from plain data.
+        UserError: no such file, or not one that torch.save wrote from plain data. Or PyTorch is too old.
     """
+    require_safe_reader()
     require_plain_file(path, what)
     require_plausible_size(path)
     try:
@@ -80,6 +82,19 @@ def read_torch_file(path: str | Path, what: str, mapped: bool = False) -> Any:
         if isinstance(error, OSError) and error.filename:  # the file cannot be opened
             raise
         raise UserError(f"{path}: is not {what}, or is truncated ({_reason(path, error)})") from None
+
+
+def require_safe_reader() -> None:
+    """Refuse a PyTorch whose weights-only reader a file can break out of.
+
+    Raises:
+        UserError: it is older than SAFE.
+    """
+    if tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < SAFE:
+        raise UserError(
+            f"PyTorch {torch.__version__} is installed. Up to 2.9, its weights-only reader has known holes "
+            "(CVE-2026-24747): a file made for it can run code. Install the version in requirements.txt"
+        )
 
 
 def require_plain_file(path: str | Path, what: str) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from src.errors import UserError, listed
+from src.models.bundle import is_bundle, read_tensors
 from src.models.safe_loading import read_torch_file
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ COUNTER = "num_batches_tracked"  # of batch norm, which not all programs keep
 
 
 def load_weights(network: nn.Module, path: str | Path, fresh: Collection[str] = (), new: str | None = None) -> None:
-    """Load a `.pth`, a state dict under the released names, or the one within a checkpoint.
+    """Load a `.pth`, a state dict under the released names, the one within a checkpoint, or a file of safetensors.
 
     Args:
         fresh, new: as of `load_state`.
@@ -35,7 +36,8 @@ def load_weights(network: nn.Module, path: str | Path, fresh: Collection[str] = 
     Raises:
         UserError: no such file, not a state dict, or keys or shapes that differ.
     """
-    state = read_torch_file(path, "a file of weights for model.pretrained")
+    what = "a file of weights for model.pretrained"
+    state: Any = read_tensors(path)[0] if is_bundle(path) else read_torch_file(path, what)
     for _ in range(NESTED):
         inner = next(
             (name for name in CONTAINERS if isinstance(state, dict) and isinstance(state.get(name), dict)), None

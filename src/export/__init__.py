@@ -1,0 +1,1 @@
+"""A network that others run: its features and itself as one file."""
