@@ -20,7 +20,9 @@ from src.models import registry as _registry
 from src.runs.folder import checkpoint_at as _checkpoint_at
 from src.tagging import Tagger as _Tagger
 
-dependencies = "torch torchvision torchaudio timm numpy scipy soundfile miniaudio yaml pydantic tqdm".split()
+dependencies = (
+    "torch torchvision torchaudio timm numpy scipy soundfile miniaudio yaml pydantic tqdm safetensors".split()
+)
 
 
 def tagger(checkpoint: str | _Path, **options: _Any) -> _Tagger:

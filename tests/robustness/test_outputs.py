@@ -24,6 +24,10 @@ from src.utils.files import file_behind, require_writable, write_whole
 pytestmark = pytest.mark.processes
 
 
+def export(trained, *output):
+    return "scripts/export_model.py", "--ckpt_path", network(trained), *output
+
+
 def network(trained):
     return next((trained / "r1").rglob("epoch=01*.ckpt"))
 
@@ -97,6 +101,8 @@ FILES = {  # what writes a file: its name, and the command
             *("--lmdb_path", corpus / "val.lmdb", "--eval_lmdb", corpus / "eval.lmdb", "--json", file),
         ),
     ),
+    "export --onnx": ("m.onnx", lambda corpus, trained, file: export(trained, "--onnx", file)),
+    "export --safetensors": ("m.safetensors", lambda corpus, trained, file: export(trained, "--safetensors", file)),
     "show --out_png": (
         "p.png",
         lambda corpus, _, file: ("scripts/show_soundscape.py", corpus / "eval" / "s000.flac", "--out_png", file),
