@@ -157,7 +157,7 @@ def test_a_reader_that_ends_ends_the_command(tagger, sounds, tmp_path):
 def test_flags_that_do_not_fit_are_refused(tagger, tmp_path):
     words = "predict.py", "--ckpt_path", tagger
     for flags, fault in [
-        (("--csv", "s.csv", "--top_k", 3), "--top_k, --csv: cannot be had with --stream"),
+        (("--csv", "s.csv", "--top_k", 3), "--csv, --top_k: cannot be had with --stream"),
         (("--plot", "a.png"), "--plot: cannot be had with --stream"),
         (("--events", "e.tsv"), "--events: cannot be had with --stream"),
         ((), "standard input: is empty. Does the recorder run?"),

@@ -10,6 +10,8 @@ from functools import lru_cache
 import numpy as np
 import pytest
 from conftest import FIXTURES, SAMPLE_RATE
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from released import CKPT, clip
 from test_tagging import own_memory
 
@@ -217,8 +219,8 @@ LIST = b"LIST" + struct.pack("<I", 5) + b"INFOx\0"
 )
 def test_headers_of_pipes_are_read_and_what_is_behind_the_samples_is_none(more):
     samples = sound(3000, channels=2)
-    for given in ((None, None), (32000, 2)):
-        stream = stream_of(wav(samples, 32000, **more), *given)
+    for flags in ((None, None), (32000, 2)):
+        stream = stream_of(wav(samples, 32000, **more), *flags)
         assert (stream.samplerate, stream.channels) == (32000, 2)
         assert np.array_equal(stream.read(), samples / np.float32(32768)) and stream.cut == 0
 
@@ -251,6 +253,21 @@ def test_other_input_is_refused(data, fault):
     with pytest.raises(UserError) as error:
         stream_of(data)
     assert str(error.value).startswith("standard input: ") and fault in str(error.value)
+
+
+@given(st.binary(max_size=60), st.sampled_from([b"", b"RIFF1234WAVE", b"RIFF1234WAVEfmt \x10\0\0\0\1\0"]))
+@settings(max_examples=100, deadline=None)
+def test_any_bytes_are_samples_or_refused(data, start):
+    file = os.memfd_create("input")
+    os.write(file, start + data)
+    os.lseek(file, 0, os.SEEK_SET)
+    try:
+        stream = opened_stream(Input(file), SAMPLE_RATE)
+        assert stream.read().size == stream.frames * stream.channels > 0
+    except UserError as error:
+        assert "standard input: " in str(error) and "\n" not in str(error)
+    finally:
+        os.close(file)
 
 
 def test_numbers_that_do_not_fit_are_refused():
