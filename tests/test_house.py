@@ -78,10 +78,10 @@ def test_training_is_written_in_terms_of_few_modules():
 def test_src_is_small():
     """14,500 lines before a cfg could ask for another recipe, 16,300 before events were kept, 18,000 before found.
 
-    18,750 before a checkpoint became a file to deploy.
+    18,750 before results were put into users' hands: tables, a page, a stream, files to deploy.
     """
     lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in SRC.rglob("*.py"))
-    assert lines < 19_250
+    assert lines < 20_600
 
 
 def test_one_helper_changes_the_path_of_imports():
