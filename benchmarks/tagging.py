@@ -92,7 +92,7 @@ def untrained(folder: Path, cfg: str) -> Tagger:
     record = {"cfg": config.as_dict(), "lbl_map": names, "seed": 0}
     state = {f"net.{name}": value for name, value in network.state_dict().items()}
     write_torch_file(folder / "network.ckpt", {"hyper_parameters": record, "state_dict": state})
-    return Tagger(folder / "network.ckpt")
+    return Tagger(folder / "network.ckpt", drawn=False)  # as predict.py without --plot and --html
 
 
 def ways(tagger: Tagger, files: Sequence[Path], num_workers: int) -> dict[str, Callable[[], float]]:
