@@ -16,6 +16,7 @@ def build_parser() -> cli.Parser:
     empty = "also pack clips whose NAME.txt lists no event: negative clips, in which no class sounds (multilabel)"
     add("--allow_empty", action="store_true", help=empty)
     add("--num_workers", type=cli.positive(int), default=1, help="processes. The records do not depend on it")
+    cli.add_part_flag(parser, "all clips, for scripts/join_lmdbs.py")
     return parser
 
 
@@ -33,6 +34,7 @@ def main() -> None:
         delimiter=arguments.delimiter,
         num_workers=arguments.num_workers,
         allow_empty=arguments.allow_empty,
+        part=arguments.part,
     )
 
 

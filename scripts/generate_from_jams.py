@@ -19,6 +19,7 @@ def build_parser() -> cli.Parser:
         help="audio files to write. Both hold the same 16-bit samples",
     )
     add("--num_workers", type=cli.positive(int), default=1, help="processes")
+    cli.add_part_flag(parser, "the JAMS files")
     return parser
 
 
@@ -33,6 +34,7 @@ def main() -> None:
         arguments.out_folder,
         arguments.num_workers,
         arguments.format,
+        arguments.part,
     )
     cli.require_all_done(problems, f"the JAMS files in {arguments.jams_dir} gave no soundscape")
 

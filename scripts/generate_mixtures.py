@@ -16,7 +16,7 @@ def build_parser() -> cli.Parser:
     add("--duration", type=cli.positive(float), default=5.0, help="seconds of a soundscape")
     add("--lbl_map", default="meta/lbl_map.json", help="label map. Its classes and the folders' must be the same")
     add("--cw", help="file with a tensor of class weights (torch.save). By default classes are as likely")
-    add("--proc_idx", type=cli.count, default=0, help="which part: soundscapes from proc_idx · num_soundscapes on")
+    add("--proc_idx", type=cli.count, default=0, help="soundscapes from proc_idx · num_soundscapes on")
     add("--seed", type=cli.seed, default=0, help="soundscape i depends on the seed and i alone")
     add(
         "--format",
@@ -25,6 +25,7 @@ def build_parser() -> cli.Parser:
         help="audio files to write. Both hold the same 16-bit samples",
     )
     add("--num_workers", type=cli.positive(int), default=1, help="processes")
+    cli.add_part_flag(parser, "these soundscapes")
     return parser
 
 
@@ -41,16 +42,19 @@ def main() -> None:
         weights = load_class_weights(arguments.cw, len(label_map)).tolist()
     recipe = Recipe(arguments.fg_path, arguments.bg_path, arguments.seed, arguments.duration, arguments.max_events)
     first = arguments.proc_idx * arguments.num_soundscapes
+    numbers = range(first, first + arguments.num_soundscapes)
+    if arguments.part:
+        numbers = arguments.part.take(numbers)
     problems = generate_soundscapes(
         recipe,
         arguments.out_folder,
-        range(first, first + arguments.num_soundscapes),
+        numbers,
         label_map,
         weights,
         arguments.num_workers,
         arguments.format,
     )
-    cli.require_all_done(problems, f"{arguments.num_soundscapes} soundscapes could not be mixed")
+    cli.require_all_done(problems, f"{len(numbers)} soundscapes could not be mixed")
 
 
 if __name__ == "__main__":

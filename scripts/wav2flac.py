@@ -14,6 +14,7 @@ def build_parser() -> cli.Parser:
     add("--move_txt", action="store_true", help="copy each file's .txt along")
     add("--move_jams", action="store_true", help="copy each file's .jams along")
     add("--num_workers", type=cli.positive(int), default=1, help="processes")
+    cli.add_part_flag(parser, "the WAV files")
     return parser
 
 
@@ -23,7 +24,12 @@ def main() -> None:
 
     annotations = [".txt"] * arguments.move_txt + [".jams"] * arguments.move_jams
     problems = convert_folder(
-        arguments.src_dir, arguments.tgt_dir, arguments.tgt_sample_rate, annotations, arguments.num_workers
+        arguments.src_dir,
+        arguments.tgt_dir,
+        arguments.tgt_sample_rate,
+        annotations,
+        arguments.num_workers,
+        arguments.part,
     )
     cli.require_all_done(problems, f"the files in {arguments.src_dir} could not be converted")
 

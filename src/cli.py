@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from src.errors import UserError
 from src.utils.limits import in_words
-from src.utils.processes import TIME_TO_REPORT, is_first
+from src.utils.processes import TIME_TO_REPORT, Part, is_first
 from src.utils.streams import standard_streams
 
 if TYPE_CHECKING:
@@ -215,6 +215,14 @@ def kept(text: str) -> str | int:
     return text if text in ("all", "last") else positive(int)(text)
 
 
+def part(text: str) -> Part:
+    """An argparse type: `K/N`, or `slurm`."""
+    try:
+        return Part.of_slurm(os.environ) if text == "slurm" else Part.parse(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def device_list(text: str) -> list[int]:
     """An argparse type: GPU indices such as "0" or "0, 1, 2, 3"."""
     try:
@@ -328,6 +336,16 @@ def add_preparation_flags(parser: Parser, out_dir: str) -> None:
     add("--out_dir", default=out_dir, help="folder for flac/, lmdbs/ and meta/")
     add("--num_workers", type=positive(int), default=1, help="processes")
     add("--map_size", type=positive(float), default=5e9, help="bytes an LMDB may grow to at first, such as 2e10")
+
+
+def add_part_flag(parser: Parser, whole: str) -> None:
+    """The flag of scripts whose work several machines share.
+
+    Args:
+        whole: what is divided.
+    """
+    meaning = f"do part K, 1 to N, of {whole}. slurm: the part that this task of a job array is. By default all"
+    parser.add_argument("--part", type=part, metavar="K/N", help=meaning)
 
 
 def evaluation_parser(description: str, num_timesteps: int | None = None) -> Parser:

@@ -10,16 +10,23 @@ from src.errors import UserError
 from src.utils.files import require_writable, write_whole
 from src.utils.folders import beside, files_in, require_different_stems
 from src.utils.parallel import make_all
+from src.utils.processes import Part
 
 
 def convert_folder(
-    src_dir: str | Path, tgt_dir: str | Path, sample_rate: int, annotations: Sequence[str], num_workers: int
+    src_dir: str | Path,
+    tgt_dir: str | Path,
+    sample_rate: int,
+    annotations: Sequence[str],
+    num_workers: int,
+    part: Part | None = None,
 ) -> list[UserError]:
     """Convert every WAV file of a folder that has no such FLAC, with its annotations, in `tgt_dir` yet.
 
     Args:
         sample_rate: of the FLAC files, in Hz. Others are resampled. Several channels are averaged.
         annotations: suffixes of files to copy along, such as ".txt".
+        part: of the sorted WAV files, by default all.
 
     Returns:
         What is wrong with each file that cannot be converted.
@@ -30,7 +37,7 @@ def convert_folder(
     src_dir, tgt_dir = Path(src_dir), Path(tgt_dir)
     found = files_in(src_dir, {".wav"}, "WAV files", levels=range(1), none="no WAV files in this folder")
     require_different_stems(src_dir, found)
-    files = [src_dir / file for file in found]
+    files = [src_dir / file for file in (part.take(found) if part else found)]
     require_writable(tgt_dir / f"{files[0].stem}.flac")
     tgt_dir.mkdir(parents=True, exist_ok=True)
     convert = functools.partial(_convert, tgt_dir, sample_rate, annotations)

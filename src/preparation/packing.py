@@ -14,8 +14,10 @@ from src.data.lmdb.store import Record
 from src.data.lmdb.writer import LMDBWriter
 from src.errors import UserError
 from src.preparation.annotations import read_events
+from src.preparation.joining import part_entry
 from src.utils.folders import beside, files_in, require_different_stems
 from src.utils.parallel import map_in_processes
+from src.utils.processes import Part
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ def pack_mixtures(
     allow_empty: bool = False,
     folds: Mapping[str, int] | None = None,
     keep_events: bool = True,
+    part: Part | None = None,
 ) -> int:
     """Pack every FLAC file of the folders with its `.txt`, in sorted file order, one folder after the other.
 
@@ -48,6 +51,7 @@ def pack_mixtures(
         allow_empty: pack a clip whose `.txt` lists no event, too: a negative clip, with the label "".
         folds: name of every clip, without its suffix → the fold that its record gets.
         keep_events: store when each event sounds, beside its label.
+        part: of all files, for src/preparation/joining.py. By default all.
 
     Returns:
         The number of records.
@@ -58,13 +62,18 @@ def pack_mixtures(
     """
     for folder in dict.fromkeys(folder for folder in folders if folders.count(folder) > 1):
         log.warning("%s: is given twice. Its soundscapes are packed as often", folder)
-    files = [file for folder in folders for file in soundscape_files(folder)]
+    files: Sequence[str] = [file for folder in folders for file in soundscape_files(folder)]
+    noted = None
+    if part:
+        options = {"min_duration": min_duration, "sample_rate": sample_rate, "delimiter": delimiter}
+        noted = part_entry(part, files, {**options, "allow_empty": allow_empty})
+        files = part.take(files)
     read = functools.partial(_read, min_duration, sample_rate, delimiter, allow_empty, folds)
     description = f"packing {Path(lmdb_path).name}"
     problems: list[UserError] = []
     with (
         closing(map_in_processes(read, files, num_workers, description, unit="clip", chunk=CHUNK)) as found,
-        LMDBWriter(lmdb_path, map_size, write_frequency) as writer,
+        LMDBWriter(lmdb_path, map_size, write_frequency, noted) as writer,
     ):
         for one in found:
             if isinstance(one, UserError):

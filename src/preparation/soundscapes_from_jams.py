@@ -13,6 +13,7 @@ from src.preparation.soundscapes import import_scaper, is_complete, mixing, writ
 from src.utils.files import claim_folder
 from src.utils.folders import require_folder
 from src.utils.parallel import make_all
+from src.utils.processes import Part
 
 TOLERANCE = 1e-3  # s by which an event may end after its source
 
@@ -24,6 +25,7 @@ def regenerate_soundscapes(
     out_folder: str | Path,
     num_workers: int = 1,
     audio_format: str = "wav",
+    part: Part | None = None,
 ) -> list[UserError]:
     """Make soundscapes again, each with its `.txt` and a copy of its `.jams`, in the JAMS files' own tree.
 
@@ -32,6 +34,7 @@ def regenerate_soundscapes(
     Args:
         jams_path: a JAMS file, or a folder of them and of folders of them.
         fg_path, bg_path: where the isolated events and the backgrounds are on this machine.
+        part: of the JAMS files, by default all.
 
     Returns:
         What is wrong with each JAMS file that gives no soundscape.
@@ -42,7 +45,7 @@ def regenerate_soundscapes(
     jams_path, fg_path, bg_path, out_folder = map(Path, (jams_path, fg_path, bg_path, out_folder))
     for folder, what in ((fg_path, "isolated events"), (bg_path, "backgrounds")):
         require_folder(folder, what)
-    files = jams_files(jams_path)
+    files = part.take(jams_files(jams_path)) if part else jams_files(jams_path)
     root = jams_path if jams_path.is_dir() else jams_path.parent
     claim_folder(out_folder, {"made_from": "JAMS files"}, "soundscapes")
     items = [(file, out_folder / file.relative_to(root).with_suffix(f".{audio_format}")) for file in files]

@@ -202,6 +202,8 @@ def claim_folder(folder: str | os.PathLike, recipe: Mapping[str, Any], what: str
     """
     folder, note = Path(folder), Path(folder) / "recipe.json"
     require_writable(note)
+    # Looked for before the note: another process may claim the folder meanwhile, and writes its note first.
+    audio = not note.exists() and folder.is_dir() and files_in(folder, (".wav", ".flac"), "audio", others=False)
     if note.exists():
         try:
             found = dict(read_json(note))
@@ -210,7 +212,7 @@ def claim_folder(folder: str | os.PathLike, recipe: Mapping[str, Any], what: str
         for name in (name for name in recipe if found.get(name) != recipe[name]):
             other = f"{what} with {name} {found.get(name)!r} instead of {recipe[name]!r}"
             raise UserError(f"{folder}: holds {other}: choose another {flag}")
-    elif folder.is_dir() and files_in(folder, (".wav", ".flac"), "audio", others=False):
+    elif audio:
         other = "audio files, but no recipe.json that says how they were made"
         raise UserError(f"{folder}: holds {other}: choose another {flag}")
     else:

@@ -154,12 +154,12 @@ def survey(path: str) -> Survey:
         keys, problem = [], str(error).removeprefix(f"{path}: ")
     if problem:
         problems.append(Problem("keys", problem))
-    stored, events = reader.stored_events(), None
+    part, stored, events = reader.part(), reader.stored_events(), None
     try:
         events = reader.events()
     except UserError as error:
         problems.append(Problem("events", str(error).removeprefix(f"{path}: ")))
-    surplus = entries - count - 1 - (keys is not None) - (stored is not None)
+    surplus = entries - count - 1 - sum(entry is not None for entry in (keys, stored, part))
     if surplus:
         what = f"{abs(surplus)} entries {'more' if surplus > 0 else 'fewer'} than __len__, {count}, says"
         problems.append(Problem("keys", f"there are {what}"))

@@ -5,6 +5,7 @@
     key  b"__keys__"    ->  MessagePack list of the N keys (bytes)
     key  b"__len__"     ->  MessagePack N
     key  b"__events__"  ->  MessagePack list of N lists, record by record: the events of each, [onset, offset, "Label"]
+    key  b"__part__"    ->  of a part of a larger LMDB alone: MessagePack map, see src/preparation/joining.py
 
 Onset and offset are 64-bit floats, in s from the clip's start, and the label is one of the record's. An LMDB has the
 events of all its records, or no such key: none had it before they were kept, and the released ones have not.
@@ -34,6 +35,7 @@ from src.utils.progress import progress
 
 NOTE = "labels"
 EVENTS = b"__events__"
+PART = b"__part__"
 LENGTHS = {0xC4: struct.Struct(">B"), 0xC5: struct.Struct(">H"), 0xC6: struct.Struct(">I")}  # of bin 8, 16 and 32
 NO_RECORD = (ValueError, TypeError, LookupError, struct.error, msgpack.UnpackException)  # raised by other bytes
 
@@ -233,8 +235,12 @@ class LMDBReader:
         """The `__events__` entry as stored, whatever it is. None where there is none."""
         return self._entry(EVENTS, bytes)
 
+    def part(self) -> Any:
+        """The `__part__` entry, which should be a map. None where there is none."""
+        return self._entry(PART)
+
     def num_entries(self) -> int:
-        """All that the LMDB holds under any key: two more than there are records, or three with events."""
+        """All that the LMDB holds under any key: two more than there are records, one more for each further entry."""
         return self._environment().stat()["entries"]
 
     def annotations(self, without: Collection[int] = ()) -> list[Annotation]:

@@ -2,8 +2,9 @@
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import msgpack
@@ -11,7 +12,7 @@ import msgpack
 from src.data.events import Event
 from src.data.lmdb import fingerprint
 from src.data.lmdb.notes import FileState, remember
-from src.data.lmdb.store import EVENTS, NOTE, Annotation, Record, data_file, packed_events
+from src.data.lmdb.store import EVENTS, NOTE, PART, Annotation, Record, data_file, packed_events
 from src.errors import UserError
 from src.utils import locks
 from src.utils.files import file_behind, is_special, require_writable, sync, sync_folder
@@ -30,15 +31,23 @@ class LMDBWriter:
         path: the LMDB. An existing folder holds it inside.
         map_size: bytes that the LMDB may grow to at first. It is doubled as often as needed.
         write_frequency: records in one transaction, fewer where they are large.
+        part: what is noted of an LMDB that is a part of a larger one. The fingerprint is added to it.
     """
 
     MIN_MAP_SIZE = 1 << 20  # room for LMDB's own pages
     LARGEST_TRANSACTION = 1 << 26  # bytes, which it holds in memory twice
 
-    def __init__(self, path: str | Path, map_size: float = 5e9, write_frequency: int = 1000):
+    def __init__(
+        self,
+        path: str | Path,
+        map_size: float = 5e9,
+        write_frequency: int = 1000,
+        part: Mapping[str, Any] | None = None,
+    ):
         self.path = data_file(path)
         self.map_size = max(int(map_size), self.MIN_MAP_SIZE)
         self.write_frequency = write_frequency
+        self._part = part
         self._file = file_behind(self.path)
         self._partial = self._file.with_name(f".{self._file.name}.partial")
         self._pending: dict[bytes, bytes] = {}  # key -> value
@@ -107,7 +116,9 @@ class LMDBWriter:
         """Write what is left, and have all of it on the disk before the file gets its name."""
         self._commit()
         keys = [str(index).encode() for index in range(len(self))]
-        self._put({b"__keys__": msgpack.packb(keys), b"__len__": msgpack.packb(len(self))} | self._events_entry())
+        part = {} if self._part is None else {PART: msgpack.packb({**self._part, "fingerprint": self.fingerprint})}
+        ends = {b"__keys__": msgpack.packb(keys), b"__len__": msgpack.packb(len(self))}
+        self._put(ends | self._events_entry() | part)
         try:
             self._env.sync(True)
             self._env.close()
