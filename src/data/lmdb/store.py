@@ -5,9 +5,11 @@
     key  b"__keys__"    ->  MessagePack list of the N keys (bytes)
     key  b"__len__"     ->  MessagePack N
     key  b"__events__"  ->  MessagePack list of N lists, record by record: the events of each, [onset, offset, "Label"]
+    key  b"__groups__"  ->  MessagePack list of N numbers: records of one recording have the same
 
 Onset and offset are 64-bit floats, in s from the clip's start, and the label is one of the record's. An LMDB has the
-events of all its records, or no such key: none had it before they were kept, and the released ones have not.
+events of all its records, or no such key: none had it before they were kept, and the released ones have not. It has
+groups only where two records share one.
 
 A path that is an existing folder holds the LMDB inside it (LMDB's `subdir`), any other path is
 the file itself.
@@ -34,6 +36,7 @@ from src.utils.progress import progress
 
 NOTE = "labels"
 EVENTS = b"__events__"
+GROUPS = b"__groups__"
 LENGTHS = {0xC4: struct.Struct(">B"), 0xC5: struct.Struct(">H"), 0xC6: struct.Struct(">I")}  # of bin 8, 16 and 32
 NO_RECORD = (ValueError, TypeError, LookupError, struct.error, msgpack.UnpackException)  # raised by other bytes
 
@@ -114,6 +117,18 @@ def _event(onset: Any, offset: Any, label: Any) -> Event:
     if not (isinstance(label, str) and label):
         raise TypeError("the label is no text")
     return Event(onset, offset, sys.intern(nfc(label)))  # one text for all events of a class
+
+
+def unpacked_groups(value: bytes | memoryview, count: int) -> list[int]:
+    """The group of each of `count` records, of a `__groups__` entry.
+
+    Raises:
+        ValueError: it is not as written above.
+    """
+    groups = msgpack.unpackb(value)
+    if not (isinstance(groups, list) and len(groups) == count and all(type(group) is int for group in groups)):
+        raise ValueError(f"not a list of {count} numbers")
+    return groups
 
 
 def known_annotations(state: FileState, count: int) -> list[Annotation] | None:
@@ -229,12 +244,20 @@ class LMDBReader:
             raise UserError(f"{self.path}: has no events. {why}. {mend}")
         return found
 
-    def stored_events(self) -> bytes | None:
-        """The `__events__` entry as stored, whatever it is. None where there is none."""
-        return self._entry(EVENTS, bytes)
+    def groups(self) -> list[int] | None:
+        """A number of every record, equal for those of one recording. None where each is of its own.
+
+        Raises:
+            UserError: the entry is there, but damaged.
+        """
+        return self._entry(GROUPS, lambda value: unpacked_groups(value, len(self)))
+
+    def stored_beside(self) -> list[bytes]:
+        """The `__events__` and `__groups__` entries that there are, in this order, as stored, whatever they are."""
+        return [entry for key in (EVENTS, GROUPS) if (entry := self._entry(key, bytes)) is not None]
 
     def num_entries(self) -> int:
-        """All that the LMDB holds under any key: two more than there are records, or three with events."""
+        """All that the LMDB holds under any key: records, `__keys__`, `__len__`, and what `stored_beside` gives."""
         return self._environment().stat()["entries"]
 
     def annotations(self, without: Collection[int] = ()) -> list[Annotation]:
