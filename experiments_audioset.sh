@@ -4,6 +4,7 @@
 set -euo pipefail
 source "$(dirname "$0")/scripts/lib/experiments.sh"
 begin "$0" "$@"
+choose_protocol
 
 fine_tuned=${experiment}_ft/$run/mixup/resnet_18_lmdb_adam_32x4_adam_mixers
 weights=$(start_of resnet_18 "$fine_tuned")

@@ -4,6 +4,7 @@
 set -euo pipefail
 source "$(dirname "$0")/scripts/lib/experiments.sh"
 begin "$0" "$@"
+choose_protocol
 
 fine_tuned=${experiment}_ft/$run/mixup/efficientnet-b1_lmdb_adam_32x1_adam_mixers
 weights=$(start_of efficientnet-b1 "$fine_tuned")

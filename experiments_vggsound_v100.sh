@@ -4,6 +4,7 @@
 set -euo pipefail
 source "$(dirname "$0")/scripts/lib/experiments.sh"
 begin "$0" "$@"
+choose_protocol
 
 folder_of() { # NETWORK
     echo "$experiment/$run/no_mixup/$1_lmdb_adam_64x1"

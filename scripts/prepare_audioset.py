@@ -11,7 +11,10 @@ def build_parser() -> cli.Parser:
     add("--segments_csv", required=True, help="official segment file, such as balanced_train_segments.csv")
     add("--class_labels", required=True, help="official class_labels_indices.csv")
     add("--clips_dir", required=True, help="folder of the clips' audio files, in subfolders or not")
-    add("--ids", help="file of ids, <YouTube id>_<start second>, one a line. Only these clips")
+    add(
+        "--ids",
+        help="file of ids, <YouTube id>_<start second>, one a line, as fetch_id_lists.py writes. Only these clips",
+    )
     add("--name", help="of the LMDB, by default that of --segments_csv, without _segments")
     cli.add_preparation_flags(parser, out_dir="audioset")
     return parser

@@ -268,6 +268,10 @@ def training_parser(description: str, random_clip_size: int = 500, val_clip_size
     add("--data_root", help=root)
     start = "weights to start from, in place of the cfg's model.pretrained: exported ones, a checkpoint or a run folder"
     add("--pretrained", metavar="PATH", help=start)
+    validates = (
+        "what chooses the checkpoint: the cfg's val_lmdb or the fold, as published, or clips held out of training"
+    )
+    add("--protocol", dest="validation", choices=("published", "held_out"), default="published", help=validates)
     add_clip_flags(parser)
     cache = "keep all clips decoded in this folder, in files about twice as large as the LMDBs, to load faster"
     add("--cache_samples", metavar="FOLDER", help=cache)

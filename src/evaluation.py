@@ -26,6 +26,7 @@ from src.scoring.results_table import (
     export_path,
     find_checkpoints,
     row_name,
+    validated_on,
 )
 from src.scoring.score_tables import INTERVALS, SCORES
 from src.utils.files import require_writable
@@ -34,8 +35,8 @@ log = logging.getLogger(__name__)
 
 COLUMNS = (  # behind those that say which run it is
     "mAP mAUC dprime ckpt_path accuracy top5 precision recall F1 epoch val_figure num_train_clips num_eval_clips "
-    "num_timesteps protocol fold cfg_file arch model_depth num_classes pretrained train_set_path train_data lmdb_path "
-    "eval_data evaluated"
+    "num_timesteps protocol fold validated_on cfg_file arch model_depth num_classes pretrained train_set_path "
+    "train_data lmdb_path eval_data evaluated"
 ).split()
 DIGESTS = ["weights_digest", "labels_digest", "ckpt_digest"]  # the last columns: a cut is seen in them
 
@@ -242,6 +243,7 @@ def write_up(prediction: Prediction, table: ResultsTable, options: EvaluationOpt
             "num_eval_clips": len(prediction.dataset),
             "protocol": config.protocol,
             "fold": "" if record.get("fold_index") is None else record["fold_index"],
+            "validated_on": "" if candidate.untrained else validated_on(record, prediction.eval_data),
             "cfg_file": record.get("cfg_file", ""),
             "arch": config.model.arch,
             "model_depth": config.model.model_depth,

@@ -7,7 +7,7 @@ import secrets
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -65,7 +65,8 @@ class TrainingOptions:
     train_lmdb: str | None = None  # in place of the cfg's
     data_root: str | None = None  # folder that the cfg's relative paths start from
     accumulate_grad_batches: int = 1  # batches whose gradients make one step
-    fold_index: int | None = None  # of an LMDB with folds, the one to validate on
+    fold_index: int | None = None  # of an LMDB with folds, the one to score, and to validate on as published
+    validation: Literal["published", "held_out"] = "published"  # on data.val_lmdb, or on a part of the training clips
     crop_validation: bool = True  # validate on the centre of a longer clip, or on all of it
     check_data: bool = False  # read and decode all records first
     features: Features = "auto"  # where spectrograms are made
@@ -77,6 +78,8 @@ class TrainingOptions:
     def config(self) -> Config:
         """The cfg, with what flags put in its place before it is checked: without them it may not be valid.
 
+        Where a part of the training clips is held out, they are what is validated on too.
+
         Raises:
             UserError: from `load_config`, or `model.pretrained` is a folder without checkpoints.
         """
@@ -86,6 +89,8 @@ class TrainingOptions:
         if config.model.pretrained and os.path.isdir(config.model.pretrained):
             checkpoint = str(checkpoint_at(config.model.pretrained))
             config = replace(config, model=replace(config.model, pretrained=checkpoint))
+        if self.validation == "held_out":
+            config = replace(config, data=replace(config.data, val_lmdb=config.data.train_lmdb))
         return config
 
 
@@ -112,6 +117,7 @@ class RunPlan:
         options = self.options
         return {
             "fold": options.fold_index,
+            "held_out": options.validation == "held_out",
             "skip_bad_records": options.skip_bad_records,
             "cache_samples": options.cache_samples,
         }
@@ -179,6 +185,7 @@ class RunPlan:
             "precision": options.devices.precision,
             "class_weights": None if self.class_weights is None else self.class_weights.tolist(),
             "fold_index": options.fold_index,
+            "validation": options.validation,
             "lbl_map": self.label_map.mapping,
             **({"epochs": options.epochs} if opt.by_step else {}),
             **({"teacher": torch_file_digest(opt.teacher)} if opt.teacher else {}),

@@ -128,13 +128,16 @@ def announce(plan: RunPlan, recognizer: Recognizer, data: ClipDataModule) -> Non
         f"{options.expdir}: {model.arch} {model.model_depth}, {millions:.1f} M parameters, {plan.forward_gmac:.3g} "
         f"GMAC a clip, {model.num_classes} classes, protocol {config.protocol}, mixup {mixup}, seed {plan.seed}"
     )
-    fold = "" if options.fold_index is None else f" of fold {options.fold_index}"
+    held_out = options.validation == "held_out"
+    which = " held out of training" * held_out
+    if options.fold_index is not None:
+        which = f" of fold {'after ' * held_out}{options.fold_index}"
     accumulate, processes = options.accumulate_grad_batches, options.devices.num_processes
     steps = f", {accumulate} of them a step" if accumulate > 1 else ""
     ranks = f", in each of {processes} processes" if processes > 1 else ""
     log.info(
         f"{len(data.train_set)} training clips ({config.data.source('train')}), {len(data.val_set)} validation clips "
-        f"({config.data.source('val')}){fold}, batches of {config.opt.batch_size}{steps}{ranks}"
+        f"({config.data.source('val')}){which}, batches of {config.opt.batch_size}{steps}{ranks}"
     )
     if model.pretrained and not point:
         log.info("starting from the weights in %s, with a fresh last layer", model.pretrained)

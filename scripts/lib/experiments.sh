@@ -7,6 +7,8 @@
 #   GISE_DATA_ROOT    folder of mixtures_lmdb/, audioset/, vggsound/, esc50/ and exported_weights/ (the
 #                     one that the scripts are in)
 #   GISE_WEIGHTS_DIR  folder of exported weights to fine-tune ($GISE_DATA_ROOT/exported_weights)
+#   GISE_PROTOCOL     held_out: validate on clips held out of training, in folders of their own. Of scripts that call
+#                     choose_protocol (published)
 #   GISE_TRAIN_FLAGS  further flags for the training script, quoted as in a shell
 #   GISE_PYTHON       interpreter (.venv's, or else python)
 
@@ -32,7 +34,7 @@ if [ -n "${GISE_DATA_ROOT:-}" ]; then
     export GISE_DATA_ROOT
 fi
 data=${GISE_DATA_ROOT:+${GISE_DATA_ROOT%/}/} # before the name of a data set
-gpu_flags=()
+gpu_flags=() protocol_flags=()
 
 stop() { # MESSAGE...: on one line, to standard error
     echo "${script:-experiment}: error: $*" >&2
@@ -49,6 +51,17 @@ begin() { # SCRIPT [EXPERIMENT_DIR RUN_INDEX]: sets script, experiment and run
     [[ $3 =~ ^[0-9]+$ ]] || stop "RUN_INDEX is '$3'. A number such as 1 was expected."
     experiment=$(from_here "${2%/}")
     run=r$3
+}
+
+choose_protocol() { # after begin: sets protocol_flags, and another experiment folder where clips are held out
+    case ${GISE_PROTOCOL:-published} in
+    published) ;;
+    held_out)
+        protocol_flags=(--protocol held_out)
+        experiment+=_held_out
+        ;;
+    *) stop "GISE_PROTOCOL is '$GISE_PROTOCOL'. published or held_out was expected." ;;
+    esac
 }
 
 use_gpus() { # NUMBER: sets gpu_flags for the published number of GPUs, or for those there are
@@ -100,7 +113,8 @@ train() { # PYTHON_SCRIPT CFG EXPDIR [FLAG...]: one training run, its output als
     mapfile -d '' -t further < <(words_of GISE_TRAIN_FLAGS)
     echo "== $script: $folder"
     mkdir -p "$(dirname "$folder")"
-    "$python" "$program" --cfg_file "$cfg" -e "$expdir" "${gpu_flags[@]}" "$@" \
+    "$python" "$program" --cfg_file "$cfg" -e "$expdir" "${gpu_flags[@]}" \
+        ${protocol_flags[@]+"${protocol_flags[@]}"} "$@" \
         ${further[@]+"${further[@]}"} 2>&1 | tee -i -a "$folder.log" || status=$?
     if [ "$status" -eq 130 ] || [ "$status" -eq 143 ] || [ "$status" -eq 138 ]; then # SIGINT, SIGTERM, SIGUSR1
         echo "$script: interrupted in $folder. The same command resumes it." >&2

@@ -32,7 +32,7 @@ class ClipDataModule(pl.LightningDataModule):
         features: where spectrograms are made: on the "device" of the network, in the loader's "workers", or "auto",
             on a GPU where the network is on one.
         frame_stride: columns of a frame of events, where frames are to have targets.
-        of_lmdbs: of `open_dataset`. With a fold, train on the others and validate on this one.
+        of_lmdbs: of `open_dataset`. With a fold or `held_out`, clips that are validated on are not trained on.
 
     Raises:
         UserError: from the data sets, for a batch that the training set cannot fill, and for too many workers.

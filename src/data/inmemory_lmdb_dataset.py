@@ -1,7 +1,7 @@
 """One LMDB as a torch Dataset: FLAC bytes stay FLAC until a clip is asked for."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from src.data.lmdb.fingerprint import fingerprint, known_fingerprint
 from src.data.lmdb.read_ahead import ReadingAhead
 from src.data.lmdb.sample_cache import open_cache
 from src.data.lmdb.store import LMDBReader
+from src.data.lmdb.subsets import chosen_records
 from src.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -24,15 +25,16 @@ class LMDBDataset(ClipDataset):
 
     Args:
         lmdb_path: an LMDB of src/data/lmdb/store.py.
-        fold: of records with folds, keep this one's …
-        complement: … or all others'.
+        fold: of records with folds, keep this one's.
+        held_out: keep those of the next fold, or without folds a tenth of all.
+        complement: keep those that are left to train on instead. These three are `chosen_records`'.
         skip_bad_records: look for records that cannot be used, list them and leave them out.
         cache_samples: folder for a file of all clips decoded, see src/data/lmdb/sample_cache.py.
         num_workers: processes for these two, which take a pass the first time.
         The rest is `ClipDataset`'s.
 
     Raises:
-        UserError: there is no such fold, or as `ClipDataset`.
+        UserError: as of `chosen_records` and `ClipDataset`.
     """
 
     in_memory = False
@@ -43,6 +45,7 @@ class LMDBDataset(ClipDataset):
         audio: AudioConfig,
         *args,
         fold: int | None = None,
+        held_out: bool = False,
         complement: bool = False,
         skip_bad_records: bool = False,
         cache_samples: str | None = None,
@@ -55,10 +58,8 @@ class LMDBDataset(ClipDataset):
         bad = unusable(self.reader, audio.sample_rate, num_workers) if skip_bad_records else set()
         annotations = self.reader.annotations(without=bad)
         self.skipped = sorted(bad)
-        self.records = np.setdiff1d(np.arange(len(annotations)), self.skipped)
-        if fold is not None:
-            of_fold = records_of_fold(fold, complement, [found for _, found in annotations], lmdb_path)
-            self.records = np.intersect1d(self.records, of_fold)
+        chosen = chosen_records(self.reader, annotations, audio.delimiter, fold, held_out, complement)
+        self.records = np.setdiff1d(chosen, self.skipped)
         rate = audio.sample_rate
         self._cache = open_cache(cache_samples, self.reader, rate, num_workers, bad) if cache_samples else None
         super().__init__((annotations[record][0] for record in self.records), audio, *args, **kwargs)
@@ -129,16 +130,6 @@ class LMDBDataset(ClipDataset):
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_ahead": None}  # a process cannot be sent to another
-
-
-def records_of_fold(fold: int, complement: bool, folds: Sequence[int | None], lmdb_path: str) -> np.ndarray:
-    """Indices of the records of a fold, or of all other folds."""
-    present = sorted({found for found in folds if found is not None})
-    if not present:
-        raise UserError(f"{lmdb_path}: its records have no folds. Only prepare_esc50.py and prepare_own.py give them")
-    if fold not in present:
-        raise UserError(f"fold {fold}: {lmdb_path} has the folds {', '.join(map(str, present))}")
-    return np.flatnonzero((np.array(folds) == fold) != complement)
 
 
 class InMemoryLMDBDataset(LMDBDataset):

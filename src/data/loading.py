@@ -42,7 +42,7 @@ def open_dataset(
     Args:
         source: an LMDB or a manifest.
         is_lmdb: which of them it is, by default as `data.is_lmdb` says.
-        of_lmdbs: fold, complement, skip_bad_records, cache_samples, num_workers of `LMDBDataset`.
+        of_lmdbs: fold, held_out, complement, skip_bad_records, cache_samples, num_workers of `LMDBDataset`.
         The rest is `ClipDataset`'s.
 
     Raises:
@@ -85,9 +85,10 @@ def known_data(config: Config) -> dict[str, str | None]:
 
 
 def _require_lmdb_for(of_lmdbs: dict[str, Any], why_not: str, more: str = "") -> None:
-    for option in "fold", "skip_bad_records", "cache_samples":
+    names = {"fold": "folds", "held_out": "--protocol held_out"}
+    for option in "fold", "held_out", "skip_bad_records", "cache_samples":
         if of_lmdbs.get(option) not in (None, False):
-            name = "folds" if option == "fold" else f"--{option}"
+            name = names.get(option, f"--{option}")
             raise UserError(f"{why_not}, and {name} are for LMDBs{more}")
 
 

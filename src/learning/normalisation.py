@@ -26,7 +26,13 @@ MOST = 10_000  # clips that are measured, evenly spread
 
 
 def normalised(
-    config: Config, label_map: LabelMap, seed: int, num_workers: int, fold: int | None = None, **of_lmdbs: Any
+    config: Config,
+    label_map: LabelMap,
+    seed: int,
+    num_workers: int,
+    fold: int | None = None,
+    held_out: bool = False,
+    **of_lmdbs: Any,
 ) -> Config:
     """The configuration with `audio_config.mean` and `std`, in dB, if it is one of log-mels without them.
 
@@ -36,7 +42,7 @@ def normalised(
     Args:
         seed: of soundscapes that are made anew in every epoch.
         num_workers: processes.
-        fold: that is validated on. The others are measured.
+        fold: of `open_dataset`, and so is `held_out`. The clips that are trained on are measured.
         of_lmdbs: of `open_dataset`.
 
     Raises:
@@ -47,14 +53,14 @@ def normalised(
     source, file = config.data.source("train"), data_file(config.data.source("train"))
     stored = config.data.is_lmdb and not config.data.isolated_events and file.is_file()
     state = FileState.of(file) if stored else None
-    key = f"{FeatureExtractor.of(config.audio_config)}, fold {fold}"
+    key = f"{FeatureExtractor.of(config.audio_config)}, fold {fold}{', held out' * held_out}"
     kept = recall(state, NOTE) if state else None
     kept = kept if isinstance(kept, dict) else {}
     with suppress(LookupError, TypeError, ValueError, OverflowError):  # of a note that somebody else wrote
         mean, std = map(float, kept[key])
         return normalised_by(config, mean, std)
     raw = replace(config, audio_config=replace(config.audio_config, precompute_features=False))
-    of_lmdbs |= {"fold": fold, "complement": True, "num_workers": num_workers}
+    of_lmdbs |= {"fold": fold, "held_out": held_out, "complement": True, "num_workers": num_workers}
     dataset = open_training_set(raw, label_map, Compose(()), seed, **of_lmdbs)
     mean, std = measure(dataset, num_workers)
     if not std:

@@ -4,10 +4,12 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from os.path import splitext
 from pathlib import Path
 
+from src.data.audio.files import AUDIO_SUFFIXES
 from src.data.labels import LabelMap, nfc
 from src.errors import UserError
 from src.utils.text import read_text
@@ -40,6 +42,7 @@ class Clip:
     label: str | int  # of its record: class names joined by DELIMITER, or ESC-50's target
     seconds: float  # its length
     fold: int | None = None  # ESC-50's
+    group: str | None = None  # the video that it is of
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,8 @@ def read_audioset(
     Args:
         class_labels: `class_labels_indices.csv`. The label map has all of its classes.
         name: of the set. By default it is `eval` for `eval_segments.csv` and so on.
-        ids: a file of ids to choose, `<YouTube id>_<start second>`, one a line.
+        ids: a file of clips to choose, one a line: ids, `<YouTube id>_<start second>`, or other names of `Clip.names`,
+            with a suffix of audio files or without.
 
     Raises:
         UserError: a file is missing or of another kind, or a class id is not in `class_labels`.
@@ -136,7 +140,7 @@ def read_segments(path: str | Path, display_names: Mapping[str, str] | None = No
         second = f"{video}_{int(start)}"
         milliseconds = f"{video}_{round(1000 * start)}_{round(1000 * end)}"
         names = (second, milliseconds, video, f"Y{video}")
-        _add(clips, Clip(second, names, DELIMITER.join(class_ids), end - start), where)
+        _add(clips, Clip(second, names, DELIMITER.join(class_ids), end - start, group=video), where)
     segments = Counter(clip.names[2] for clip in _not_empty(clips, path))
     return [  # where a video has several clips, its bare name does not say which of them a file is
         clip if segments[clip.names[2]] == 1 else replace(clip, names=clip.names[:2]) for clip in clips.values()
@@ -180,7 +184,8 @@ def read_vggsound(path: str | Path, splits: Sequence[str] = VGGSOUND_SPLITS) -> 
         _require_youtube_id(video, where)
         _require_label(label, where)
         six_digits = f"{video}_{int(start):06d}"
-        _add(clips, Clip(six_digits, (six_digits, f"{video}_{int(start)}"), label, VGGSOUND_SECONDS), where)
+        names = (six_digits, f"{video}_{int(start)}")
+        _add(clips, Clip(six_digits, names, label, VGGSOUND_SECONDS, group=video), where)
         if split_of.setdefault(six_digits, split) != split:
             raise UserError(f"{where}: clip {six_digits} is in both splits")
         labels.add(label)
@@ -190,19 +195,30 @@ def read_vggsound(path: str | Path, splits: Sequence[str] = VGGSOUND_SPLITS) -> 
 
 
 def _chosen(clips: Sequence[Clip], ids: str | Path, catalogue: str | Path) -> list[Clip]:
-    """The clips whose id is listed in the file `ids`."""
+    """The clips that are listed in the file `ids`."""
     lines = [line.strip() for line in read_text(ids, "a list of clip ids, one a line").splitlines()]
-    known = {clip.id for clip in clips}
-    unknown = [(number, line) for number, line in enumerate(lines, 1) if line and line not in known]
+    owners = owners_of(clips)
+    names = [splitext(line)[0] if splitext(line)[1] in AUDIO_SUFFIXES else line for line in lines]
+    unknown = [(number, line) for number, line in enumerate(lines, 1) if line and names[number - 1] not in owners]
     if unknown:
         number, line = unknown[0]
         such = f"({len(unknown)} such line{'s' * (len(unknown) > 1)})"
         raise UserError(f"{ids}, line {number}: '{line}' is not the id of a clip in {catalogue} {such}")
-    wanted = set(lines)
+    wanted = {owners[name][0] for name in names if name}
     chosen = [clip for clip in clips if clip.id in wanted]
     if not chosen:
         raise UserError(f"{ids}: lists no clips")
     return chosen
+
+
+def owners_of(clips: Iterable[Clip]) -> dict[str, tuple[str, int]]:
+    """Name without extension → (id of the clip that it means, how unsure the name is)."""
+    owners: dict[str, tuple[str, int]] = {}
+    for clip in clips:
+        for rank, name in enumerate(clip.names):
+            if name not in owners or rank < owners[name][1]:  # a name of two clips is that of the surer one
+                owners[name] = (clip.id, rank)
+    return owners
 
 
 def _rows(path: str | Path, what: str) -> Iterator[tuple[str, list[str]]]:

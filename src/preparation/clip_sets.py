@@ -12,7 +12,7 @@ from src.data.labels import LabelMap, nfc
 from src.data.lmdb.store import Record
 from src.data.lmdb.writer import LMDBWriter
 from src.errors import UserError
-from src.preparation.catalogues import Catalogue, Clip
+from src.preparation.catalogues import Catalogue, Clip, owners_of
 from src.preparation.packing import read_flac
 from src.utils.files import claim_folder, require_writable, write_whole
 from src.utils.folders import files_in
@@ -80,11 +80,7 @@ def find_files(clips_dir: str | Path, clips: Iterable[Clip], leave_out: str | Pa
     Raises:
         UserError: there is no such folder, or it cannot be read.
     """
-    owners: dict[str, tuple[str, int]] = {}  # name without extension → (clip id, how unsure the name is)
-    for clip in clips:
-        for rank, name in enumerate(clip.names):
-            if name not in owners or rank < owners[name][1]:  # a name of two clips is that of the surer one
-                owners[name] = (clip.id, rank)
+    owners = owners_of(clips)
     best: dict[str, tuple[bool, int, str]] = {}
     for relative in files_in(clips_dir, AUDIO_SUFFIXES | UNREADABLE_SUFFIXES, "clips", apart_from=leave_out):
         stem, suffix = os.path.splitext(os.path.basename(relative))
@@ -113,7 +109,8 @@ def _prepare(
         progress(len(packed), f"packing {name}.lmdb", "clip") as bar,
     ):
         for clip in packed:
-            writer.add(Record((flac_dir / f"{clip.id}.flac").read_bytes(), clip.label, clip.fold))
+            flac = (flac_dir / f"{clip.id}.flac").read_bytes()
+            writer.add(Record(flac, clip.label, clip.fold), group=clip.group)
             bar.update()
     write_whole(out_dir / "meta" / f"{name}_ids.txt", "".join(f"{clip.id}\n" for clip in packed))
     rows = (

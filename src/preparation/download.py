@@ -1,4 +1,4 @@
-"""Archives of a Zenodo record: fetched, resumed, checked and unpacked."""
+"""Archives of a Zenodo record, fetched, resumed, checked and unpacked, and small files with a known digest."""
 
 import hashlib
 import http.client
@@ -14,16 +14,17 @@ import time
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 from tqdm import tqdm
 
 from src.errors import UserError, listed
-from src.utils.files import file_behind, open_own, sync
+from src.utils.files import file_behind, open_own, sync, write_whole
 from src.utils.locks import exclusive
 from src.utils.progress import progress
 
@@ -34,7 +35,7 @@ Result = TypeVar("Result")
 RECORD = 4593514  # GISE-51
 API = "https://zenodo.org/api/records"  # Zenodo's public REST API
 CHUNK = 1 << 20  # bytes
-LONGEST_LIST = 1 << 24  # bytes of a record's list of files
+LONGEST_LIST = 1 << 24  # bytes of a record's list of files, and of other files that are read at once
 PLAIN_NAME = re.compile(r"[^./][^/]*")
 TIMEOUT = 60  # s without a byte
 ATTEMPTS = 6  # broken connections or busy answers in a row, without a byte gained in between
@@ -59,7 +60,7 @@ def list_archives(api: str = API, record: int = RECORD) -> list[Archive]:
             names that are no plain file names.
     """
     url = f"{api}/{record}"
-    body = _with_retries(lambda: _read(url), url)
+    body = _with_retries(lambda: _read(url, {"Accept": "application/json"}), url)
     try:
         archives = [
             Archive(
@@ -116,6 +117,29 @@ def fetch(archive: Archive, folder: str | Path) -> Path:
         sync(partial)
         os.replace(partial, target)
     return target
+
+
+def fetch_text(url: str, sha256: str, num_lines: int, path: str | Path) -> None:
+    """Download a small file of text. It is written once it is the right one, and left alone where it is there.
+
+    Raises:
+        UserError: the server fails for good, or it sends other bytes. Or another file is at `path`.
+    """
+    path = Path(path)
+    if path.exists():
+        _require_text(path.read_bytes(), sha256, num_lines, f"{path}: is there already, and", "Move it away")
+        log.info("%s: is there already", path)
+        return
+    body = _with_retries(lambda: _read(url), url)
+    _require_text(body, sha256, num_lines, f"{url}:", "Nothing was written")
+    write_whole(path, body)
+
+
+def _require_text(body: bytes, sha256: str, num_lines: int, where: str, mend: str) -> None:
+    found, lines = hashlib.sha256(body).hexdigest(), len(body.splitlines())
+    if found != sha256:
+        promised = f"the published list has {num_lines} with {sha256}"
+        raise UserError(f"{where} has {lines} lines with SHA-256 {found}, but {promised}. {mend}")
 
 
 def unpack(archive: Path, folder: str | Path) -> list[Path]:
@@ -175,11 +199,14 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _read(url: str) -> bytes:
-    with _answer(url, {"Accept": "application/json"}) as answer:
+def _read(url: str, headers: Mapping[str, str] = MappingProxyType({})) -> bytes:
+    with _answer(url, headers) as answer:
         body = answer.read(LONGEST_LIST + 1)
     if len(body) > LONGEST_LIST:
-        raise UserError(f"{url}: the answer is longer than a record's list of files, of {LONGEST_LIST} bytes at most")
+        expected = f"a record's list or a small file, of {LONGEST_LIST} bytes at most"
+        raise UserError(f"{url}: the answer is longer than {expected}")
+    if answer.length:  # that the server still owes
+        raise _TryAgain("the connection ended early")
     return body
 
 
@@ -233,12 +260,12 @@ def _with_retries(attempt: Callable[[], Result], url: str, gained: Callable[[], 
 
 
 @contextmanager
-def _answer(url: str, headers: dict[str, str]) -> Iterator[http.client.HTTPResponse]:
+def _answer(url: str, headers: Mapping[str, str]) -> Iterator[http.client.HTTPResponse]:
     """An open HTTP answer. What may pass, also while it is read, is a _TryAgain, and the rest a UserError."""
     _require_http(url)
     try:
         opener = urllib.request.build_opener(_ToHttpAlone)
-        with opener.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as answer:
+        with opener.open(urllib.request.Request(url, headers=dict(headers)), timeout=TIMEOUT) as answer:
             yield answer
     except urllib.error.HTTPError as error:
         if error.code in (429, 500, 502, 503, 504):

@@ -22,10 +22,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgpack
-
 from src.data.lmdb.fingerprint import fingerprint
-from src.data.lmdb.store import LMDBReader
+from src.data.lmdb.store import EVENTS, PART, LMDBReader
 from src.data.lmdb.writer import LMDBWriter
 from src.errors import UserError
 from src.utils.files import require_writable
@@ -75,9 +73,9 @@ def join_parts(
         LMDBWriter(lmdb_path, map_size, write_frequency) as writer,
     ):
         for _, reader in parts:
-            events = reader.stored_events()
-            # Unpacked as they are: `reader.events` spells labels as label maps do.
-            of_each = itertools.repeat(None) if events is None else msgpack.unpackb(events)
+            # As they are stored: `reader.events` spells labels as label maps do.
+            events = reader.entry(EVENTS)
+            of_each = itertools.repeat(None) if events is None else events
             for index, its_events in zip(range(len(reader)), of_each):
                 writer.add(reader[index], its_events)
                 reader.release_pages()
@@ -89,7 +87,7 @@ def join_parts(
 
 def _noted(reader: LMDBReader) -> dict[str, Any]:
     """What a part notes of itself."""
-    noted = reader.part()
+    noted = reader.entry(PART)
     reader.unmap()  # there may be more parts than files that a process may have open
     if noted is None:
         raise UserError(f"{reader.path}: is no part of a set. pack_mixtures_into_lmdb.py --part makes parts")

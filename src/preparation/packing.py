@@ -37,6 +37,7 @@ def pack_mixtures(
     num_workers: int = 1,
     allow_empty: bool = False,
     folds: Mapping[str, int] | None = None,
+    groups: Mapping[str, str] | None = None,
     keep_events: bool = True,
     part: Part | None = None,
 ) -> int:
@@ -50,6 +51,7 @@ def pack_mixtures(
         num_workers: processes that read and decode.
         allow_empty: pack a clip whose `.txt` lists no event, too: a negative clip, with the label "".
         folds: name of every clip, without its suffix → the fold that its record gets.
+        groups: name of every clip → its group, such as the recording that it was cut from.
         keep_events: store when each event sounds, beside its label.
         part: of all files, for src/preparation/joining.py. By default all.
 
@@ -75,12 +77,13 @@ def pack_mixtures(
         closing(map_in_processes(read, files, num_workers, description, unit="clip", chunk=CHUNK)) as found,
         LMDBWriter(lmdb_path, map_size, write_frequency, noted) as writer,
     ):
-        for one in found:
+        for file, one in zip(files, found):
             if isinstance(one, UserError):
                 problems.append(one)
             elif not problems:  # behind a broken one, nothing is written any more, only looked for others
                 record, events = one
-                writer.add(record, events if keep_events else None)
+                group = None if groups is None else groups[Path(file).stem]
+                writer.add(record, events if keep_events else None, group)
             if len(problems) == MOST_PROBLEMS:
                 break
         if len(problems) == 1:

@@ -68,7 +68,7 @@ class RunFolder:
             for name, kind in (("finished", dict), ("data", dict), ("resumed", list)):
                 if not isinstance(record.get(name) or kind(), kind):
                     raise TypeError(f"{name} is of another type")
-            return {"finished": None} | record
+            return {"finished": None, "validation": "published"} | record  # which earlier versions did not say
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
@@ -164,7 +164,7 @@ def require_same_run(folder: RunFolder, earlier: dict[str, Any] | None, settings
         return
     now = without_folders(flattened(settings))
     then = without_folders(flattened({name: earlier[name] for name in settings if name in earlier}))
-    for name in sorted(now):
+    for name in ["validation", *sorted(now)]:  # which decides other settings too
         if name in then and now.get(name) != then[name]:
             raise UserError(
                 f"{folder.path}: belongs to another run, with {name.removeprefix('cfg.')} "

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,24 @@ KINDS = (
     | dict.fromkeys(("num_timesteps", "num_train_clips", "num_classes", "fold"), WHOLE_NUMBER)
     | {"evaluated": TIME, "weights_digest": DIGEST, "labels_digest": DIGEST, "ckpt_digest": DIGEST}
 )
+
+HELD_OUT = ("held-out training clips", "next fold")  # values of `validated_on`, where the scored clips chose nothing
+
+
+def validated_on(record: Mapping[str, Any], eval_data: str) -> str:
+    """Which clips chose among a run's checkpoints, in the column of that name. Empty where it is not known.
+
+    Args:
+        record: of the run.
+        eval_data: fingerprint of the clips that are scored, or empty.
+    """
+    held_out, fold = record.get("validation") == "held_out", record.get("fold_index")
+    if held_out:
+        return HELD_OUT[fold is not None]
+    if fold is not None:
+        return "test fold"
+    known = (record.get("data") or {}).get("val")
+    return ("evaluation set" if known == eval_data else "validation set") if known and eval_data else ""
 
 
 def find_checkpoints(exp_dir: str | Path) -> list[Path]:

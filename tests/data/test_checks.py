@@ -224,6 +224,8 @@ ENTRY_DEFECTS = [
     ("keys", put(__keys__=KEYS[::-1]), "entry 0 of __keys__ is b'5', not b'0'"),
     ("keys", put(__keys__=[key.decode() for key in KEYS]), "entry 0 of __keys__ is '0', not b'0'"),
     ("keys", lambda entries: entries.update({b"__keys__": b"\xc1"}), "its __keys__ entry cannot be read"),
+    ("groups", put(__groups__=[0, 0, 1]), "its __groups__ entry cannot be read"),
+    ("groups", put(__groups__=["a"] * 6), "its __groups__ entry cannot be read"),
     ("keys", put(extra="note"), "there are 1 entries more than __len__, 6, says"),
     ("events", put(__events__=[[]] * 5), "its __events__ entry cannot be read"),
     ("keys", put(__len__=10**12), "entries fewer than __len__, 1000000000000, says"),

@@ -158,7 +158,7 @@ def test_an_lmdb_without_events_opens_and_says_so_where_they_are_needed(tmp_path
     old = write_lmdb(tmp_path / "old.lmdb", some_events(3), keep=False)
     for path in (old, RELEASED, FIXTURES / "released_esc50_layout.lmdb"):
         reader = LMDBReader(path)
-        assert reader.events() is None and reader.stored_events() is None
+        assert reader.events() is None and reader.stored_beside() == []
         with pytest.raises(UserError, match=rf"^{path}: has no events\. It was packed before they were kept, [^\n]+$"):
             reader.require_events()
     dataset = LMDBDataset(str(old), AUDIO, LABELS, "multilabel", evaluation_chain(64))
@@ -314,4 +314,4 @@ def test_events_of_many_records_are_one_entry(tmp_path):
     events = reader.events()
     assert len(events) == 20_000 and events[19_999] == [(19_999, 19_999.5, "Drum"), (0.1, 0.2, "Harp")]
     assert events[0][0].label is events[5][0].label  # one text for all
-    assert reader.stored_events()[3:] == b"".join(map(packed_events, events))
+    assert reader.stored_beside()[0][3:] == b"".join(map(packed_events, events))

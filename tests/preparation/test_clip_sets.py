@@ -480,6 +480,35 @@ def test_only_the_clips_of_an_id_list(tmp_path):
     assert (tmp_path / "again/lmdbs/few.lmdb").read_bytes() == (tmp_path / "out/lmdbs/few.lmdb").read_bytes()
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "KZVnYaoUF3M_70.wav\r\n--4gqARaEJE_0.flac\r\n",
+        "KZVnYaoUF3M\nY--4gqARaEJE",
+        "KZVnYaoUF3M_70000_80000\n--4gqARaEJE\n",
+    ],
+)
+def test_an_id_list_may_have_the_names_that_files_have(tmp_path, lines):
+    case = audioset_case(tmp_path / "official")
+    (tmp_path / "ids.txt").write_bytes(lines.encode())
+    case.run(tmp_path / "out", "--ids", tmp_path / "ids.txt", "--name", "few")
+    assert (tmp_path / "out/meta/few_ids.txt").read_text() == "--4gqARaEJE_0\nKZVnYaoUF3M_70\n"
+
+
+def test_clips_of_one_video_are_packed_as_one_group(tmp_path):
+    case = audioset_case(tmp_path / "official")
+    write_segments(
+        tmp_path / "official/balanced_train_segments.csv", [*SEGMENTS, ("KZVnYaoUF3M", "10.000", "20.000", "/m/09x0r")]
+    )
+    write_audio(tmp_path / "official/my clips; é/KZVnYaoUF3M_10.wav")
+    write_audio(tmp_path / "official/my clips; é/KZVnYaoUF3M_70.wav")
+    case.run(tmp_path / "out")
+    ids = (tmp_path / "out/meta/balanced_train_ids.txt").read_text().split()
+    groups = LMDBReader(tmp_path / "out/lmdbs/balanced_train.lmdb").groups()
+    assert groups == [[one.rpartition("_")[0] for one in ids].index(one.rpartition("_")[0]) for one in ids]
+    assert len(set(groups)) == len(ids) - 1
+
+
 def test_one_split_alone(tmp_path):
     vggsound_case(tmp_path / "official").run(tmp_path / "out", "--splits", "test")
     assert [path.name for path in (tmp_path / "out/lmdbs").glob("[!.]*")] == ["test.lmdb"]

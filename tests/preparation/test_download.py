@@ -5,12 +5,14 @@ import io
 import json
 import random
 import re
+import runpy
 import tarfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
-from conftest import error_line, run_script
+from conftest import ROOT, error_line, run_script
 
 from src.errors import UserError
 from src.preparation import download
@@ -421,3 +423,44 @@ def test_one_bad_archive_does_not_end_the_others(server, tmp_path, content, mess
     assert re.search(f"bad.tar.gz: .*({message})", result.stderr) and "Traceback" not in result.stderr
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["bad.tar.gz", "val", "val.tar.gz"]
     assert "\x1b" not in result.stdout + result.stderr
+
+
+# ---- data/audioset/fetch_id_lists.py ----
+
+IDS = {"balanced_train.txt": b"--4gqARaEJE_0\nKZVnYaoUF3M_70\n", "evaluation.txt": b"-0RWZT-miFs_420\n"}
+
+
+def fetch_lists(url, folder, monkeypatch, capsys, expected=IDS):
+    """The script in this process, with lists made here for those of the original release."""
+    module = runpy.run_path(str(ROOT / "data/audioset/fetch_id_lists.py"))
+    promised = {name: (hashlib.sha256(text).hexdigest(), text.count(b"\n")) for name, text in expected.items()}
+    monkeypatch.setitem(module["main"].__globals__, "LISTS", promised)
+    monkeypatch.setattr("sys.argv", ["fetch_id_lists.py", "--base_url", url, "--out_dir", str(folder)])
+    module["main"]()
+    return capsys.readouterr().out.split()
+
+
+def test_id_lists_are_fetched_checked_and_left_alone(server, tmp_path, monkeypatch, capsys):
+    server.files = {f"/audioset/{name}": text for name, text in IDS.items()}
+    server.faults = [503, "breaks off"]
+    for _ in range(2):
+        paths = fetch_lists(f"{server.url}/audioset", tmp_path / "new", monkeypatch, capsys)
+        assert {Path(path).name: Path(path).read_bytes() for path in paths} == IDS
+    assert len(server.requests) == 4  # two answers that failed, and each list once
+    (tmp_path / "new/evaluation.txt").write_bytes(b"mine\n")
+    with pytest.raises(
+        UserError, match=r"evaluation.txt: is there already, and has 1 lines with SHA-256 .* Move it away"
+    ):
+        fetch_lists(f"{server.url}/audioset", tmp_path / "new", monkeypatch, capsys)
+    assert (tmp_path / "new/evaluation.txt").read_bytes() == b"mine\n"
+
+
+def test_another_list_than_the_published_one_is_not_written(server, tmp_path):
+    server.files = {f"/{name}": text for name, text in IDS.items()}
+    words = ("data/audioset/fetch_id_lists.py", "--base_url", server.url, "--out_dir", tmp_path)
+    line = error_line(run_script(*words))
+    assert (
+        "balanced_train.txt: has 2 lines with SHA-256" in line and "the published list has 19253 with 874713f2" in line
+    )
+    assert line.endswith("Nothing was written") and not list(tmp_path.iterdir())
+    assert "answers 404" in error_line(run_script(*words, "--base_url", f"{server.url}/none"))

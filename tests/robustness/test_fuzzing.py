@@ -253,7 +253,7 @@ def test_events_are_read_as_they_were_packed(lists):
 def test_an_entry_of_spoilt_events_is_read_or_refused_in_one_line(tmp_path):
     with LMDBWriter(tmp_path / "a.lmdb") as writer:
         writer.add(Record(b"x", "Drum"), [Event(0.1, 0.2, "Drum")])
-    valid, rng = LMDBReader(tmp_path / "a.lmdb").stored_events(), Random(0)
+    valid, rng = LMDBReader(tmp_path / "a.lmdb").stored_beside()[0], Random(0)
     for number, how in enumerate(list(mutations.BYTES) * 3):
         path, spoilt = tmp_path / f"{number}.lmdb", how(valid, rng)
         with lmdb.open(str(path), subdir=False, lock=False) as environment, environment.begin(write=True) as each:

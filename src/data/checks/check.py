@@ -14,7 +14,7 @@ from src.data.checks.record import Facts, Limits, examine, with_events
 from src.data.events import Event
 from src.data.lmdb.fingerprint import NOTE, combined, digest
 from src.data.lmdb.notes import FileState, remember
-from src.data.lmdb.store import LMDBReader
+from src.data.lmdb.store import PART, LMDBReader
 from src.errors import UserError
 from src.utils.limits import CannotStart
 from src.utils.parallel import WorkerKilled, in_another_process, map_in_processes
@@ -139,8 +139,8 @@ class Survey(NamedTuple):
     reader: LMDBReader
     num_entries: int
     events: list[list[Event]] | None
-    events_digest: bytes  # empty where there are none
-    problems: list[Problem]  # where `__keys__`, `__len__` and `__events__` do not fit each other or that number
+    digests: bytes  # of events and groups, as far as it has them
+    problems: list[Problem]  # where what is stored beside the records does not fit them or their number
 
 
 def survey(path: str) -> Survey:
@@ -154,16 +154,20 @@ def survey(path: str) -> Survey:
         keys, problem = [], str(error).removeprefix(f"{path}: ")
     if problem:
         problems.append(Problem("keys", problem))
-    part, stored, events = reader.part(), reader.stored_events(), None
+    stored, events = reader.stored_beside(), None
     try:
         events = reader.events()
     except UserError as error:
         problems.append(Problem("events", str(error).removeprefix(f"{path}: ")))
-    surplus = entries - count - 1 - sum(entry is not None for entry in (keys, stored, part))
+    try:
+        reader.groups()
+    except UserError as error:
+        problems.append(Problem("groups", str(error).removeprefix(f"{path}: ")))
+    surplus = entries - count - 1 - (keys is not None) - len(stored) - (reader.entry(PART) is not None)
     if surplus:
         what = f"{abs(surplus)} entries {'more' if surplus > 0 else 'fewer'} than __len__, {count}, says"
         problems.append(Problem("keys", f"there are {what}"))
-    return Survey(reader, entries, events, b"" if stored is None else digest(stored), problems)
+    return Survey(reader, entries, events, b"".join(map(digest, stored)), problems)
 
 
 def _keys_problem(keys: object, count: int) -> str | None:
@@ -205,7 +209,7 @@ def _examined(report: Report, limits: Limits, num_workers: int) -> Iterator[tupl
         report.findings.add("damaged", reason)
         return
     if len(digests) == 32 * len(reader):
-        report.fingerprint = combined([digests, known.events_digest])
+        report.fingerprint = combined([digests, known.digests])
         if FileState.of(reader.file) == before:
             remember(before, NOTE, report.fingerprint)
 

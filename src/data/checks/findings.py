@@ -12,6 +12,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "no_clips": ("error", "no clips"),
     "keys": ("error", "__keys__ and __len__ do not fit the records"),
     "events": ("error", "events that cannot be read"),
+    "groups": ("error", "groups that cannot be read"),
     "unreadable": ("error", "missing or unreadable"),
     "undecodable": ("error", "audio that cannot be decoded"),
     "sample_rate": ("error", "another sample rate"),

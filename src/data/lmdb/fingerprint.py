@@ -1,9 +1,10 @@
 """One hash that tells what records an LMDB holds, however its pages are laid out.
 
 A record's digest is the SHA-256 of its bytes as stored, MessagePack of audio and label. The fingerprint is the SHA-256
-of the digests in the order of the records. Where the LMDB has events, the SHA-256 of that entry as stored is one more
-digest behind them. So it changes with any byte of audio, any label, any fold, any time of an event, and the order. It
-does not change with the map size, the records in a transaction, or what else the file holds. Nothing is decoded.
+of the digests in the order of the records. Where the LMDB has events or groups, the SHA-256 of that entry as stored is
+one more digest behind them. So it changes with any byte of audio, any label, any fold, any time of an event, any group,
+and the order. It does not change with the map size, the records in a transaction, or what else the file holds. Nothing
+is decoded.
 """
 
 import hashlib
@@ -23,12 +24,12 @@ _found: dict[FileState, str] = {}  # by this process, of files in folders that t
 
 
 def digest(value: bytes) -> bytes:
-    """SHA-256 of a record or of all events, as stored, 32 bytes."""
+    """SHA-256 of a record, of all events or of all groups, as stored, 32 bytes."""
     return hashlib.sha256(value).digest()
 
 
 def combined(digests: Iterable[bytes | bytearray]) -> str:
-    """The fingerprint of records with these digests, in their order, with that of their events behind them."""
+    """The fingerprint of records with these digests, in their order, and of their events and groups behind them."""
     whole = hashlib.sha256()
     for one in digests:
         whole.update(one)
@@ -69,9 +70,7 @@ def _digests(reader: LMDBReader, bar) -> Iterator[bytes]:
         yield digest(reader.stored(index))
         reader.release_pages()
         bar.update()
-    events = reader.stored_events()
-    if events is not None:
-        yield digest(events)
+    yield from map(digest, reader.stored_beside())
     reader.unmap()
 
 

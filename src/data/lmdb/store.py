@@ -5,10 +5,12 @@
     key  b"__keys__"    ->  MessagePack list of the N keys (bytes)
     key  b"__len__"     ->  MessagePack N
     key  b"__events__"  ->  MessagePack list of N lists, record by record: the events of each, [onset, offset, "Label"]
+    key  b"__groups__"  ->  MessagePack list of N numbers: records of one recording have the same
     key  b"__part__"    ->  of a part of a larger LMDB alone: MessagePack map, see src/preparation/joining.py
 
 Onset and offset are 64-bit floats, in s from the clip's start, and the label is one of the record's. An LMDB has the
-events of all its records, or no such key: none had it before they were kept, and the released ones have not.
+events of all its records, or no such key: none had it before they were kept, and the released ones have not. It has
+groups only where two records share one.
 
 A path that is an existing folder holds the LMDB inside it (LMDB's `subdir`), any other path is
 the file itself.
@@ -35,6 +37,7 @@ from src.utils.progress import progress
 
 NOTE = "labels"
 EVENTS = b"__events__"
+GROUPS = b"__groups__"
 PART = b"__part__"
 LENGTHS = {0xC4: struct.Struct(">B"), 0xC5: struct.Struct(">H"), 0xC6: struct.Struct(">I")}  # of bin 8, 16 and 32
 NO_RECORD = (ValueError, TypeError, LookupError, struct.error, msgpack.UnpackException)  # raised by other bytes
@@ -118,6 +121,18 @@ def _event(onset: Any, offset: Any, label: Any) -> Event:
     return Event(onset, offset, sys.intern(nfc(label)))  # one text for all events of a class
 
 
+def unpacked_groups(value: bytes | memoryview, count: int) -> list[int]:
+    """The group of each of `count` records, of a `__groups__` entry.
+
+    Raises:
+        ValueError: it is not as written above.
+    """
+    groups = msgpack.unpackb(value)
+    if not (isinstance(groups, list) and len(groups) == count and all(type(group) is int for group in groups)):
+        raise ValueError(f"not a list of {count} numbers")
+    return groups
+
+
 def known_annotations(state: FileState, count: int) -> list[Annotation] | None:
     """The annotations kept for a file in this state, of `count` records."""
     try:
@@ -169,7 +184,7 @@ class LMDBReader:
         self._environment()
         if problem := fault(self.file):
             raise UserError(f"{path}: is damaged: {problem}")
-        length = self._entry(b"__len__")
+        length = self.entry(b"__len__")
         if length is None:
             raise UserError(f"{path}: has no __len__ entry. Was its packing interrupted?")
         if type(length) is not int or not 0 <= length <= sys.maxsize:
@@ -208,7 +223,7 @@ class LMDBReader:
 
     def keys(self) -> object:
         """The `__keys__` entry, which should be the list of the records' keys. None where there is none."""
-        return self._entry(b"__keys__")
+        return self.entry(b"__keys__")
 
     def events(self) -> list[list[Event]] | None:
         """The events of every record, in the order of its annotation file. None where the LMDB has none.
@@ -216,7 +231,7 @@ class LMDBReader:
         Raises:
             UserError: the entry is there, but damaged.
         """
-        return self._entry(EVENTS, lambda value: unpacked_events(value, len(self)))
+        return self.entry(EVENTS, lambda value: unpacked_events(value, len(self)))
 
     def require_events(self) -> list[list[Event]]:
         """The events of every record.
@@ -231,13 +246,26 @@ class LMDBReader:
             raise UserError(f"{self.path}: has no events. {why}. {mend}")
         return found
 
-    def stored_events(self) -> bytes | None:
-        """The `__events__` entry as stored, whatever it is. None where there is none."""
-        return self._entry(EVENTS, bytes)
+    def groups(self) -> list[int] | None:
+        """A number of every record, equal for those of one recording. None where each is of its own.
 
-    def part(self) -> Any:
-        """The `__part__` entry, which should be a map. None where there is none."""
-        return self._entry(PART)
+        Raises:
+            UserError: the entry is there, but damaged.
+        """
+        return self.entry(GROUPS, lambda value: unpacked_groups(value, len(self)))
+
+    def stored_beside(self) -> list[bytes]:
+        """The `__events__` and `__groups__` entries that there are, in this order, as stored, whatever they are."""
+        return [entry for key in (EVENTS, GROUPS) if (entry := self.entry(key, bytes)) is not None]
+
+    def entry(self, key: bytes, parse: Callable[[memoryview], Any] = msgpack.unpackb) -> Any:
+        """What `parse` finds in what is stored beside the records under a key. None where there is nothing."""
+        with self._environment().begin(buffers=True) as transaction:
+            try:
+                value = transaction.get(key)
+                return None if value is None else parse(value)
+            except (*NO_RECORD, lmdb.Error):
+                raise UserError(f"{self.path}: its {key.decode()} entry cannot be read. The file is damaged") from None
 
     def num_entries(self) -> int:
         """All that the LMDB holds under any key: two more than there are records, one more for each further entry."""
@@ -312,15 +340,6 @@ class LMDBReader:
             return parse(value)
         except NO_RECORD:
             raise UserError(f"{self.where(index)} is not (flac, label). The file is damaged") from None
-
-    def _entry(self, key: bytes, parse: Callable[[memoryview], Any] = msgpack.unpackb) -> Any:
-        """What `parse` finds in what is stored beside the records under a key. None where there is nothing."""
-        with self._environment().begin(buffers=True) as transaction:
-            try:
-                value = transaction.get(key)
-                return None if value is None else parse(value)
-            except (*NO_RECORD, lmdb.Error):
-                raise UserError(f"{self.path}: its {key.decode()} entry cannot be read. The file is damaged") from None
 
     def _key(self) -> tuple[int, str, int, bool]:
         return os.getpid(), self._place, self.inode, self.readahead

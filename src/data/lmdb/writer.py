@@ -12,7 +12,7 @@ import msgpack
 from src.data.events import Event
 from src.data.lmdb import fingerprint
 from src.data.lmdb.notes import FileState, remember
-from src.data.lmdb.store import EVENTS, NOTE, PART, Annotation, Record, data_file, packed_events
+from src.data.lmdb.store import EVENTS, GROUPS, NOTE, PART, Annotation, Record, data_file, packed_events
 from src.errors import UserError
 from src.utils import locks
 from src.utils.files import file_behind, is_special, require_writable, sync, sync_folder
@@ -56,6 +56,8 @@ class LMDBWriter:
         self._annotations: list[Annotation] = []
         self._events = bytearray()  # packed, of one record behind the other
         self._num_with_events = 0  # records
+        self._groups: list[int] = []
+        self._numbers: dict[str, int] = {}  # of the groups
 
     def __enter__(self) -> "LMDBWriter":
         if is_special(self._file):
@@ -81,13 +83,17 @@ class LMDBWriter:
     @property
     def fingerprint(self) -> str:
         """Of the records added so far."""
-        return fingerprint.combined([self._digests, *map(fingerprint.digest, self._events_entry().values())])
+        return fingerprint.combined([self._digests, *map(fingerprint.digest, self._entries_beside().values())])
 
     def __len__(self) -> int:
         return len(self._annotations)
 
-    def add(self, record: Record, events: Iterable[Event] | None = None) -> None:
-        """Append one record. All records come with their events, or none does."""
+    def add(self, record: Record, events: Iterable[Event] | None = None, group: str | None = None) -> None:
+        """Append one record. All records come with their events, or none does, and so with their groups.
+
+        Args:
+            group: such as the recording that the clip is of.
+        """
         value = record.pack()
         self._pending[str(len(self)).encode()] = value
         self._digests += fingerprint.digest(value)
@@ -95,7 +101,10 @@ class LMDBWriter:
         if events is not None:
             self._events += packed_events(events)
             self._num_with_events += 1
+        if group is not None:
+            self._groups.append(self._numbers.setdefault(group, len(self._numbers)))
         assert self._num_with_events in (0, len(self)), "some records have events, and others do not"
+        assert len(self._groups) in (0, len(self)), "some records have a group, and others do not"
         self._pending_bytes += len(value)
         if len(self._pending) >= self.write_frequency or self._pending_bytes >= self.LARGEST_TRANSACTION:
             self._commit()
@@ -118,7 +127,7 @@ class LMDBWriter:
         keys = [str(index).encode() for index in range(len(self))]
         part = {} if self._part is None else {PART: msgpack.packb({**self._part, "fingerprint": self.fingerprint})}
         ends = {b"__keys__": msgpack.packb(keys), b"__len__": msgpack.packb(len(self))}
-        self._put(ends | self._events_entry() | part)
+        self._put(ends | self._entries_beside() | part)
         try:
             self._env.sync(True)
             self._env.close()
@@ -131,11 +140,14 @@ class LMDBWriter:
         remember(state, fingerprint.NOTE, self.fingerprint)
         remember(state, NOTE, self._annotations)
 
-    def _events_entry(self) -> dict[bytes, bytes]:
-        """Key and value of the events of the records added so far, if they have any."""
-        if not self._num_with_events:
-            return {}
-        return {EVENTS: msgpack.Packer().pack_array_header(len(self)) + bytes(self._events)}
+    def _entries_beside(self) -> dict[bytes, bytes]:
+        """Keys and values of the events and the groups of the records added so far, as far as they have any."""
+        entries = {}
+        if self._num_with_events:
+            entries[EVENTS] = msgpack.Packer().pack_array_header(len(self)) + bytes(self._events)
+        if len(self._numbers) < len(self._groups):
+            entries[GROUPS] = msgpack.packb(self._groups)
+        return entries
 
     def _commit(self) -> None:
         self._put(self._pending)

@@ -106,6 +106,7 @@ def prepare(options: OwnOptions) -> str:
     side_of_clip = {clip.name: sides[source.recording] for source in sources for clip in source.clips}
     folds = {name: side for name, side in side_of_clip.items() if isinstance(side, int)} or None
     parts = ("all",) if folds else PARTS
+    groups = {clip.name: source.recording.group for source in sources for clip in source.clips}
     _write(sources, {} if folds else sides, out / "flac", parts, options)
     for part in parts:
         pack_mixtures(
@@ -118,6 +119,7 @@ def prepare(options: OwnOptions) -> str:
             num_workers=options.num_workers,
             allow_empty=kind == "multilabel",
             folds=folds,
+            groups=groups,
             keep_events=_have_times(listing),
         )
     label_map = LabelMap(tuple(names), str(out / "lbl_map.json"))

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from src.data.lmdb.splitting import connected, stratified
 from src.errors import UserError
 from src.preparation.own.listing import PARTS, Recording, Side
 from src.preparation.own.report import Report
 from src.preparation.own.sources import Source
-from src.preparation.own.splitting import connected, stratified
 
 
 def sides_of(

@@ -48,13 +48,13 @@ def draw_sizes(members: Sequence[Summary]) -> Figure | None:
     for each in members:
         setting = each.setting
         if setting.start != UNTRAINED:
-            lines[setting.network, setting.start, setting.root, setting.evaluated_on].append(each)
+            lines[setting.network, setting.start, setting.root, setting.evaluated_on, setting.held_out].append(each)
     several = {key: line for key, line in lines.items() if len({each.setting.num_train_clips for each in line}) > 1}
     if not several:
         return None
     figure = blank_figure(6, 4)
     axes = figure.subplots()
-    for number, ((network, start, _, _), line) in enumerate(several.items()):
+    for number, ((network, start, *_), line) in enumerate(several.items()):
         line.sort(key=lambda each: each.setting.num_train_clips)
         for score, name, style in (("mAP", "evaluation", "-"), ("val", "validation", ":")):
             known = [each for each in line if math.isfinite(each.mean(score))]

@@ -15,7 +15,7 @@ import numpy as np
 
 from src.errors import UserError
 from src.runs.folder import RunFolder, figure_name, lowest_if_nan, validation_figure
-from src.scoring.results_table import KEY, SOURCES, read_table
+from src.scoring.results_table import HELD_OUT, KEY, SOURCES, read_table, validated_on
 from src.scoring.summaries.published import Published, published_figure
 from src.utils.folders import files_in
 
@@ -46,6 +46,7 @@ class Setting:
     arch: str
     model_depth: str
     num_classes: int
+    held_out: bool = False  # whether clips that are not scored chose the checkpoint, of those that may be trained on
 
     @cached_property
     def num_parameters(self) -> int | None:
@@ -65,6 +66,7 @@ class Run:
     folder: Path
     finished: bool
     scores: dict[str, float]  # by the names in SCORES
+    validated_on: str = ""  # of results.csv
     class_ap: dict[str, float] = field(default_factory=dict)
 
 
@@ -118,6 +120,11 @@ class Summary:
         return self.num_runs * (self.num_expected_folds or 1)
 
     @property
+    def validated_on(self) -> str:
+        """Which clips chose the checkpoints, as far as runs say."""
+        return max(run.validated_on for run in self.runs)
+
+    @property
     def num_unfinished(self) -> int:
         """Runs that have not ended."""
         return sum(not run.finished for run in self.runs)
@@ -133,7 +140,7 @@ class Summary:
     def published(self) -> Published | None:
         """The published figure of this setting: same protocol, amount of data and evaluation, nothing missing."""
         setting, complete = self.setting, len(self.runs) == self.num_expected and not self.num_unfinished
-        if setting.start == UNTRAINED or setting.protocol != "paper" or not complete:
+        if setting.start == UNTRAINED or setting.protocol != "paper" or setting.held_out or not complete:
             return None
         network = setting.arch, setting.model_depth, setting.start == "fine-tuned"
         figure = published_figure(*network, setting.num_classes, setting.num_train_clips)
@@ -161,7 +168,9 @@ def summarise(inputs: Iterable[str | Path]) -> list[Summary]:
     groups = defaultdict(list)
     for run in runs:
         groups[run.setting].append(run)
-    order = attrgetter("experiment", "num_train_clips", "network", "start", "name", "evaluated_on", "eval_data")
+    order = attrgetter(
+        "experiment", "num_train_clips", "network", "start", "name", "evaluated_on", "eval_data", "held_out"
+    )
     return [Summary(setting, groups[setting]) for setting in sorted(groups, key=order)]
 
 
@@ -197,6 +206,7 @@ def runs_below(top: Path, scored: set[Path]) -> Iterator[Run]:
             continue
         model = record["cfg"]["model"]
         row = {"ckpt_path": folder / "ckpts" / "best", "val_figure": max(figures), "fold": record.get("fold_index")}
+        row["validated_on"] = validated_on(record, "")
         row |= {name: record.get(name) for name in ("cfg_file", "num_train_clips", "protocol")}
         row |= {name: model.get(name) for name in ("arch", "model_depth", "num_classes", "pretrained")}
         yield run_of({name: "" if value is None else str(value) for name, value in row.items()}, {})
@@ -208,7 +218,8 @@ def run_of(row: Mapping[str, str], class_ap: dict[str, float]) -> Run:
     folder, untrained = checkpoint.parent.parent, checkpoint.name == UNTRAINED
     index, name = split_at_run_index(folder)
     arch, depth = row.get("arch", ""), row.get("model_depth", "")
-    lmdb_path = row.get("lmdb_path")
+    lmdb_path, fold = row.get("lmdb_path"), int(row["fold"]) if row.get("fold") else None
+    validated = row.get("validated_on") or "test fold" * (fold is not None)  # all that earlier versions did with folds
     setting = Setting(
         experiment=experiment_of(row.get("cfg_file")),
         network=network_name(arch, depth) or row.get("Model", ""),
@@ -222,11 +233,12 @@ def run_of(row: Mapping[str, str], class_ap: dict[str, float]) -> Run:
         arch=arch,
         model_depth=depth,
         num_classes=int(row.get("num_classes") or 0),
+        held_out=validated in HELD_OUT,
     )
     record = RunFolder(folder).record()
     scores = {score: float(row[score]) for score in SCORES if row.get(score)} | {"val": figure_of(row)}
-    fold = int(row["fold"]) if row.get("fold") else None
-    return Run(setting, index, fold, folder, record is None or bool(record["finished"]), scores, class_ap)
+    finished = record is None or bool(record["finished"])
+    return Run(setting, index, fold, folder, finished, scores, "" if untrained else validated, class_ap)
 
 
 def experiment_of(cfg_file: str | None) -> str:

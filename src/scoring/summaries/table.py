@@ -18,13 +18,16 @@ def as_markdown(summaries: Sequence[Summary]) -> str:
     shown = [score for score in SCORES if any(math.isfinite(each.mean(score)) for each in summaries)]
     with_published = any(each.published for each in summaries)
     labels = distinct_labels(summaries)
-    header = ["experiment", "network", "start", "training clips", "runs", *(SCORES[score] for score in shown)]
+    with_held_out = any(each.setting.held_out for each in summaries)  # then it is said of each which clips chose it
+    words = ["experiment", "network", "start", *["validated on"] * with_held_out]
+    header = [*words, "training clips", "runs", *(SCORES[score] for score in shown)]
     rows = [header + ["published"] * with_published]
-    rows.append(["---"] * 3 + ["---:"] * (len(rows[0]) - 3))
+    rows.append(["---"] * len(words) + ["---:"] * (len(rows[0]) - len(words)))
     for each in summaries:
         setting, figure = each.setting, each.published
         clips = "" if setting.start == UNTRAINED else str(setting.num_train_clips)
-        row = [labels[setting], setting.network, setting.start, clips, runs_cell(each)]
+        row = [labels[setting], setting.network, setting.start, *[each.validated_on] * with_held_out]
+        row += [clips, runs_cell(each)]
         row += [score_cell(each.mean(score), each.deviation(score)) for score in shown]
         said = f"{SCORES[figure.score]} {figure.mean:.4f}, released {figure.released:.4f}" if figure else ""
         rows.append(row + [said] * with_published)
@@ -76,7 +79,7 @@ def as_rows(summaries: Sequence[Summary]) -> list[dict[str, Any]]:
         setting, figure = each.setting, each.published
         row: dict[str, Any] = {"experiment": setting.experiment, "network": setting.network}
         row["parameters"] = setting.num_parameters or ""
-        row |= {name: getattr(setting, name) for name in SETTING_COLUMNS}
+        row |= {name: getattr(setting, name) for name in SETTING_COLUMNS} | {"validated_on": each.validated_on}
         row |= {"runs": each.num_runs, "folds": each.num_folds or "", "unfinished": each.num_unfinished}
         for score in SCORES:
             for end, value in (("mean", each.mean(score)), ("sd", each.deviation(score))):

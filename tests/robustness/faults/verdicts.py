@@ -80,12 +80,12 @@ def rows_of(table: Path) -> list[dict[str, str]]:
 
 
 def records_of(path: Path) -> str:
-    """The SHA-256 of the SHA-256 of every record, and of the events behind them."""
+    """The SHA-256 of the SHA-256 of every record, and of the events and groups behind them."""
     whole, reader = hashlib.sha256(), LMDBReader(path)
     for index in range(len(reader)):
         whole.update(hashlib.sha256(reader.stored(index)).digest())
-    if (events := reader.stored_events()) is not None:
-        whole.update(hashlib.sha256(events).digest())
+    for entry in reader.stored_beside():
+        whole.update(hashlib.sha256(entry).digest())
     reader.unmap()
     return whole.hexdigest()
 

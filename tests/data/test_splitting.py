@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.preparation.own.splitting import connected, stratified
+from src.data.lmdb.splitting import connected, stratified
 
 SHARES = st.one_of(
     st.lists(st.floats(0.05, 1), min_size=2, max_size=4).map(lambda found: [each / sum(found) for each in found]),
