@@ -4,16 +4,19 @@ import logging
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import torch
 
 from src.config.sections import AudioConfig
 from src.data.audio.files import decode_record
 from src.data.checks.bad_records import unusable
 from src.data.clip_dataset import ClipDataset
 from src.data.events import Event
+from src.data.lmdb.device_cache import DEVICE, open_device_cache
 from src.data.lmdb.fingerprint import fingerprint, known_fingerprint
 from src.data.lmdb.read_ahead import ReadingAhead
 from src.data.lmdb.sample_cache import open_cache
 from src.data.lmdb.store import LMDBReader
+from src.data.sampling import EpochSampler
 from src.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -27,7 +30,7 @@ class LMDBDataset(ClipDataset):
         fold: of records with folds, keep this one's …
         complement: … or all others'.
         skip_bad_records: look for records that cannot be used, list them and leave them out.
-        cache_samples: folder for a file of all clips decoded, see src/data/lmdb/sample_cache.py.
+        cache_samples: folder for a file of all clips decoded, see src/data/lmdb/sample_cache.py, or "device".
         num_workers: processes for these two, which take a pass the first time.
         The rest is `ClipDataset`'s.
 
@@ -59,8 +62,9 @@ class LMDBDataset(ClipDataset):
         if fold is not None:
             of_fold = records_of_fold(fold, complement, [found for _, found in annotations], lmdb_path)
             self.records = np.intersect1d(self.records, of_fold)
-        rate = audio.sample_rate
-        self._cache = open_cache(cache_samples, self.reader, rate, num_workers, bad) if cache_samples else None
+        self.cache_on_device, rate = cache_samples == DEVICE, audio.sample_rate
+        folder = None if self.cache_on_device else cache_samples
+        self._cache = open_cache(folder, self.reader, rate, num_workers, bad) if folder else None
         super().__init__((annotations[record][0] for record in self.records), audio, *args, **kwargs)
         self.reader.unmap()
 
@@ -72,6 +76,13 @@ class LMDBDataset(ClipDataset):
         if cached is not None:
             return cached
         return decode_record(self.stored(index), self.audio.sample_rate, self.where(index))
+
+    def hold(self, device: torch.device, sampler: EpochSampler, num_workers: int) -> None:
+        """Keep all samples on a device for a sampler's batches, where there is room for them."""
+        self.held = None  # those of an earlier loader go first
+        rate = self.audio.sample_rate
+        self.held = open_device_cache(self.reader, self.records, rate, device, sampler, num_workers)
+        self.reader.unmap()
 
     def stored(self, index: int) -> bytes:
         flac = self.reader.audio(self.records[index])
