@@ -273,8 +273,6 @@ def training_parser(description: str, random_clip_size: int = 500, val_clip_size
     )
     add("--protocol", dest="validation", choices=("published", "held_out"), default="published", help=validates)
     add_clip_flags(parser)
-    cache = "keep all clips decoded in this folder, in files about twice as large as the LMDBs, to load faster"
-    add("--cache_samples", metavar="FOLDER", help=cache)
     accumulate = "batches whose gradients make one step: with 1 GPU and 4, a step is as with 4 GPUs"
     add("--accumulate_grad_batches", type=positive(int), default=1, metavar="N", help=accumulate)
     every = "also save the state within an epoch every N steps. With 0 only after an epoch and when interrupted"
@@ -291,6 +289,8 @@ def add_clip_flags(parser: Parser) -> None:
     add("--features", choices=("auto", "device", "workers"), default="auto", help=where)
     skip = "decode all records first, list those that cannot be used and leave them out, instead of stopping"
     add("--skip_bad_records", action="store_true", help=skip)
+    cache = "keep all clips decoded: in files of this folder, twice as large as the LMDBs, or on the network's device"
+    add("--cache_samples", metavar="FOLDER|device", help=cache)
 
 
 def options_of(kind: type[Options], arguments: argparse.Namespace, **more: Any) -> Options:

@@ -20,6 +20,7 @@ from src.data.checks.record import Limits
 from src.data.datamodule import ClipDataModule
 from src.data.device_features import Features
 from src.data.labels import LabelMap
+from src.data.lmdb.device_cache import DEVICE
 from src.data.loading import known_data, open_training_set
 from src.data.transforms import Compose
 from src.errors import UserError
@@ -71,7 +72,7 @@ class TrainingOptions:
     check_data: bool = False  # read and decode all records first
     features: Features = "auto"  # where spectrograms are made
     skip_bad_records: bool = False  # leave them out instead of stopping
-    cache_samples: str | None = None  # folder for decoded clips, which all loader workers share
+    cache_samples: str | None = None  # folder for decoded clips, which all loader workers share, or "device"
     checkpoint_every_n_steps: int = 0  # the state within an epoch, or 0 only when interrupted
     keep: str | int = "all"  # checkpoints that are kept: "all", "last" or the number of best epochs
 
@@ -253,7 +254,8 @@ def _plan(options: TrainingOptions) -> RunPlan:
         RunRecord(folder, earlier).identify(known_data(plan.config))
         return plan
     places = [folder.record_file, folder.metrics_file, folder.resume_file, folder.checkpoints / "a.ckpt"]
-    require_writable(*places, options.cache_samples and Path(options.cache_samples) / "samples")
+    cache = None if options.cache_samples == DEVICE else options.cache_samples
+    require_writable(*places, cache and Path(cache) / "samples")
     if point:
         point.require_trainable(outline(*architecture(config)), config.opt, options.epochs)
     if options.check_data:

@@ -1,6 +1,7 @@
 """Examples -> one batch: (B, 1, F, T) float32, or samples and views, and targets."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,10 +19,36 @@ class Samples(NamedTuple):
     views: np.ndarray  # (B,) View
 
 
+@dataclass(frozen=True)
+class HeldClip:
+    """A clip whose samples lie on the network's device, or two that sound at once."""
+
+    index: int
+    length: int  # samples, of the longer one
+    partner: int | None = None
+
+    def __len__(self) -> int:
+        return self.length
+
+
+class Held(NamedTuple):
+    """Clips whose samples src/data/lmdb/device_cache.py gathers on the device when their turn comes."""
+
+    gather: Callable[..., torch.Tensor]  # of the next three: `Samples.samples`
+    clips: np.ndarray  # (B,) int64
+    partners: np.ndarray  # (B,) int64, or -1
+    lengths: np.ndarray  # (B,) samples
+    views: np.ndarray  # (B,) View
+
+    def samples(self) -> Samples:
+        """The clips, on the device."""
+        return Samples(self.gather(self.clips, self.partners, self.lengths), self.lengths, self.views)
+
+
 class Batch(NamedTuple):
     """Clips and what is to be said of them."""
 
-    inputs: torch.Tensor | Samples  # (B, 1, F, T) float32
+    inputs: torch.Tensor | Samples | Held  # (B, 1, F, T) float32
     targets: torch.Tensor  # (B, C) float32 multi-hot, or (B,) int64 class indices
     teacher: torch.Tensor | None = None  # (B, C) float32, a teacher's logits
     frames: torch.Tensor | None = None  # (B, J, C) float32 in [0, 1], how much of each frame the classes sound
@@ -50,6 +77,14 @@ def stack_samples(clips: Sequence[np.ndarray], views: Sequence[View]) -> Samples
     return Samples(samples, lengths, np.array(views, dtype=object))
 
 
+def together(clip: Any, other: Any) -> Any:
+    """Two clips at once, the shorter one repeated: (N,) float32 of samples, or a `HeldClip` of these."""
+    length = max(len(clip), len(other))
+    if isinstance(clip, HeldClip):
+        return HeldClip(clip.index, length, other.index)
+    return np.resize(as_floats(clip), length) + np.resize(as_floats(other), length)
+
+
 def as_floats(samples: np.ndarray) -> np.ndarray:
     """(N,) int16 or float32 samples as float32, in which 1 is full scale."""
     return samples * np.float32(2**-15) if samples.dtype == np.int16 else samples
@@ -59,6 +94,7 @@ def message_of(buffers: SharedBuffers, batch: Batch) -> Message:
     """A worker's batch, as it is sent to the main process."""
     inputs, *small = batch
     sent: torch.Tensor | Message
+    assert not isinstance(inputs, Held), "workers hold nothing"
     if isinstance(inputs, Samples):
         sent = Message(Samples, (buffers.message(inputs.samples), inputs.lengths, inputs.views))
     else:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,9 +11,10 @@ from torch.utils.data import Dataset
 from src.config.sections import AudioConfig
 from src.data.audio.opening import Source
 from src.data.audio.spectrogram import FeatureExtractor
-from src.data.batching import Batch, as_floats, rows_for, stack_samples
+from src.data.batching import Batch, rows_for, stack_samples, together
 from src.data.events import Event, frame_targets, tiled
 from src.data.labels import LabelMap
+from src.data.lmdb.device_cache import DeviceCache
 from src.data.sampling import PARTNER, clip_generator
 from src.data.transforms import Transform, View
 from src.errors import UserError
@@ -44,6 +45,8 @@ class ClipDataset(Dataset, ABC):
     skipped: list[int] = []  # records that are left out because they cannot be used
     teacher: np.ndarray | None = None  # (N, C) float32, a teacher's logits
     frame_stride: int | None = None  # if set, batches carry targets of frames of so many columns
+    cache_on_device = False  # whether samples are wanted on the network's device …
+    held: DeviceCache | None = None  # … where they are then, if there is room
 
     def __init__(
         self,
@@ -142,6 +145,8 @@ class ClipDataset(Dataset, ABC):
         if self.frame_stride is not None:
             frames = self._frame_targets(views, events, self.frame_stride)
             spans = torch.tensor([(view.first, view.size, view.num_frames) for view in views])
+        if self.held is not None:
+            return Batch(self.held.batch(clips, views), targets, teacher, frames, spans)
         if self.on_device:
             return Batch(stack_samples(clips, views), targets, teacher, frames, spans)
         rows = rows_for(views)
@@ -158,17 +163,19 @@ class ClipDataset(Dataset, ABC):
             row[: len(targets)] = targets
         return frames
 
-    def sound(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def sound(self, epoch: int, index: int) -> tuple[Any, np.ndarray]:
         """What a clip holds in an epoch, and the class index of every event of it.
 
-        That is (N,) samples, or its (F, T) spectrogram where these are kept.
+        That is (N,) samples, a `HeldClip` where they are on a device, or its (F, T) spectrogram where these are kept.
         """
+        if self.held is not None:
+            return self.held[index], self.class_indices(index)
         if self._kept is None:
             return self.waveform(index), self.class_indices(index)
         frames, starts = self._kept
         return frames[starts[index] : starts[index + 1]].numpy().T, self.class_indices(index)
 
-    def mixed_sound(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray, list[Event]]:
+    def mixed_sound(self, epoch: int, index: int) -> tuple[Any, np.ndarray, list[Event]]:
         """What `sound` gives, with the chance `wave_mix` added to that of another clip, as when both sound at once.
 
         The sum is (N,) float32 of the longer one's length, and may leave [-1, 1). The shorter one is repeated. The
@@ -180,11 +187,10 @@ class ClipDataset(Dataset, ABC):
         if partner is None:
             return clip, classes, events
         other, more_classes = self.sound(epoch, partner)
-        length, rate = max(len(clip), len(other)), self.audio.sample_rate
-        mixed = np.resize(as_floats(clip), length) + np.resize(as_floats(other), length)
+        mixed, rate = together(clip, other), self.audio.sample_rate
         if wanted:
             both = (events, len(clip)), (self.events(epoch, partner), len(other))
-            events = [event for own, size in both for event in tiled(own, size, length, rate)]
+            events = [event for own, size in both for event in tiled(own, size, len(mixed), rate)]
         return mixed, np.concatenate([classes, more_classes]), events
 
     def partner(self, epoch: int, index: int) -> int | None:

@@ -8,9 +8,9 @@ from torch.utils.data import DataLoader
 from src.config.sections import Config
 from src.data.batching import Batch
 from src.data.clip_dataset import ClipDataset
-from src.data.device_features import DeviceFeatures, Features, makes_features
+from src.data.device_features import DeviceFeatures, Features
 from src.data.labels import LabelMap
-from src.data.loading import DESCRIPTORS, loader, open_dataset, open_training_set
+from src.data.loading import DESCRIPTORS, batches_on, open_dataset, open_training_set
 from src.data.sampling import EpochSampler
 from src.data.transforms import evaluation_chain, training_chain
 from src.errors import UserError
@@ -138,8 +138,8 @@ class ClipDataModule(pl.LightningDataModule):
 
     def _loader(self, dataset: ClipDataset, sampler: EpochSampler, drop_last: bool = False) -> DataLoader:
         device = self._attached().strategy.root_device
-        dataset.on_device = makes_features(device, self.features, dataset.audio.precompute_features)
-        return loader(dataset, sampler, self.batch_size, self.num_workers, self.prefetch_factor, drop_last, device)
+        what = device, dataset, sampler, self.batch_size, self.num_workers, self.features
+        return batches_on(*what, drop_last=drop_last, prefetch_factor=self.prefetch_factor)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         return batch._replace(inputs=self.device_features(batch.inputs))

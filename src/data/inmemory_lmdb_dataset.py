@@ -4,17 +4,20 @@ import logging
 from collections.abc import Iterable
 
 import numpy as np
+import torch
 
 from src.config.sections import AudioConfig
 from src.data.audio.files import decode_record
 from src.data.checks.bad_records import unusable
 from src.data.clip_dataset import ClipDataset
 from src.data.events import Event
+from src.data.lmdb.device_cache import DEVICE, open_device_cache
 from src.data.lmdb.fingerprint import fingerprint, known_fingerprint
 from src.data.lmdb.read_ahead import ReadingAhead
 from src.data.lmdb.sample_cache import open_cache
 from src.data.lmdb.store import LMDBReader
 from src.data.lmdb.subsets import chosen_records
+from src.data.sampling import EpochSampler
 from src.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -29,7 +32,7 @@ class LMDBDataset(ClipDataset):
         held_out: keep those of the next fold, or without folds a tenth of all.
         complement: keep those that are left to train on instead. These three are `chosen_records`'.
         skip_bad_records: look for records that cannot be used, list them and leave them out.
-        cache_samples: folder for a file of all clips decoded, see src/data/lmdb/sample_cache.py.
+        cache_samples: folder for a file of all clips decoded, see src/data/lmdb/sample_cache.py, or "device".
         num_workers: processes for these two, which take a pass the first time.
         The rest is `ClipDataset`'s.
 
@@ -60,8 +63,9 @@ class LMDBDataset(ClipDataset):
         self.skipped = sorted(bad)
         chosen = chosen_records(self.reader, annotations, audio.delimiter, fold, held_out, complement)
         self.records = np.setdiff1d(chosen, self.skipped)
-        rate = audio.sample_rate
-        self._cache = open_cache(cache_samples, self.reader, rate, num_workers, bad) if cache_samples else None
+        self.cache_on_device, rate = cache_samples == DEVICE, audio.sample_rate
+        folder = None if self.cache_on_device else cache_samples
+        self._cache = open_cache(folder, self.reader, rate, num_workers, bad) if folder else None
         super().__init__((annotations[record][0] for record in self.records), audio, *args, **kwargs)
         self.reader.unmap()
 
@@ -73,6 +77,13 @@ class LMDBDataset(ClipDataset):
         if cached is not None:
             return cached
         return decode_record(self.stored(index), self.audio.sample_rate, self.where(index))
+
+    def hold(self, device: torch.device, sampler: EpochSampler, num_workers: int) -> None:
+        """Keep all samples on a device for a sampler's batches, where there is room for them."""
+        self.held = None  # those of an earlier loader go first
+        rate = self.audio.sample_rate
+        self.held = open_device_cache(self.reader, self.records, rate, device, sampler, num_workers)
+        self.reader.unmap()
 
     def stored(self, index: int) -> bytes:
         flac = self.reader.audio(self.records[index])

@@ -5,20 +5,24 @@ import gc
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from src.config.sections import Config
-from src.data.batching import message_of, unchanged
+from src.data.batching import Batch, message_of, unchanged
 from src.data.clip_dataset import ClipDataset
+from src.data.device_features import Features, makes_features
 from src.data.inmemory_lmdb_dataset import InMemoryLMDBDataset, LMDBDataset
 from src.data.labels import LabelMap
 from src.data.lmdb.fingerprint import known_fingerprint
 from src.data.lmdb.store import data_file
 from src.data.manifest_dataset import ManifestDataset
+from src.data.sampling import EpochSampler
 from src.data.shared_buffers import SharedBuffers
 from src.data.soundscapes.dataset import SoundscapeDataset, known_source_fingerprint
 from src.data.transforms import Transform
@@ -108,15 +112,58 @@ class Workers(_MultiProcessingDataLoaderIter):
 
 
 class Loader(DataLoader):
-    """PyTorch's loader with these workers."""
+    """PyTorch's loader with these workers. What a device holds is chosen one batch ahead, in a thread."""
 
     def _get_iterator(self) -> Any:
-        return Workers(self) if self.num_workers else super()._get_iterator()
+        if self.num_workers:
+            return Workers(self)
+        batches = super()._get_iterator()
+        return batches if getattr(self.dataset, "held", None) is None else one_ahead(batches)
+
+
+def one_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches, each made while the one before is in use."""
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, batches, None)
+        while (batch := following.result()) is not None:
+            following = pool.submit(next, batches, None)
+            yield batch
+
+
+def batches_on(
+    device: torch.device,
+    dataset: ClipDataset,
+    sampler: EpochSampler,
+    batch_size: int,
+    num_workers: int,
+    features: Features,
+    **more: Any,
+) -> DataLoader:
+    """A loader for a network on a device, where the data set's samples may come to lie.
+
+    Args:
+        features: where spectrograms are made.
+        more: arguments of `loader`.
+
+    Raises:
+        UserError: samples are to lie on the device, and spectrograms to be made or kept elsewhere. Or as of `loader`.
+    """
+    if dataset.cache_on_device:
+        precomputed = dataset.audio.precompute_features
+        if features == "workers" or precomputed:
+            other = "audio_config.precompute_features" if precomputed else "--features workers"
+            raise UserError(
+                f"--cache_samples device: spectrograms are made there, and not as {other} says. Leave one out"
+            )
+        assert isinstance(dataset, LMDBDataset)
+        dataset.hold(device, sampler, num_workers)
+    dataset.on_device = makes_features(device, features, dataset.audio.precompute_features)
+    return loader(dataset, sampler, batch_size, num_workers, device=device, **more)
 
 
 def loader(
     dataset: ClipDataset,
-    sampler: Sampler,
+    sampler: Any,
     batch_size: int,
     num_workers: int,
     prefetch_factor: int = 4,
@@ -128,8 +175,9 @@ def loader(
     Raises:
         CannotStart: the system does not allow so many workers.
     """
-    pin_memory = device is not None and device.type == "cuda"
-    if not usable_workers(num_workers, DESCRIPTORS):
+    held = getattr(dataset, "held", None) is not None
+    pin_memory = not held and device is not None and device.type == "cuda"
+    if held or not usable_workers(num_workers, DESCRIPTORS):
         return Loader(
             dataset, batch_size, sampler=sampler, drop_last=drop_last, collate_fn=unchanged, pin_memory=pin_memory
         )

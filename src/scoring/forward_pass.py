@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from src.data.batching import Samples
+from src.data.batching import Held, Samples
 from src.data.clip_dataset import ClipDataset
-from src.data.device_features import DeviceFeatures, Features, makes_features
-from src.data.loading import loader
+from src.data.device_features import DeviceFeatures, Features
+from src.data.loading import batches_on
 from src.data.sampling import EpochSampler
 from src.utils.memory import available_memory
 from src.utils.progress import progress
@@ -61,16 +61,17 @@ def batches_of(
 ) -> Iterator[ClipBatch]:
     """All clips in order. `features` says where spectrograms are made."""
     sampler = EpochSampler(len(dataset), 0, training=False)
-    dataset.on_device = makes_features(device, features, dataset.audio.precompute_features)
     device_features = DeviceFeatures(dataset.features)
-    for batch in loader(dataset, sampler, batch_size, num_workers, device=device):
+    for batch in batches_on(device, dataset, sampler, batch_size, num_workers, features):
         yield ClipBatch(device_features(on(device, batch.inputs)), batch.targets, batch.spans)
 
 
-def on(device: torch.device, inputs: Samples | torch.Tensor) -> Samples | torch.Tensor:
+def on(device: torch.device, inputs: torch.Tensor | Samples | Held) -> torch.Tensor | Samples | Held:
     """A batch's inputs where the networks are."""
     if isinstance(inputs, torch.Tensor):
         return inputs.to(device, non_blocking=True)
+    if isinstance(inputs, Held):
+        return inputs
     return inputs._replace(samples=inputs.samples.to(device, non_blocking=True))
 
 

@@ -49,6 +49,7 @@ class InferenceOptions:
     gpus: tuple[int, ...] = (0,)  # the first that is there is used
     features: Features = "auto"  # where spectrograms are made
     skip_bad_records: bool = False  # leave them out instead of stopping
+    cache_samples: str | None = None  # folder for decoded clips, or "device"
     manifest: str | None = None  # … those that this CSV lists
     resample: bool = False  # take the manifest's files of any rate, as `audio_config.resample` does
     all_folds: bool = False  # of an LMDB with folds, not a checkpoint's validation fold alone
@@ -295,6 +296,7 @@ def whole_clips(checkpoint: Checkpoint, options: InferenceOptions) -> ClipDatase
         if all(found is None for found in folds):
             fold = None  # another data set, all of which is new to it
     choice: dict[str, Any] = {"fold": fold, "skip_bad_records": options.skip_bad_records}
+    choice["cache_samples"] = options.cache_samples
     choice |= {"num_workers": options.num_workers, "is_lmdb": is_lmdb}
     return open_dataset(config, options.source, checkpoint.classes(options.lbl_map), Compose(()), **choice)
 

@@ -121,7 +121,7 @@ def open_cache(
         except ValueError as error:
             if os.path.lexists(path):
                 log.warning("%s: %s, and is made anew", path, error)
-        decode, records = functools.partial(_decoded, reader, sample_rate, without), range(len(reader))
+        decode, records = functools.partial(decoded, reader, sample_rate, without), range(len(reader))
         what = f"decoding for {path.name}"
         _write(path, map_in_processes(decode, records, num_workers, what, unit="clip", chunk=16))
     return SampleCache(path, len(reader))
@@ -138,7 +138,12 @@ def _write(path: Path, clips: Iterable[bytes]) -> None:
         stream.write(arrays + TAIL.pack(len(sums), 2 * starts[-1], zlib.crc32(arrays), LAYOUT))
 
 
-def _decoded(reader: LMDBReader, sample_rate: int, without: Collection[int], index: int) -> bytes:
+def decoded(reader: LMDBReader, sample_rate: int, without: Collection[int], index: int) -> bytes:
+    """The 16-bit samples of a record, none of those to leave out.
+
+    Raises:
+        UserError: it cannot be decoded, or is not 16-bit FLAC.
+    """
     if index in without:
         return b""
     samples = decode_record(reader.audio(index), sample_rate, reader.where(index))
