@@ -12,7 +12,7 @@ check() { # NAME. Tools are called as modules: their own scripts name the folder
         layout) "$python" -m ruff format --check --quiet . ;;
         types) "$python" -m mypy --no-error-summary ;;
         spelling) "$python" -m codespell_lib . ;;
-        shell) .venv/bin/shellcheck -x ./*.sh scripts/*.sh scripts/lib/*.sh .ci/run ;;
+        shell) .venv/bin/shellcheck -x ./*.sh scripts/*.sh scripts/lib/*.sh benchmarks/*.sh .ci/run ;;
         layers) "$python" -c 'import sys, importlinter.cli as cli; sys.exit(cli.lint_imports(no_cache=True, no_logo=True))' ;;
         *) echo "there is no such check" >&2 && return 2 ;;
     esac

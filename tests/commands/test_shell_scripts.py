@@ -9,7 +9,8 @@ import pytest
 from conftest import ROOT
 
 SCRIPTS = sorted(
-    path.relative_to(ROOT) for path in (*ROOT.glob("*.sh"), *ROOT.glob("scripts/**/*.sh"), ROOT / ".ci/run")
+    path.relative_to(ROOT)
+    for path in (*ROOT.glob("*.sh"), *ROOT.glob("scripts/**/*.sh"), *ROOT.glob("benchmarks/*.sh"), ROOT / ".ci/run")
 )
 
 
