@@ -306,7 +306,7 @@ def resumed_differs(place: Place) -> tuple[float, float]:
 
     def start(folder: Path) -> subprocess.Popen:
         few = f"data.train_lmdb={lmdb}", f"data.val_lmdb={lmdb}", "opt.batch_size=4"
-        flags = "--epochs 2 --use_mixup --checkpoint_every_n_steps 1 --num_workers 1 --features device --seed 1"
+        flags = "--epochs 2 --use_mixup --checkpoint_every_n_steps 1 --num_workers 1 --cache_samples device --seed 1"
         words = "--cfg_file", cfg, "-e", folder, *flags.split(), *frames_and_device(place)
         words += tuple(word for one in few for word in ("--set", one))
         command = [sys.executable, str(ROOT / "train_gise_mixtures.py"), *map(str, words)]
