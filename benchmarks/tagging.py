@@ -3,15 +3,17 @@
     python benchmarks/tagging.py
 
 Noise of 44.1 kHz stereo is one long recording and several short ones, WAV and FLAC. The networks are untrained. They
-have --threads threads. Four ways take turns:
+have --threads threads. Five ways take turns:
 
 - the forward passes alone, in the same batches, on inputs that lie in memory
+- the same, while another process reads the files for nothing: what two cores that share a cache and a memory allow
 - the tagger, which reads in workers
 - the tagger, which reads in its own process
 - a plain loop of soundfile, torchaudio, librosa and the network
 """
 
 import argparse
+import multiprocessing
 import statistics
 import tempfile
 import time
@@ -34,6 +36,7 @@ from src.data.audio.opening import opened
 from src.models.registry import create
 from src.models.torch_files import write_torch_file
 from src.tagging import Tagger
+from src.tagging.inputs import pieces_of_files
 
 CFGS = {"ResNet-18": "cfgs_v2/demo/resnet_18_lmdb.cfg", "efficient": "cfgs_v2/efficient/demo.cfg"}
 RATE, CHANNELS, SHORT = 44100, 2, 10.0  # Hz, channels, s of a short recording
@@ -45,6 +48,7 @@ def main() -> None:
     add("--seconds", type=cli.positive(float), default=600.0, help="of the long recording, and of all short ones (600)")
     add("--threads", type=cli.positive(int), default=1, help="of the network (1)")
     add("--num_workers", type=cli.positive(int), default=1, help="processes that read (1)")
+    add("--networks", nargs="+", choices=CFGS, default=list(CFGS), help="which to measure (all)")
     add("--rounds", type=cli.positive(int), default=5, help="that figures are medians of (5)")
     arguments = parser.parse_args()
     print(machine())
@@ -53,8 +57,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         for suffix in ("wav", "flac"):
             sets = recordings(Path(name), suffix, arguments.seconds)
-            for network, cfg in CFGS.items():
-                tagger = untrained(Path(name), cfg)
+            for network in arguments.networks:
+                tagger = untrained(Path(name), CFGS[network])
                 for what, files in sets.items():
                     found = in_turns(ways(tagger, files, arguments.num_workers), arguments.rounds)
                     print_table(
@@ -106,12 +110,30 @@ def ways(tagger: Tagger, files: Sequence[Path], num_workers: int) -> dict[str, C
         for batch in batches:
             tagger.outputs(batch)
 
+    def forward_beside_reader() -> float:
+        reader = multiprocessing.get_context("fork").Process(target=read_for_ever, args=(tagger, files), daemon=True)
+        reader.start()
+        time.sleep(0.2)  # until it reads
+        taken = seconds_of(forward)
+        reader.kill()
+        reader.join()
+        return taken
+
     return {
         "forward passes alone": lambda: seconds_of(forward),
+        "forward passes beside a reader": forward_beside_reader,
         "tagger, workers": lambda: seconds_of(lambda: list(tagger.of_files(files, num_workers))),
         "tagger, one process": lambda: seconds_of(lambda: list(tagger.of_files(files))),
         "plain loop": lambda: seconds_of(lambda: plain_loop(tagger, files)),
     }
+
+
+def read_for_ever(tagger: Tagger, files: Sequence[Path]) -> None:
+    """Make inputs that nobody gets."""
+    torch.set_num_threads(1)  # as in a loader worker
+    while True:
+        for _ in pieces_of_files(tagger.inputs, files, 0):
+            pass
 
 
 def plain_loop(tagger: Tagger, files: Sequence[Path]) -> None:

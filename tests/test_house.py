@@ -79,9 +79,10 @@ def test_src_is_small():
     """14,500 lines before a cfg could ask for another recipe, 16,300 before events were kept, 18,000 before found.
 
     18,750 before results were put into users' hands: tables, a page, a stream, files to deploy.
+    20,600 before large machines: clips on the device, parts, runs that change size, held-out clips.
     """
     lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in SRC.rglob("*.py"))
-    assert lines < 20_600
+    assert lines < 21_900
 
 
 def test_one_helper_changes_the_path_of_imports():

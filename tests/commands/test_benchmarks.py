@@ -183,3 +183,19 @@ def test_event_scores():
     assert [row[0] for row in psds[1:]] == ["all thresholds", "2000 thresholds"] and psds[1][2] == "1.0"
     # So fine a grid sees all operating points.
     assert 0 < float(psds[1][3]) == pytest.approx(float(psds[2][3]), abs=0.005)
+
+
+def test_tagging():
+    found = run_benchmark("tagging", "--seconds", 12, "--rounds", 1, "--networks", "efficient")
+    ways = [
+        "forward passes alone",
+        "forward passes beside a reader",
+        "tagger, workers",
+        "tagger, one process",
+        "plain loop",
+    ]
+    assert len(found) == 4
+    for head, *rows in found:
+        assert head[0].startswith("efficient, ") and [row[0] for row in rows] == [*forward, *tagger, "plain loop"]
+        times = [numbers(row[1:]) for row in rows]
+        assert times[0][1] == 1 and all(ratio > 0 and hours > 0 for _, ratio, hours in times)
