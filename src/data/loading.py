@@ -27,7 +27,7 @@ from src.data.shared_buffers import SharedBuffers
 from src.data.soundscapes.dataset import SoundscapeDataset, known_source_fingerprint
 from src.data.transforms import Transform
 from src.errors import UserError
-from src.utils.limits import starting, usable_workers
+from src.utils.limits import KILLED, starting, usable_workers
 from src.utils.memory import keep_freed_memory
 
 
@@ -109,6 +109,14 @@ class Workers(_MultiProcessingDataLoaderIter):
         except BaseException:
             self._shutdown = True  # or PyTorch would look for those that it did not start, and print a traceback
             raise
+
+    def __next__(self) -> Any:
+        try:
+            return super().__next__()
+        except (ConnectionError, EOFError) as error:
+            if str(error).startswith("Caught "):  # in the worker, where PyTorch makes text of it
+                raise
+            raise UserError(KILLED) from error  # while it was sending
 
 
 class Loader(DataLoader):

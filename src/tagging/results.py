@@ -12,6 +12,7 @@ from src.errors import UserError
 from src.models.torch_files import digest_of
 from src.tagging.formats import FORMATS, Result, as_json, from_json
 from src.tagging.recordings import AudioFile
+from src.utils import locks
 from src.utils.files import claim_folder, file_behind, is_special, write_whole
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def one_for_all(
         resume: leave out recordings that are in this folder, and keep it in the end.
 
     Raises:
-        UserError: the folder is of another recipe.
+        UserError: the folder is of another recipe, or another run works in it.
     """
     target = file_behind(output)
     with ExitStack() as stack:
@@ -74,8 +75,10 @@ def one_for_all(
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         else:
             folder = target.with_name(f".{target.name}.parts")
+            stack.enter_context(_alone(folder, output))
             if not resume and (folder / NOTE).exists():
-                shutil.rmtree(folder)
+                for part in folder.glob("*.json"):
+                    part.unlink()
         claim_folder(folder, recipe, "results", "--output")
         places = [folder / f"{digest_of(str(file.path.absolute()))}.json" for file in files]
         todo, add = _results(places, files, as_json, resume)
@@ -90,6 +93,25 @@ def one_for_all(
         write_whole(output, FORMATS[name].content([result for part in parts for result in from_json(part)]))
         if not resume:
             shutil.rmtree(folder)
+
+
+@contextmanager
+def _alone(folder: Path, output: str) -> Iterator[None]:
+    """Keep other runs out of the folder, where its file system has locks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = locks.take(folder, folder=True)
+    except BlockingIOError:
+        raise UserError(f"{output}: another run is writing it. Wait until it has ended") from None
+    except OSError as error:
+        if error.errno not in locks.UNSUPPORTED:
+            raise
+        yield
+        return
+    try:
+        yield
+    finally:
+        locks.release(descriptor)
 
 
 def _results(

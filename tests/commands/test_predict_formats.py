@@ -16,6 +16,7 @@ from src.models.checkpoint import keep_decisions, read_checkpoint
 from src.models.decisions import Decisions
 from src.tagging import Tagger
 from src.tagging.found import decisions_of, found_in
+from src.utils import locks
 
 WINDOWS = "--window", 0.7, "--hop", 0.3
 SUFFIXES = {"audacity": ".txt", "raven": ".selections.txt", "csv": ".csv", "json": ".json", "parquet": ".parquet"}
@@ -242,6 +243,18 @@ def test_a_killed_run_resumes_to_the_same_files(network, sounds, tmp_path, where
         assert (
             not list(killed.glob(".*.parts")) and (killed / "all.csv").read_bytes() == (whole / "all.csv").read_bytes()
         )
+
+
+def test_two_runs_into_one_file_are_refused(network, sounds, tmp_path):
+    """The second one would delete what the first one keeps until its end."""
+    parts = tmp_path / ".a.csv.parts"
+    words = command(network, sounds, "--format", "csv", "--output", tmp_path / "a.csv")
+    with locks.exclusive(parts):
+        (parts / "recipe.json").write_text("{}")
+        assert "a.csv: another run is writing it" in error_line(run_script(*words))
+        assert (parts / "recipe.json").read_text() == "{}"
+    run_script(*words, check=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
 
 
 # ---- bad input ----

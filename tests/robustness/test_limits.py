@@ -11,8 +11,11 @@ import pytest
 from conftest import error_line, run_script, train_command
 from hostile import FewProcesses, SharedMemory, few_open_files, may_mount, run_changed
 from small_sources import generate, write_sources
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from src.data.clip_dataset import ClipDataset
+from src.data.loading import Workers
+from src.errors import UserError
 from src.utils import limits
 from src.utils.limits import CannotStart, in_words, starting, usable_workers
 
@@ -258,3 +261,17 @@ def test_processes_that_train_together_cannot_be_started(given):
     result = run_changed(no_more_programs, *training(given, "--devices", 3, "--accelerator", "cpu"))
     assert "--devices 3: not all could be started, as the system starts no more processes" in error_line(result)
     require_nothing_made(given)
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), EOFError()])
+def test_a_worker_that_is_killed_while_it_sends_is_named(monkeypatch, error):
+    """Its half-sent message is an error of the connection, which names no cause."""
+
+    def next_batch(self):
+        raise error
+
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter, "__next__", next_batch)
+    workers = object.__new__(Workers)
+    workers._shutdown = True  # there are none
+    with pytest.raises(UserError, match="a worker process was killed"):
+        next(workers)

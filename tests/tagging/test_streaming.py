@@ -1,5 +1,6 @@
 """Events of a stream, against those of the same samples as a recording, and what a stream keeps in memory."""
 
+import io
 import logging
 import os
 import pty
@@ -9,6 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
+import soundfile
 from conftest import FIXTURES, SAMPLE_RATE
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -291,3 +293,12 @@ def test_a_terminal_and_a_folder_are_no_input(tmp_path):
         opened_stream(Input(folder), SAMPLE_RATE)
     for number in (ours, theirs, folder):
         os.close(number)
+
+
+@pytest.mark.parametrize("kind", ["FLAC", "OGG", "AIFF", "MP3", "RF64"])
+def test_a_file_of_another_kind_is_not_taken_for_raw_samples(kind):
+    buffer = io.BytesIO()
+    soundfile.write(buffer, sound(SAMPLE_RATE), SAMPLE_RATE, format=kind)
+    content = (b"ID3\4" + bytes(6)) * (kind == "MP3") + buffer.getvalue()
+    with pytest.raises(UserError, match="standard input: begins as a file of another kind"):
+        opened_stream(Input(Writer([content]).number), SAMPLE_RATE)

@@ -22,6 +22,7 @@ LARGEST_CHUNK = 1 << 20  # bytes of a WAV header's chunk
 HIGHEST_RATE, MOST_CHANNELS = 1_000_000, 1024
 PCM, EXTENSIBLE = 1, 0xFFFE  # formats of a WAV header
 WIDTH = 2  # bytes of a sample
+OTHER_FILES = b"fLaC", b"OggS", b"ID3\3", b"ID3\4", b"FORM", b"RF64", b"RIFX"  # how they begin
 
 
 class Input:
@@ -130,6 +131,9 @@ def opened_stream(source: Input, usual_rate: int, rate: int | None = None, chann
     start = source.ahead(12)
     if not start:
         raise UserError(f"{source.where}: is empty. Does the recorder run?")
+    if start.startswith(OTHER_FILES):
+        mend = "16-bit PCM was expected, raw or behind a WAV header: ffmpeg -i FILE -f wav -c:a pcm_s16le -"
+        raise UserError(f"{source.where}: begins as a file of another kind, {start[:4]!r}. {mend}")
     said = _read_header(source) if start[:4] == b"RIFF" and start[8:] == b"WAVE" else None
     for name, given, found in zip(("rate", "channels"), (rate, channels), said or ()):
         if given not in (None, found):
