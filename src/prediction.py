@@ -98,25 +98,31 @@ def predict(options: PredictionOptions) -> None:
     require_writable(*outputs, inputs=[options.ckpt_path, options.lbl_map, *(file.path for file in files)])
     settings = options.lbl_map, options.window, options.hop, options.device, options.batch_size
     tagger = Tagger(options.ckpt_path, *settings, frames=bool(options.frames), drawn=bool(options.plot or options.html))
+    alone = bool(options.output and is_special(file_behind(options.output)))  # such as on standard output
     failed = 0
-    at_once: list[Callable[[int, Tagged], None]] = []
     with ExitStack() as stack:
         adders = [stack.enter_context(output) for output in wanted_outputs(options, tagger)]
+        keep: Callable[[int, Tagged], None] = nothing
         if options.format:
-            files, *at_once = stack.enter_context(wanted_results(options, tagger, files))
-        found = tagger.of_files([file.path for file in files], options.num_workers, *at_once)
+            files, keep = stack.enter_context(wanted_results(options, tagger, files))
+        found = tagger.of_files([file.path for file in files], options.num_workers, at_once=keep)
         for number, tagged in enumerate(found, 1):
             if isinstance(tagged, UserError):
                 log.error("%s", tagged)
                 failed += 1
                 continue
-            say(tagged, tagger, options)
+            if not alone:
+                say(tagged, tagger, options)
             if options.plot:
                 draw_picture(tagged, tagger, options, Path(options.plot), f"{number:03d}" * (len(files) > 1))
             for add in adders:
                 add(tagged)
     if failed:
         raise UserError(f"{failed} of {len(files)} recordings could not be read. See above")
+
+
+def nothing(number: int, tagged: Tagged) -> None:
+    """What is kept of a recording where nothing is."""
 
 
 def say(tagged: Tagged, tagger: Tagger, options: PredictionOptions) -> None:

@@ -187,15 +187,12 @@ def test_event_scores():
 
 def test_tagging():
     found = run_benchmark("tagging", "--seconds", 12, "--rounds", 1, "--networks", "efficient")
-    ways = [
-        "forward passes alone",
-        "forward passes beside a reader",
-        "tagger, workers",
-        "tagger, one process",
-        "plain loop",
-    ]
+    forward, tagger = (
+        ("forward passes alone", "forward passes beside a reader"),
+        ("tagger, workers", "tagger, one process"),
+    )
     assert len(found) == 4
     for head, *rows in found:
-        assert head[0].startswith("efficient, ") and [row[0] for row in rows] == [*forward, *tagger, "plain loop"]
+        assert head[0].startswith("efficient, ") and [row[0] for row in rows] == [*ways, "plain loop"]
         times = [numbers(row[1:]) for row in rows]
         assert times[0][1] == 1 and all(ratio > 0 and hours > 0 for _, ratio, hours in times)
