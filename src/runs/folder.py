@@ -68,7 +68,7 @@ class RunFolder:
             for name, kind in (("finished", dict), ("data", dict), ("resumed", list)):
                 if not isinstance(record.get(name) or kind(), kind):
                     raise TypeError(f"{name} is of another type")
-            return {"finished": None} | record
+            return {"finished": None, "sync_batchnorm": False} | record
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
