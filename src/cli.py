@@ -255,6 +255,8 @@ def training_parser(description: str, random_clip_size: int = 500, val_clip_size
     add("--precision", choices=("32", "16-mixed", "bf16-mixed"), help=precision)
     add("--fp16", action="store_true", help="the same as --precision 16-mixed")
     add("--compile", action="store_true", help="compile the network (torch.compile)")
+    synchronised = "take batch norm's statistics over the batches of all processes (GPUs alone)"
+    add("--sync_batchnorm", action="store_true", help=synchronised)
     add("--random_clip_size", type=positive(int), default=random_clip_size, help="frames of a training clip")
     add("--val_clip_size", type=positive(int), default=val_clip_size, help="frames of a validation clip")
     add("--use_mixup", action="store_true", help="mix the training batches (multilabel)")
@@ -273,8 +275,11 @@ def training_parser(description: str, random_clip_size: int = 500, val_clip_size
     )
     add("--protocol", dest="validation", choices=("published", "held_out"), default="published", help=validates)
     add_clip_flags(parser)
-    accumulate = "batches whose gradients make one step: with 1 GPU and 4, a step is as with 4 GPUs"
-    add("--accumulate_grad_batches", type=positive(int), default=1, metavar="N", help=accumulate)
+    accumulate = (
+        "batches whose gradients make one step: with 1 GPU and 4, a step is as with 4 GPUs. By default 1, or what "
+        "keeps the steps of a resumed run"
+    )
+    add("--accumulate_grad_batches", type=positive(int), metavar="N", help=accumulate)
     every = "also save the state within an epoch every N steps. With 0 only after an epoch and when interrupted"
     add("--checkpoint_every_n_steps", type=count, default=0, metavar="N", help=every)
     keep = "checkpoints to keep: every epoch's, the last one, or those of the K best epochs"
@@ -326,7 +331,7 @@ def _devices(arguments: argparse.Namespace) -> "Devices":
         if arguments.fp16 and precision != "16-mixed":
             raise UserError(f"--precision {precision}: --fp16 asks for 16-mixed. Leave one of the two flags out")
         asked_for = arguments.gpus, arguments.accelerator, arguments.devices, arguments.num_nodes
-        return choose_devices(*asked_for, precision, arguments.compile)
+        return choose_devices(*asked_for, precision, arguments.compile, arguments.sync_batchnorm)
     except UserError:
         if any(os.environ.get(name, "0") != "0" for name in ("LOCAL_RANK", "SLURM_LOCALID")):
             time.sleep(TIME_TO_REPORT)

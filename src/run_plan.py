@@ -22,8 +22,10 @@ from src.data.device_features import Features
 from src.data.labels import LabelMap
 from src.data.lmdb.device_cache import DEVICE
 from src.data.loading import known_data, open_training_set
+from src.data.sampling import Dealing
 from src.data.transforms import Compose
 from src.errors import UserError
+from src.learning.batch_norm import over_all_processes
 from src.learning.normalisation import normalised, normalised_by
 from src.learning.tasks import Task, build_task
 from src.learning.teachers import TEACHER, teach
@@ -65,7 +67,7 @@ class TrainingOptions:
     pretrained: str | None = None  # in place of the cfg's
     train_lmdb: str | None = None  # in place of the cfg's
     data_root: str | None = None  # folder that the cfg's relative paths start from
-    accumulate_grad_batches: int = 1  # batches whose gradients make one step
+    accumulate_grad_batches: int | None = None  # batches whose gradients make one step, 1 or a resumed run's if None
     fold_index: int | None = None  # of an LMDB with folds, the one to score, and to validate on as published
     validation: Literal["published", "held_out"] = "published"  # on data.val_lmdb, or on a part of the training clips
     crop_validation: bool = True  # validate on the centre of a longer clip, or on all of it
@@ -107,6 +109,7 @@ class RunPlan:
     seed: int
     earlier: dict[str, Any] | None  # the folder's record, where the run is resumed
     resume: ResumePoint | None  # where it is resumed from
+    dealing: Dealing = Dealing()  # which process computes which batches
 
     @property
     def folder(self) -> RunFolder:
@@ -150,7 +153,8 @@ class RunPlan:
 
     def network(self) -> nn.Module:
         """The network that the run begins with."""
-        return initial_network(self.config, self.seed)
+        network = initial_network(self.config, self.seed)
+        return over_all_processes(network) if self.options.devices.sync_batchnorm else network
 
     def data(self) -> ClipDataModule:
         """The clips, enough of them for all processes. It is said what of each is validated on."""
@@ -168,7 +172,7 @@ class RunPlan:
             network.stride if isinstance(network, FrameNetwork) else None,
             **self.of_lmdbs,
         )
-        data.require_enough(options.devices.num_processes)
+        data.deal(self.dealing)
         if self.config.opt.teacher:
             teach(data.train_set, self.config.opt.teacher, data.train_source)
         report_frames(data.val_set, options.val_clip_size, "--val_clip_size", options.crop_validation)
@@ -184,6 +188,7 @@ class RunPlan:
             "random_clip_size": options.random_clip_size,
             "val_clip_size": options.val_clip_size,
             "precision": options.devices.precision,
+            "sync_batchnorm": options.devices.sync_batchnorm,
             "class_weights": None if self.class_weights is None else self.class_weights.tolist(),
             "fold_index": options.fold_index,
             "validation": options.validation,
@@ -195,7 +200,8 @@ class RunPlan:
     def record(self) -> RunRecord:
         """The run's record, with this start in it."""
         devices = asdict(self.options.devices) | {"gpus": list(self.options.devices.gpus)}
-        start = provenance() | {"devices": devices, "accumulate": self.options.accumulate_grad_batches}
+        begun = {"processes": self.dealing.ranks, "accumulate": self.dealing.accumulate}
+        start = provenance() | {"devices": devices, "accumulate": self.dealing.share, "begun": begun}
         named = {
             "protocol": self.config.protocol,
             "cfg_file": self.options.cfg_file,
@@ -256,8 +262,12 @@ def _plan(options: TrainingOptions) -> RunPlan:
     places = [folder.record_file, folder.metrics_file, folder.resume_file, folder.checkpoints / "a.ckpt"]
     cache = None if options.cache_samples == DEVICE else options.cache_samples
     require_writable(*places, cache and Path(cache) / "samples")
+    processes, accumulate = options.devices.num_processes, options.accumulate_grad_batches
     if point:
+        plan = replace(plan, dealing=point.dealing(processes, accumulate))
         point.require_trainable(outline(*architecture(config)), config.opt, options.epochs)
+    else:
+        plan = replace(plan, dealing=Dealing(processes, accumulate or 1, processes))
     if options.check_data:
         check_data(plan)
     if config.data.isolated_events:  # packed by one process, which says so

@@ -91,7 +91,7 @@ def carry_out(plan: RunPlan) -> None:
         options.devices,
         [record, *run_callbacks(plan.folder, data, config.opt, task.figure_names, keep, every, interrupts)],
         max_epochs=options.epochs,
-        accumulate_grad_batches=options.accumulate_grad_batches,
+        accumulate_grad_batches=plan.dealing.share,
         gradient_clip_val=config.opt.clip_norm,
         deterministic=None if options.seed is None else "warn",
     )
@@ -132,8 +132,8 @@ def announce(plan: RunPlan, recognizer: Recognizer, data: ClipDataModule) -> Non
     which = " held out of training" * held_out
     if options.fold_index is not None:
         which = f" of fold {'after ' * held_out}{options.fold_index}"
-    accumulate, processes = options.accumulate_grad_batches, options.devices.num_processes
-    steps = f", {accumulate} of them a step" if accumulate > 1 else ""
+    dealing, processes = plan.dealing, options.devices.num_processes
+    steps = f", {dealing.share} of them a step" if dealing.share > 1 else ""
     ranks = f", in each of {processes} processes" if processes > 1 else ""
     log.info(
         f"{len(data.train_set)} training clips ({config.data.source('train')}), {len(data.val_set)} validation clips "
@@ -144,3 +144,7 @@ def announce(plan: RunPlan, recognizer: Recognizer, data: ClipDataModule) -> Non
     if point:
         within = f" and {point.batches} batches" if point.batches else ""
         log.info("resuming from %s, after %d epochs%s", point.path, point.epochs, within)
+    if not dealing.is_as_begun:
+        log.info("steps of %d batches, as where the run began, in %d processes", dealing.batches_a_step, dealing.ranks)
+        if options.devices.sync_batchnorm:
+            log.warning("--sync_batchnorm: batch norm's statistics are over %d processes now", processes)

@@ -11,7 +11,7 @@ from src.data.clip_dataset import ClipDataset
 from src.data.device_features import DeviceFeatures, Features
 from src.data.labels import LabelMap
 from src.data.loading import DESCRIPTORS, batches_on, open_dataset, open_training_set
-from src.data.sampling import EpochSampler
+from src.data.sampling import Dealing, DealtSampler, EpochSampler
 from src.data.transforms import evaluation_chain, training_chain
 from src.errors import UserError
 from src.utils.limits import usable_workers
@@ -77,49 +77,59 @@ class ClipDataModule(pl.LightningDataModule):
             self.train_set.use_frames(frame_stride)
             self.val_set.use_frames(frame_stride)
         self.device_features = DeviceFeatures(self.train_set.features)
-        self.require_enough(num_ranks=1)
-        self._within_epoch: tuple[int, int] | None = None  # epoch, records of each rank done
+        self.deal(Dealing())
+        self._within_epoch: tuple[int, int] | None = None  # epoch, records of each process done
 
-    def require_enough(self, num_ranks: int) -> None:
-        """Refuse a batch size that would drop the whole training set as one incomplete batch, and idle ranks."""
-        clips = -(-len(self.train_set) // num_ranks)
+    def deal(self, dealing: Dealing) -> None:
+        """Share the clips so in the fit that follows.
+
+        Raises:
+            UserError: the whole training set would be dropped as one incomplete batch, or a process would be idle.
+        """
+        clips = -(-len(self.train_set) // dealing.ranks)
         if clips < self.batch_size:
-            each = f"{clips} for each of {num_ranks} devices" if num_ranks > 1 else f"{clips}"
+            each = f"{clips} for each of {dealing.ranks} devices" if dealing.ranks > 1 else f"{clips}"
             raise UserError(
                 f"{self.train_source}: {each} training clips do not fill one batch of opt.batch_size "
                 f"{self.batch_size}. Choose a smaller one with --set opt.batch_size={clips}"
             )
-        if len(self.val_set) < num_ranks:
+        if len(self.val_set) < dealing.processes:
             raise UserError(
                 f"{self.val_source}: holds {len(self.val_set)} validation clips, fewer than the "
-                f"{num_ranks} devices that share them. Train on {len(self.val_set)} at most"
+                f"{dealing.processes} devices that share them. Train on {len(self.val_set)} at most"
             )
+        self.dealing = dealing
 
     def read_ahead(self) -> None:
         """Begin in the background what takes a pass through the files. One process of a machine calls it."""
         self.train_set.read_ahead()
         self.val_set.read_ahead()
 
-    def num_batches(self, num_ranks: int) -> int:
-        """Training batches of a rank in an epoch."""
-        return len(self._sampler(0, num_ranks)) // self.batch_size
+    def num_batches(self) -> int:
+        """Training batches of a process in an epoch."""
+        return len(self._sampler()) // self.batch_size
+
+    def origin(self, batch: int, process: int) -> tuple[int, int] | None:
+        """Rank and number of a process's training batch when the run began, as `Dealing.origin` gives them."""
+        return self._sampler(process).origin(batch)
 
     def resume(self, epoch: int, batches: int) -> None:
-        """Start training with that epoch, of which each rank has done so many batches."""
+        """Start training with that epoch, of which each process has done so many batches."""
         self._within_epoch = epoch, batches * self.batch_size
 
-    def records_of_batch(self, epoch: int, batch: int, rank: int, num_ranks: int) -> str:
+    def records_of_batch(self, epoch: int, batch: int, process: int) -> str:
         """How messages call the clips of a training batch."""
-        share = self._sampler(rank, num_ranks).share(epoch)
+        share = self._sampler(process).share(epoch)
         return self.train_set.where_all(share[batch * self.batch_size : (batch + 1) * self.batch_size].tolist())
 
-    def _sampler(self, rank: int, num_ranks: int) -> EpochSampler:
-        return EpochSampler(len(self.train_set), self.seed, True, rank, num_ranks, self._weights)
+    def _sampler(self, process: int = 0) -> DealtSampler:
+        return DealtSampler(len(self.train_set), self.seed, self.batch_size, self.dealing, process, self._weights)
 
     def train_dataloader(self) -> DataLoader:
         trainer = self._attached()
-        self.require_enough(trainer.world_size)
-        sampler = self._sampler(trainer.global_rank, trainer.world_size)
+        shared = trainer.world_size, trainer.accumulate_grad_batches
+        assert shared == (self.dealing.processes, self.dealing.share), "deal the clips as the trainer takes them"
+        sampler = self._sampler(trainer.global_rank)
         # Loader workers fetch the first batches before Lightning sets the epoch.
         progress = trainer.fit_loop.epoch_progress.current
         sampler.set_epoch(progress.processed)  # type: ignore[attr-defined,union-attr]  # Lightning declares a narrower type

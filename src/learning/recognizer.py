@@ -15,6 +15,7 @@ from src.data.labels import LabelMap
 from src.data.mixup import mixup
 from src.data.sampling import network_seed
 from src.errors import UserError
+from src.learning.batch_norm import RunningStatistics
 from src.learning.optim import Schedule, build_optimizer, build_schedule, step_schedule
 from src.learning.tasks import Task
 from src.learning.thresholds import report_missing
@@ -59,6 +60,9 @@ class Recognizer(pl.LightningModule):
         self._validated: list[list[torch.Tensor | None]] = []  # of each batch, its outputs, targets, frames and spans
         self._reported_undefined = False
         self._batch = 0  # of the epoch
+        self._origin: tuple[int, int] | None = None  # of the batch: rank and number when the run began
+        self._statistics = RunningStatistics(network)
+        self._step_losses: list[torch.Tensor] = []  # (2,) of the step's batches: loss, and 1 where it counts
         self._decisions: dict[str, Any] = {DECISIONS: None}  # by the last validation, under a checkpoint's keys
         self._loss_sum, self._loss_count = torch.zeros(()), 0  # over the clips of the epoch so far
 
@@ -71,8 +75,14 @@ class Recognizer(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Make dropout depend on the place in the run alone, so that a resumed run needs no generator's state."""
-        torch.manual_seed(network_seed(self.seed, self.current_epoch, batch_idx, self.global_rank))
-        self._batch = batch_idx
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        self._batch, self._origin = batch_idx, data.origin(batch_idx, self.global_rank)
+        rank, number = self._origin or (0, 0)
+        torch.manual_seed(network_seed(self.seed, self.current_epoch, number, rank))
+        if not data.dealing.is_as_begun:
+            if data.dealing.processes > data.dealing.ranks and batch_idx % data.dealing.share == 0:
+                self._statistics.begin_step()
+            self._statistics.track(self._origin is not None and rank == 0)
         schedule = self._schedule()
         # Before the first step it is where it starts, and PyTorch warns of a schedule ahead of its optimiser.
         if isinstance(schedule, LambdaLR) and self.global_step:
@@ -81,7 +91,7 @@ class Recognizer(pl.LightningModule):
     def _place(self) -> tuple[int, int]:
         """The step of the run that the batch under way belongs to, and the steps of all epochs."""
         trainer, accumulate = self.trainer, self.trainer.accumulate_grad_batches
-        batches = trainer.datamodule.num_batches(trainer.world_size)  # type: ignore[attr-defined]
+        batches = trainer.datamodule.num_batches()  # type: ignore[attr-defined]
         each = -(-batches // accumulate)
         assert trainer.max_epochs is not None
         return trainer.current_epoch * each + self._batch // accumulate, trainer.max_epochs * each
@@ -94,13 +104,27 @@ class Recognizer(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         inputs = batch.inputs
         assert isinstance(inputs, torch.Tensor), "the data module makes features of samples"
-        place = self.current_epoch, batch_idx, self.global_rank
+        rank, number = self._origin or (0, 0)
+        place = self.current_epoch, number, rank
         mixed = mixup(inputs, self.protocol, self.seed, *place, self.augment) if self.use_mixup else None
         loss = self.task.training_loss(self.net, batch, mixed)
+        counts = self._origin is not None
+        if not counts:
+            loss = loss * 0
         self._loss_sum = self._loss_sum.to(loss.device) + loss.detach().float() * len(inputs)
-        self._loss_count += len(inputs)
-        self.log("train_loss_step", loss, on_step=True, on_epoch=False, prog_bar=True, batch_size=len(inputs))
+        self._loss_count += counts * len(inputs)
+        self._step_losses.append(torch.stack([loss.detach(), torch.full_like(loss.detach(), counts)]))
         return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log the step's loss, the mean over its batches in all processes."""
+        own = torch.stack(self._step_losses).sum(dim=0)
+        self._step_losses.clear()
+        total, batches = self.trainer.strategy.reduce(own, reduce_op="sum")
+        self.log("train_loss_step", total / batches, on_step=True, on_epoch=False, prog_bar=True)
+        dealing = self.trainer.datamodule.dealing  # type: ignore[attr-defined]
+        if dealing.processes > dealing.ranks:
+            self._statistics.join(self.all_gather)
 
     # Batch norm's statistics are rank 0's here, as in the checkpoint: DDP shares them before a rank's first batch.
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -119,15 +143,16 @@ class Recognizer(pl.LightningModule):
                 f"epoch {self.current_epoch}: the network's outputs are not finite, training has diverged. "
                 f"opt.lr is {self.opt.lr:g}, try a smaller one"
             )
-        clips = self.trainer.datamodule.val_set  # type: ignore[attr-defined]
-        decisions = self.task.decisions(outputs, batch, clips)
+        val_set = self.trainer.datamodule.val_set  # type: ignore[attr-defined]
+        decisions = self.task.decisions(outputs, batch, val_set)
         self._decisions = {key: each.as_dict() for key, each in decisions.items()}
         if not self._reported_undefined:
             self.task.report_undefined(targets.numpy(), self.label_map, "validation set")
             report_missing(decisions[DECISIONS].thresholds, self.label_map.names, "validation set")
             self._reported_undefined = True
-        figures = self.task.figures(outputs, batch, clips)
-        self.log("train_loss", self._loss_sum / self._loss_count, prog_bar=True, sync_dist=True)
+        figures = self.task.figures(outputs, batch, val_set)
+        clips = sum(gather_objects(self._loss_count)) / self.trainer.world_size  # a process may have fewer
+        self.log("train_loss", self._loss_sum / clips, prog_bar=True, sync_dist=True)
         # Every rank has the whole set and the same figures: nothing to average over ranks.
         self.log("val_loss", self.task.validation_loss(outputs, batch), rank_zero_only=False)
         for name, figure in figures.items():

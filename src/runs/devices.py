@@ -25,6 +25,7 @@ class Devices:
     num_nodes: int = 1
     precision: str = "32"  # as asked for: 32, 16-mixed or bf16-mixed
     compile: bool = False  # have torch.compile make the network's kernels
+    sync_batchnorm: bool = False  # take batch norm's statistics over all processes
 
     @property
     def on_gpu(self) -> bool:
@@ -58,6 +59,7 @@ def choose_devices(
     num_nodes: int = 1,
     precision: str = "32",
     compile: bool = False,
+    sync_batchnorm: bool = False,
 ) -> Devices:
     """The devices that a training script's flags ask for, of those that are here.
 
@@ -68,6 +70,7 @@ def choose_devices(
         num_nodes: nodes.
         precision: "32", "16-mixed" or "bf16-mixed".
         compile: compile the network.
+        sync_batchnorm: take batch norm's statistics over all processes.
 
     Raises:
         UserError: flags that contradict each other, the hardware, or what torchrun or SLURM has started.
@@ -77,7 +80,9 @@ def choose_devices(
         log.warning("--precision 16-mixed (--fp16): 16-bit mixed precision needs a GPU. Training in 32 bits")
     if compile and not found:
         require_compiler()
-    chosen = Devices(found, len(found) or devices or 1, num_nodes, precision, compile)
+    if sync_batchnorm and not found:
+        raise UserError("--sync_batchnorm: PyTorch's works on GPUs alone, and this run is on the CPU. Leave it out")
+    chosen = Devices(found, len(found) or devices or 1, num_nodes, precision, compile, sync_batchnorm)
     require_processes(chosen)
     return chosen
 
@@ -109,7 +114,7 @@ def present_gpus(wanted: Sequence[int]) -> list[int]:
         log.info("no such GPU here (--gpus %s), running on the CPU", names)
     elif len(present) < len(wanted):
         log.warning(
-            "--gpus %s: of these only %s are here. The batch over all devices shrinks with their number",
+            "--gpus %s: of these only %s are here. The batch over all devices of a new run shrinks with their number",
             names,
             ", ".join(map(str, present)),
         )

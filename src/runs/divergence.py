@@ -60,7 +60,7 @@ class LossWatch(Callback):
         steps = -(-seen // accumulate) if seen == trainer.num_training_batches else seen // accumulate  # of the epoch
         step = trainer.global_step - steps + batch // accumulate + 1
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        records = self._data.records_of_batch(trainer.current_epoch, batch, rank, trainer.world_size)
+        records = self._data.records_of_batch(trainer.current_epoch, batch, rank)
         return (
             f"epoch {trainer.current_epoch}, step {step}: the loss {what}, training has diverged. Learning rate "
             f"{rate:g}. Batch {batch} was of {records}. The last checkpoint from before is kept. Try a smaller opt.lr"

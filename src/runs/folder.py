@@ -68,7 +68,8 @@ class RunFolder:
             for name, kind in (("finished", dict), ("data", dict), ("resumed", list)):
                 if not isinstance(record.get(name) or kind(), kind):
                     raise TypeError(f"{name} is of another type")
-            return {"finished": None, "validation": "published"} | record  # which earlier versions did not say
+            before = {"finished": None, "validation": "published", "sync_batchnorm": False}  # where it does not say
+            return before | record
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:

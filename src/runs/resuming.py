@@ -2,12 +2,13 @@
 
 Within an epoch, a checkpoint says how many batches of it each rank has done, and the loader starts with the next one.
 The order, every clip's draws, mixup's and dropout's follow from seed, epoch, record and batch alone. After an epoch's
-last batch its validation is repeated from the start.
+last batch its validation is repeated from the start. Another number of processes shares the batches of every step that
+the run began with, as `src.data.sampling.Dealing` says.
 """
 
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ import pytorch_lightning as pl
 import torch
 
 from src.config.sections import OptConfig
-from src.errors import UserError
+from src.data.sampling import Dealing
+from src.errors import UserError, listed
 from src.models.safe_loading import read_torch_file
 from src.models.weights import NETWORK, is_usable, misfit
 from src.runs.checkpoint_io import tensors_in
 from src.runs.folder import RunFolder, epoch_of
 
 RANKS = "ranks"  # key of a checkpoint: how many processes wrote it
+MOST = 1_000_000  # processes, or batches of a step: more are no run's
 RAW = "current_model_state"  # key of a checkpoint whose state_dict is an average: the weights of the last step
 
 
@@ -38,7 +41,34 @@ class ResumePoint:
     planned: int | None  # epochs of the run, where its learning rate falls towards their end
     optimizer: str | None  # opt.optimizer of the run, where the checkpoint says
     scheduler: str | None  # opt.scheduler, likewise
+    begun: Dealing | None  # how its run shared its batches when it began, where it says so
     averaged: bool  # whether the weights are an average, with those of the last step beside them
+
+    def dealing(self, processes: int, accumulate: int | None) -> Dealing:
+        """How so many processes share the batches of each of the run's steps.
+
+        Args:
+            accumulate: of --accumulate_grad_batches, if given.
+
+        Raises:
+            UserError: they cannot share them equally, or not with this --accumulate_grad_batches.
+        """
+        if self.begun is None:
+            return Dealing(processes, accumulate or 1, processes)
+        batches = self.begun.batches_a_step
+        if batches % processes:
+            fitting = listed([number for number in range(1, batches + 1) if batches % number == 0], 20)
+            raise UserError(
+                f"{self.path}: each step of its run is of {batches} batches, and {processes} processes cannot share "
+                f"them equally. Resume it with another number (--devices, --gpus, --num_nodes), of {fitting}"
+            )
+        dealing = replace(self.begun, processes=processes)
+        if accumulate not in (None, dealing.share):
+            raise UserError(
+                f"--accumulate_grad_batches {accumulate}: each step of the run of {self.path} is of {batches} batches, "
+                f"{dealing.share} for each of {processes} processes. Give {dealing.share}, or leave the flag out"
+            )
+        return dealing
 
     def require_trainable(self, network: torch.nn.Module, opt: OptConfig, epochs: int) -> None:
         """Refuse a checkpoint of another network, of a longer run, or of another optimiser or schedule.
@@ -98,6 +128,7 @@ def read_resume_point(path: Path) -> ResumePoint:
         record = content.get("hyper_parameters") or {}
         opt = record.get("cfg", {}).get("opt", {})
         optimizer, scheduler = opt.get("optimizer"), opt.get("scheduler")
+        begun = _begun(record, content.get(RANKS))
     except (KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: does not say how far its run had come. The file is damaged") from None
     weights, further = content["state_dict"], (content["optimizer_states"], content.get(RAW))
@@ -113,8 +144,32 @@ def read_resume_point(path: Path) -> ResumePoint:
         )
     shapes = {str(name).removeprefix(NETWORK): value.to("meta") for name, value in weights.items()}
     return ResumePoint(
-        path, epochs, batches, early, seconds, shapes, record.get("epochs"), optimizer, scheduler, RAW in content
+        path, epochs, batches, early, seconds, shapes, record.get("epochs"), optimizer, scheduler, begun, RAW in content
     )
+
+
+def _begun(record: Mapping[str, Any], processes: Any) -> Dealing | None:
+    """How the run of a checkpoint's record shared its batches when it began, and None where nothing says so.
+
+    Earlier versions kept no steps: with them a run began anew with each start.
+
+    Args:
+        processes: that wrote the checkpoint.
+
+    Raises:
+        TypeError, KeyError: the record is damaged.
+    """
+    if processes is None:
+        return None
+    start = [record, *record.get("resumed", [])][-1]
+    begun = start.get("begun") or {"processes": processes, "accumulate": start.get("accumulate", 1)}
+    numbers = begun["processes"], begun["accumulate"], processes
+    if not all(isinstance(number, int) and 0 < number < MOST for number in numbers):
+        raise TypeError("no numbers of processes and batches")
+    dealing = Dealing(begun["processes"], begun["accumulate"], begun["processes"])
+    if dealing.batches_a_step % processes:
+        raise TypeError("another number of processes than can share a step")
+    return dealing
 
 
 def shapes_of(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,8 +197,8 @@ def last_resume_point(folder: RunFolder) -> ResumePoint | None:
 def resume_within_epoch(checkpoint: dict[str, Any], trainer: pl.Trainer, data: Any) -> None:
     """Have Lightning and the loader start after the batches that a checkpoint has done.
 
-    On another number of ranks these are as many batches as hold the same records, rounded down. Call it before
-    Lightning takes its counters from `checkpoint`, for they are set here.
+    On another number of processes these are the batches of as many steps. Call it before Lightning takes its counters
+    from `checkpoint`, for they are set here.
 
     Args:
         data: the run's `ClipDataModule`.
@@ -152,11 +207,12 @@ def resume_within_epoch(checkpoint: dict[str, Any], trainer: pl.Trainer, data: A
     if not is_within_epoch(fit):
         return
     progress = fit["epoch_loop.batch_progress"]
-    whole = data.num_batches(trainer.world_size)
-    done = whole
+    done = whole = data.num_batches()
     if not progress["is_last_batch"]:
-        done = progress["current"]["processed"] * checkpoint.get(RANKS, trainer.world_size) // trainer.world_size
-        done = min(done, whole - 1) // trainer.accumulate_grad_batches * trainer.accumulate_grad_batches
+        share = data.dealing.share
+        written = replace(data.dealing, processes=checkpoint.get(RANKS, trainer.world_size))
+        steps = progress["current"]["processed"] // written.share
+        done = min(steps, (whole - 1) // share) * share
     data.resume(fit["epoch_progress"]["current"]["processed"], done)
     progress["current"] = _counted(done)
     progress["total"] = _counted(progress["total"]["ready"])

@@ -187,10 +187,7 @@ def test_event_scores():
 
 def test_tagging():
     found = run_benchmark("tagging", "--seconds", 12, "--rounds", 1, "--networks", "efficient")
-    forward, tagger = (
-        ("forward passes alone", "forward passes beside a reader"),
-        ("tagger, workers", "tagger, one process"),
-    )
+    ways = "forward passes alone", "forward passes beside a reader", "tagger, workers", "tagger, one process"
     assert len(found) == 4
     for head, *rows in found:
         assert head[0].startswith("efficient, ") and [row[0] for row in rows] == [*ways, "plain loop"]

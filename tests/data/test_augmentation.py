@@ -19,7 +19,7 @@ from src.data.labels import LabelMap
 from src.data.lmdb.store import Record
 from src.data.lmdb.writer import LMDBWriter
 from src.data.manifest_dataset import ManifestDataset
-from src.data.sampling import CLIP, MIXUP, NETWORK, ORDER, PARTNER, SOUNDSCAPE, EpochSampler
+from src.data.sampling import CLIP, MIXUP, NETWORK, ORDER, PARTNER, SOUNDSCAPE, Dealing, EpochSampler
 from src.data.transforms import training_chain
 
 LOGMEL = "audio_config.feature=logmel"  # which alone has a gain
@@ -193,7 +193,8 @@ def test_augmented_batches_do_not_depend_on_the_workers(corpus):
 def test_messages_name_the_records_of_a_balanced_batch(corpus):
     data = opened(corpus, "opt.balanced=True")
     drawn = EpochSampler(12, 5, True, 1, 2, data.train_set.balancing_weights()).share(7)
-    assert data.records_of_batch(7, 0, 1, 2).endswith(f"records {', '.join(map(str, drawn[:4]))}")
+    data.deal(Dealing(2, 1, 2))
+    assert data.records_of_batch(7, 0, 1).endswith(f"records {', '.join(map(str, drawn[:4]))}")
 
 
 # ---- whole runs ----

@@ -13,6 +13,7 @@ import torch
 from src.config.loading import load_config
 from src.data.datamodule import ClipDataModule
 from src.data.labels import LabelMap
+from src.data.sampling import Dealing
 from src.learning.recognizer import Recognizer
 from src.learning.tasks import build_task
 from src.models.checkpoint import initial_network
@@ -52,6 +53,7 @@ def main():
         initial_network(config, SEED), build_task(config), label_map, config.opt, config.protocol, SEED
     )
     data = ClipDataModule(config, label_map, 64, 64, num_workers=0, seed=SEED)
+    data.deal(Dealing(processes, 1, processes))
     trainer = pl.Trainer(
         **devices.arguments() | {"precision": "64-true"},
         max_epochs=1,

@@ -38,7 +38,7 @@ from src.config.sections import OptConfig
 from src.data.datamodule import ClipDataModule
 from src.data.labels import LabelMap
 from src.data.loading import open_dataset
-from src.data.sampling import EpochSampler
+from src.data.sampling import Dealing, EpochSampler
 from src.data.transforms import evaluation_chain
 from src.errors import UserError
 from src.learning.optim import build_optimizer
@@ -307,7 +307,7 @@ def test_a_run_goes_on_in_another_number_of_processes_and_is_skipped_when_finish
     folder = tmp_path / "run"
     shutil.copytree(two_processes[0], folder)
     result = run_script(*train_command(odd, folder, epochs=3), check=0)
-    assert "resuming from" in result.stderr and [row["step"] for row in figures(folder)] == ["3", "6", "12"]
+    assert "resuming from" in result.stderr and [row["step"] for row in figures(folder)] == ["3", "6", "9"]
     for result, said in zip(run_together(train_command(odd, folder, *TWO, epochs=3), two_ranks()), (1, 0)):
         assert result.returncode == 0 and result.stderr.count("finished (3 epochs), skipped") == said
 
@@ -388,11 +388,11 @@ def test_ranks_without_a_clip_are_refused(odd):
     config = load_config(odd / "tiny.cfg", ["opt.batch_size=8", f"data.val_lmdb={odd / 'one.lmdb'}"])
     data = ClipDataModule(config, LabelMap.load(config.data.label_map_path()), 64, 64, num_workers=0)
     with pytest.raises(UserError, match="7 for each of 2 devices training clips do not fill one batch"):
-        data.require_enough(2)
+        data.deal(Dealing(2, 1, 2))
     data.batch_size = 2
-    data.require_enough(1)
+    data.deal(Dealing())
     with pytest.raises(UserError, match="one.lmdb: holds 1 validation clips, fewer than the 2 devices"):
-        data.require_enough(2)
+        data.deal(Dealing(2, 1, 2))
 
 
 @pytest.mark.parametrize("rank", [0, 1])
