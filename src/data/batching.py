@@ -85,6 +85,11 @@ def together(clip: Any, other: Any) -> Any:
     return np.resize(as_floats(clip), length) + np.resize(as_floats(other), length)
 
 
+def on_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Numbers of the CPU's, without waiting for what a GPU has to do before."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+
+
 def as_floats(samples: np.ndarray) -> np.ndarray:
     """(N,) int16 or float32 samples as float32, in which 1 is full scale."""
     return samples * np.float32(2**-15) if samples.dtype == np.int16 else samples

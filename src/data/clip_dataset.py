@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -14,10 +14,12 @@ from src.data.audio.spectrogram import FeatureExtractor
 from src.data.batching import Batch, rows_for, stack_samples, together
 from src.data.events import Event, frame_targets, tiled
 from src.data.labels import LabelMap
-from src.data.lmdb.device_cache import DeviceCache
 from src.data.sampling import PARTNER, clip_generator
 from src.data.transforms import Transform, View
 from src.errors import UserError
+
+if TYPE_CHECKING:  # it needs lmdb, which those who tag recordings do without
+    from src.data.lmdb.device_cache import DeviceCache
 from src.utils.progress import progress
 
 Key = int | tuple[int, int]  # index, or (epoch, index)
@@ -46,7 +48,7 @@ class ClipDataset(Dataset, ABC):
     teacher: np.ndarray | None = None  # (N, C) float32, a teacher's logits
     frame_stride: int | None = None  # if set, batches carry targets of frames of so many columns
     cache_on_device = False  # whether samples are wanted on the network's device …
-    held: DeviceCache | None = None  # … where they are then, if there is room
+    held: "DeviceCache | None" = None  # … where they are then, if there is room
 
     def __init__(
         self,

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 
 from src.data.audio.spectrogram import FeatureExtractor, reflected
-from src.data.batching import Held, Samples
-from src.data.lmdb.device_cache import on_device
+from src.data.batching import Held, Samples, on_device
 from src.data.transforms import View
 from src.errors import UserError
 

@@ -15,7 +15,6 @@ from src.data.audio.recording import Recording
 from src.data.audio.spectrogram import FeatureExtractor
 from src.data.audio.windows import resampled_length, windows
 from src.data.batching import rows_for
-from src.data.loading import DESCRIPTORS, Loader, start_worker
 from src.data.shared_buffers import Message, SharedBuffers
 from src.data.transforms import Transform, View, evaluation_chain
 from src.errors import UserError
@@ -157,6 +156,10 @@ def pieces_of_files(
     Raises:
         CannotStart: the system does not allow so many.
     """
+    if not num_workers:
+        return iter(_Files(inputs, files))
+    from src.data.loading import DESCRIPTORS, Loader, start_worker  # which need lmdb, and one file does not
+
     workers = min(usable_workers(num_workers, DESCRIPTORS), len(files))
     if not workers:
         return iter(_Files(inputs, files))

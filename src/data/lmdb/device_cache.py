@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 
 from src.data.audio.files import num_samples
-from src.data.batching import Held, HeldClip
+from src.data.batching import Held, HeldClip, on_device
 from src.data.lmdb.sample_cache import decoded
 from src.data.lmdb.store import LMDBReader
 from src.data.sampling import EpochSampler
@@ -114,11 +114,6 @@ class DeviceCache:
         dist.all_to_all_single(received.view(torch.uint8), sent.view(torch.uint8), *counts)  # none sends int16
         order = np.argsort(np.argsort(clips % ranks, kind="stable"))
         return received[on_device(torch.from_numpy(order), sent.device), :length]
-
-
-def on_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Numbers of the CPU's, without waiting for what a GPU has to do before."""
-    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
 def _behind(lengths: torch.Tensor, size: int) -> torch.Tensor:
