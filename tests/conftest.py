@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 import types
-from multiprocessing import forkserver
+from multiprocessing import connection, forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -136,9 +136,17 @@ def fork(target, *arguments):
     with _server_start, pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # the server's only way to find what it preloads
         forkserver.ensure_running()
-    process = SERVER.Process(target=target, args=arguments)
-    process.start()
+        process = SERVER.Process(target=target, args=arguments)
+        process.start()
     return process
+
+
+def exit_status(process):
+    """Of a process, waited for. A start in another thread would look for it as well, and one of the two would get 255."""
+    connection.wait([process.sentinel])
+    with _server_start:
+        process.join()
+    return process.exitcode
 
 
 def run_script(*arguments, cwd=ROOT, check=None, fresh=False, timeout=300):
@@ -239,13 +247,13 @@ def _serve(server):
         threading.Thread(target=_run_for, args=(connection,), daemon=True).start()
 
 
-def _run_for(connection):
-    with connection:
-        words, cwd, client, environment = json.loads(connection.makefile().readline())
+def _run_for(client_end):
+    with client_end:
+        words, cwd, client, environment = json.loads(client_end.makefile().readline())
         words[0] = os.path.join(cwd, words[0])
         process = fork(_as_main, words, cwd, f"/proc/{client}/fd/1", f"/proc/{client}/fd/2", environment)
-        process.join()
-        connection.sendall(f"{process.exitcode if process.exitcode >= 0 else 128 - process.exitcode}\n".encode())
+        status = exit_status(process)
+        client_end.sendall(f"{status if status >= 0 else 128 - status}\n".encode())
 
 
 def error_line(result):
