@@ -142,7 +142,7 @@ def fork(target, *arguments):
 
 
 def exit_status(process):
-    """Of a process, waited for. A start in another thread would look for it as well, and one of the two would get 255."""
+    """Of a process, waited for. Without the lock, a start in another thread might take the status, and leave 255."""
     connection.wait([process.sentinel])
     with _server_start:
         process.join()
