@@ -92,14 +92,17 @@ def comma_separated(results: Sequence[Result]) -> bytes:
 
 
 def as_json(results: Sequence[Result]) -> bytes:
-    """An object a recording: file, duration, high, events."""
-    plain = [vars(result) | {"events": [row._asdict() for row in result.events]} for result in results]
+    """An object a recording: file, duration, high, and its events, each with the other columns of the tables."""
+    plain = [vars(result) | {"events": [dict(zip(COLUMNS[1:], row)) for row in result.events]} for result in results]
     return (json.dumps(plain, indent=1) + "\n").encode()
 
 
 def from_json(content: bytes) -> list[Result]:
     """What `as_json` was made of."""
-    return [Result(**each | {"events": [Row(**row) for row in each["events"]]}) for each in json.loads(content)]
+    return [
+        Result(**each | {"events": [Row(*(row[name] for name in COLUMNS[1:])) for row in each["events"]]})
+        for each in json.loads(content)
+    ]
 
 
 def parquet(results: Sequence[Result]) -> bytes:

@@ -209,9 +209,9 @@ class Tagger:
     def _as_done(self, files: Sequence[Path], num_workers: int) -> Iterator[tuple[int, Tagged | UserError]]:
         """Files' numbers with their scores, each as soon as it is done."""
         under_way: dict[int, Tagging] = {}
-        several = len(files) > 1
-        unit = "recording" if several else "window"
-        with progress(len(files) if several else None, f"{unit}s", unit, leave=several) as bar:
+        several = len(files) != 1
+        total, what, unit = (len(files), "recordings", "recording") if several else (None, files[0].name, "window")
+        with progress(total, what, unit, leave=several) as bar:
             for number, found in pieces_of_files(self.inputs, files, num_workers):
                 if isinstance(found, Length):
                     under_way[number] = tagging = Tagging(self, files[number], found)
@@ -231,19 +231,16 @@ class Tagger:
         Raises:
             UserError: it cannot be read to its end.
         """
-        return self._tagged(recording, Path(recording.where))
+        tagging = Tagging(self, Path(recording.where), Length(recording.frames, recording.samplerate))
+        for piece in self.inputs.pieces(recording):
+            tagging.add(piece)
+        return tagging.done()
 
     def _of_each(self, what: str, samples: Samples, sample_rate: int) -> Any:
         """A field of `Tagged` for one recording in memory, or for each of a list."""
         if isinstance(samples, list | tuple):
             return [self._of_each(what, each, sample_rate) for each in samples]
-        return getattr(self._tagged(in_memory(samples, sample_rate), Path("samples")), what)
-
-    def _tagged(self, recording: Recording, path: Path) -> Tagged:
-        tagging = Tagging(self, path, Length(recording.frames, recording.samplerate))
-        for piece in self.inputs.pieces(recording):
-            tagging.add(piece)
-        return tagging.done()
+        return getattr(self.of_recording(in_memory(samples, sample_rate)), what)
 
     @torch.inference_mode()
     def outputs(self, inputs: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

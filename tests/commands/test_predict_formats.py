@@ -10,7 +10,7 @@ import pandas
 import pytest
 import soundfile
 from conftest import CLASSES, FIXTURES, SAMPLE_RATE, as_events, error_line, run_script, start, wait_until
-from released import CKPT
+from released import CKPT, clip
 
 from src.models.checkpoint import keep_decisions, read_checkpoint
 from src.models.decisions import Decisions
@@ -27,11 +27,11 @@ RAVEN = [
 
 
 @pytest.fixture(scope="module")
-def sounds(corpus, tmp_path_factory):
-    """Real soundscapes: one of several windows, one of another rate in a subfolder, a short one, and no sound."""
+def sounds(tmp_path_factory):
+    """Of real soundscapes: one of several windows, one of another rate in a subfolder, a short one, and no sound."""
     folder = tmp_path_factory.mktemp("sounds")
     (folder / "sub").mkdir()
-    parts = [soundfile.read(corpus / "eval" / f"s00{number}.flac")[0] for number in range(3)]
+    parts = [clip(number)[:30000] for number in range(3)]
     soundfile.write(folder / "a.wav", np.concatenate(parts), SAMPLE_RATE)
     soundfile.write(folder / "sub" / "c.flac", np.stack([parts[1], parts[2]], axis=1), 32000)
     soundfile.write(folder / "d.wav", parts[0][:9000], SAMPLE_RATE)
@@ -98,7 +98,7 @@ def read(path, kind, sounds):
         ]
     if kind == "json":
         return [
-            (one["file"], *(event[key] for key in ("start", "end", "label", "score")))
+            (one["file"], *(event[key] for key in ("start", "end", "class", "score")))
             for one in json.loads(path.read_text())
             for event in one["events"]
         ]

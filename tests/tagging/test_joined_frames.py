@@ -1,7 +1,6 @@
 """Frame scores of windows that overlap, against one pass over the whole recording, and the events that they make."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,7 +72,7 @@ def tagger_of(window, hop, network, features=None, **more):
 
 
 def tag(tagger, samples):
-    return tagger._tagged(in_memory(samples, SAMPLE_RATE), Path("samples"))
+    return tagger.of_recording(in_memory(samples, SAMPLE_RATE))
 
 
 def noise(length):
@@ -205,7 +204,7 @@ def test_a_tones_frames_lie_where_the_tone_is(onset, offset, rate):
     samples = (0.5 * np.sin(2 * np.pi * 1000 * t) * ((t >= onset) & (t < offset))).astype(np.float32)
     samples += 1e-4 * np.random.default_rng(0).standard_normal(len(t)).astype(np.float32)
     tagger = tagger_of(1, 0.5, Loudest())
-    tagged = tagger._tagged(in_memory(samples, rate), Path("samples"))
+    tagged = tagger.of_recording(in_memory(samples, rate))
     decisions = EventDecisions([1] * 18, [0.5] + [None] * 17)
     (event,) = found_events(tagged.frames, decisions)
     assert event.onset == pytest.approx(onset, abs=FRAME) and event.offset == pytest.approx(offset, abs=FRAME)
